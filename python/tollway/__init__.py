@@ -1,0 +1,1 @@
+"""Push millions of texts through language-model APIs."""

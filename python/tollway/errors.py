@@ -1,0 +1,183 @@
+"""The exceptions of tollway, in one tree.
+
+    TollwayError
+    ├── ConfigurationError        arguments, environment or limits that cannot work
+    ├── InputError                a file or text that cannot be read or embedded
+    ├── RequestTooLargeError      a request needs more than a whole quota
+    ├── ContextWindowError        a text is longer than the model takes
+    ├── CheckpointError           a job folder that is in use, damaged or of another model
+    ├── DeadlineExceededError     the time given ran out
+    ├── RetriesExhaustedError     every attempt failed; carries all of them
+    └── ProviderError             the provider refused or failed
+        ├── AuthenticationError   401                    never retried
+        ├── PermissionDeniedError 403                    never retried
+        ├── InsufficientQuotaError 402, permanent 429    never retried
+        ├── NotFoundError         404                    never retried
+        ├── BadRequestError       400, 413, 422          never retried
+        ├── RateLimitError        429                    retried
+        ├── OverloadedError       503, 529               retried
+        ├── InternalServerError   other 5xx, 409         retried
+        ├── APITimeoutError       408, 504, time-outs    retried
+        ├── APIConnectionError    no answer              retried
+        └── BadResponseError      an answer of no use    retried
+
+Every message says what happened, to which input, what was kept and what to do next.
+None carries a key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tollway.types import Attempt
+
+__all__ = [
+    "APIConnectionError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BadResponseError",
+    "CheckpointError",
+    "ConfigurationError",
+    "ContextWindowError",
+    "DeadlineExceededError",
+    "InputError",
+    "InsufficientQuotaError",
+    "InternalServerError",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "ProviderError",
+    "RateLimitError",
+    "RequestTooLargeError",
+    "RetriesExhaustedError",
+    "TollwayError",
+]
+
+
+class TollwayError(Exception):
+    """Base of every exception that tollway raises."""
+
+
+class ConfigurationError(TollwayError, ValueError):
+    """Arguments, environment or limits that cannot work; nothing was sent."""
+
+
+class InputError(TollwayError, ValueError):
+    """An input that cannot be read or embedded; the message names it."""
+
+
+class RequestTooLargeError(TollwayError, ValueError):
+    """A request needs more than a whole quota, so that no wait would ever admit it."""
+
+
+class ContextWindowError(TollwayError, ValueError):
+    """A text or conversation is longer than the model takes."""
+
+
+class CheckpointError(TollwayError):
+    """A job folder is in use, damaged, or belongs to another model or dimension."""
+
+
+class DeadlineExceededError(TollwayError, TimeoutError):
+    """The time given for the whole call ran out; the last failure is its cause."""
+
+
+class RetriesExhaustedError(TollwayError):
+    """Every attempt failed.
+
+    Attributes:
+        attempts: What each attempt met, first to last; the last one's error is `__cause__`.
+    """
+
+    def __init__(self, message: str, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__(message)
+        self.attempts = tuple(attempts)
+
+
+class ProviderError(TollwayError):
+    """The provider refused a request or failed at it.
+
+    Attributes:
+        status: HTTP status, or None where no answer came.
+        code: The provider's own code or type for the error, or None.
+        request_id: The provider's id of the request, or None.
+        retry_after: Seconds the provider asks to wait, or None.
+        retryable: Whether a later attempt may succeed.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class AuthenticationError(ProviderError):
+    """The key was refused (401)."""
+
+
+class PermissionDeniedError(ProviderError):
+    """The key may not do this (403)."""
+
+
+class InsufficientQuotaError(ProviderError):
+    """Credit or a spend limit is used up; waiting does not help."""
+
+
+class NotFoundError(ProviderError):
+    """No such model or address (404)."""
+
+
+class BadRequestError(ProviderError):
+    """The provider does not take this request (400, 413, 422)."""
+
+
+class RateLimitError(ProviderError):
+    """Too many requests or tokens for now (429)."""
+
+    retryable = True
+
+
+class OverloadedError(ProviderError):
+    """The provider is out of capacity for everyone (503, 529)."""
+
+    retryable = True
+
+
+class InternalServerError(ProviderError):
+    """The provider failed (5xx)."""
+
+    retryable = True
+
+
+class APITimeoutError(ProviderError):
+    """No answer in time."""
+
+    retryable = True
+
+
+class APIConnectionError(ProviderError):
+    """The provider could not be reached, or the connection broke."""
+
+    retryable = True
+
+
+class BadResponseError(ProviderError):
+    """An answer came that is not what was asked for: cut short, malformed or incomplete."""
+
+    retryable = True

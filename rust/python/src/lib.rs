@@ -1,0 +1,18 @@
+//! `tollway._core`: converts, detaches, calls the core, converts back.
+
+mod embed;
+mod errors;
+mod limiter;
+mod retry;
+mod tokens;
+
+use pyo3::prelude::*;
+
+/// The compiled core of tollway.
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    embed::register(module)?;
+    limiter::register(module)?;
+    retry::register(module)?;
+    tokens::register(module)
+}
