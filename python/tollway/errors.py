@@ -5,7 +5,7 @@
     ├── InputError                a file or text that cannot be read or embedded
     ├── RequestTooLargeError      a request needs more than a whole quota
     ├── ContextWindowError        a text is longer than the model takes
-    ├── CheckpointError           a job folder that is in use, damaged or of another model
+    ├── CheckpointError           a job folder in use, damaged, not writable or of another model
     ├── DeadlineExceededError     the time given ran out
     ├── RetriesExhaustedError     every attempt failed; carries all of them
     └── ProviderError             the provider refused or failed
@@ -27,7 +27,7 @@ None carries a key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,14 @@ __all__ = [
 
 
 class TollwayError(Exception):
-    """Base of every exception that tollway raises."""
+    """Base of every exception that tollway raises.
+
+    Attributes:
+        finished: What a call over many inputs had done before it failed, or None. For `embed`:
+            the array of vectors, its unfinished rows NaN.
+    """
+
+    finished: Any = None
 
 
 class ConfigurationError(TollwayError, ValueError):
@@ -79,7 +86,7 @@ class ContextWindowError(TollwayError, ValueError):
 
 
 class CheckpointError(TollwayError):
-    """A job folder is in use, damaged, or belongs to another model or dimension."""
+    """A job folder is in use, damaged, not writable, or of another model or dimension."""
 
 
 class DeadlineExceededError(TollwayError, TimeoutError):

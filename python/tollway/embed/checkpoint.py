@@ -1,0 +1,282 @@
+"""The job folder: what survives a crash.
+
+    <output>.job/
+      vectors      float32 rows in order of completion, written into space allocated ahead
+      rows.sqlite  meta: what the rows are of · rows: digest of the text, its row, the row's crc32
+      lock         held by the process that works here; its pid inside
+
+A row counts when its line in `rows` is committed, which comes after the row itself: that survives
+the death of the process at any instant. Once a second the spool is synchronised and a mark
+committed durably: that survives the loss of power, after which only rows past the mark need be
+checked against their crc.
+
+One thread uses a checkpoint at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import time
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tollway.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Checkpoint"]
+
+_VERSION = "1"
+
+# Space is allocated in steps, so that a full disk is an error when a step is taken.
+_STEP = 16 << 20
+
+# Seconds between marks.
+_SYNC_INTERVAL = 1.0
+
+
+class Checkpoint:
+    """An open job folder.
+
+    Args:
+        folder: Made if it is not there.
+        model: `provider/model` that the rows are of.
+        dimensions: Length of a row, or None while unknown.
+
+    Raises:
+        CheckpointError: Another process works here, the rows are of another model or dimension,
+            or the folder cannot be written. Nothing was changed.
+    """
+
+    def __init__(self, folder: Path, model: str, dimensions: int | None) -> None:
+        self.folder = folder
+        self._allocated = 0
+        self._synced_at = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _Lock(folder / "lock")
+            self._spool = os.open(folder / "vectors", os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
+        except OSError as error:
+            raise CheckpointError(f"cannot write the job folder {folder}: {error.strerror}") from error
+        try:
+            self._db = sqlite3.connect(
+                folder / "rows.sqlite", isolation_level=None, check_same_thread=False
+            )
+            self._open(model, dimensions)
+        except sqlite3.Error as error:
+            self._release()
+            raise CheckpointError(
+                f"the job folder {folder} is damaged ({error}); delete it to begin again"
+            ) from error
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, model: str, dimensions: int | None) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS rows (row INTEGER PRIMARY KEY, digest BLOB, crc INTEGER)"
+        )
+        meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        kept = f"{self.folder} keeps rows of"
+        if meta.get("version", _VERSION) != _VERSION:
+            raise CheckpointError(f"{kept} another version of tollway; finish it with that one")
+        if meta.get("model", model) != model:
+            raise CheckpointError(
+                f"{kept} {meta['model']}, not {model}; choose another output or delete the folder"
+            )
+        held = int(meta["dimensions"]) if "dimensions" in meta else None
+        if held is not None and dimensions is not None and held != dimensions:
+            raise CheckpointError(
+                f"{kept} {held} dimensions, not {dimensions}; choose another output or delete the "
+                "folder"
+            )
+        self._db.execute("BEGIN")
+        self._put("version", _VERSION)
+        self._put("model", model)
+        self._db.execute("COMMIT")
+        self.dimensions = held
+        if dimensions is not None:
+            self._set_dimensions(dimensions)
+        self._drop_torn(int(meta.get("durable", 0)))
+        self._next = self._db.execute("SELECT coalesce(max(row) + 1, 0) FROM rows").fetchone()[0]
+
+    def _put(self, name: str, value: object) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(value)))
+
+    def _set_dimensions(self, dimensions: int) -> None:
+        if self.dimensions is None:
+            self._put("dimensions", dimensions)
+            self.dimensions = dimensions
+
+    def _drop_torn(self, durable: int) -> None:
+        """Forget rows past the mark whose bytes are not what was written."""
+        if self.dimensions is None:
+            return
+        size = 4 * self.dimensions
+        lines = self._db.execute("SELECT row, crc FROM rows WHERE row >= ?", (durable,))
+        torn = [
+            (row,) for row, crc in lines if zlib.crc32(_pread(self._spool, size, row * size)) != crc
+        ]
+        self._db.execute("BEGIN")
+        self._db.executemany("DELETE FROM rows WHERE row = ?", torn)
+        self._db.execute("COMMIT")
+
+    def rows(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the digest and row of everything kept."""
+        yield from self._db.execute("SELECT digest, row FROM rows ORDER BY row")
+
+    def append(self, digests: Sequence[bytes], vectors: NDArray[np.float32]) -> int:
+        """Keep the vectors of one answer and return the row of the first.
+
+        Args:
+            digests: 16 bytes for each of n texts.
+            vectors: Shape (n, d), C-contiguous.
+
+        Raises:
+            CheckpointError: The dimension is not that of the rows before, or the disk is full or
+                failing. What was kept before stays.
+        """
+        count, dimensions = vectors.shape
+        self._set_dimensions(dimensions)
+        if dimensions != self.dimensions:
+            raise CheckpointError(
+                f"{self.folder} keeps rows of {self.dimensions} dimensions; this answer has "
+                f"{dimensions}"
+            )
+        first, size = self._next, 4 * dimensions
+        # The spool's bytes are little-endian wherever it was written.
+        data = memoryview(vectors.astype("<f4", copy=False)).cast("B")
+        try:
+            self._allocate((first + count) * size)
+            _pwrite(self._spool, data, first * size)
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?)",
+                (
+                    (first + i, digest, zlib.crc32(data[i * size : (i + 1) * size]))
+                    for i, digest in enumerate(digests)
+                ),
+            )
+            self._db.execute("COMMIT")
+            self._next = first + count
+            if time.monotonic() - self._synced_at >= _SYNC_INTERVAL:
+                self._mark()
+        except (OSError, sqlite3.Error) as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            raise CheckpointError(
+                f"cannot write to {self.folder}: {'the disk is full' if full else error}; "
+                f"{self._next} rows are kept: make room and run the same command again"
+            ) from error
+        return int(first)
+
+    def _allocate(self, size: int) -> None:
+        if size <= self._allocated:
+            return
+        size = -(-size // _STEP) * _STEP
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._spool, 0, size)
+        else:
+            os.truncate(self._spool, max(size, os.fstat(self._spool).st_size))
+        self._allocated = size
+
+    def _mark(self) -> None:
+        """Make everything written so far survive the loss of power."""
+        getattr(os, "fdatasync", os.fsync)(self._spool)
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._put("durable", self._next)
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._synced_at = time.monotonic()
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of n rows, shape (n, d); NaN for a row of -1."""
+        import numpy as np  # noqa: PLC0415
+
+        dimensions = self.dimensions or 0
+        out = np.full((len(rows), dimensions), np.nan, dtype=np.float32)
+        there = rows >= 0
+        if there.any():
+            spool = np.memmap(
+                self.folder / "vectors", "<f4", "r", shape=(int(self._next), dimensions)
+            )
+            out[there] = spool[rows[there]]
+            del spool
+        return out
+
+    def close(self) -> None:
+        """Mark what is there and let another process work here."""
+        try:
+            self._mark()
+        finally:
+            self._db.close()
+            self._release()
+
+    def _release(self) -> None:
+        os.close(self._spool)
+        self._lock.release()
+
+
+class _Lock:
+    """An exclusive lock on a file, which the kernel drops when its process dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
+        try:
+            _flock(self._file)
+        except OSError as error:
+            pid = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise CheckpointError(
+                f"another process (pid {pid}) works on the job in {path.parent}; wait for it, or "
+                "choose another output"
+            ) from error
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+_O_BINARY = getattr(os, "O_BINARY", 0)
+
+if os.name == "nt":
+    import msvcrt
+
+    def _flock(file: int) -> None:
+        # A byte far past the pid, which must stay readable.
+        os.lseek(file, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        os.lseek(file, 0, os.SEEK_SET)
+
+    def _pread(file: int, size: int, offset: int) -> bytes:
+        os.lseek(file, offset, os.SEEK_SET)
+        return os.read(file, size)
+
+    def _pwrite(file: int, data: memoryview, offset: int) -> None:
+        os.lseek(file, offset, os.SEEK_SET)
+        while data:
+            data = data[os.write(file, data) :]
+else:
+    import fcntl
+
+    def _flock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _pread(file: int, size: int, offset: int) -> bytes:
+        return os.pread(file, size, offset)
+
+    def _pwrite(file: int, data: memoryview, offset: int) -> None:
+        while data:
+            written = os.pwrite(file, data, offset)
+            data, offset = data[written:], offset + written

@@ -1,0 +1,116 @@
+"""Outputs derived from a job folder, each by a temporary file and a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tollway.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tollway.embed.sources import Document
+
+__all__ = ["IndexWriter", "index_path", "write_npy"]
+
+# Rows copied at a time: 6 MB of 1,536 dimensions.
+_CHUNK = 1024
+
+
+class _Replacement:
+    """A file that takes the place of `path` when it is committed, or leaves it as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with self._named_errors():
+            self._file = self._temporary.open("wb")
+
+    def write(self, data: bytes) -> None:
+        with self._named_errors():
+            self._file.write(data)
+
+    def commit(self) -> None:
+        with self._named_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.replace(self._path)
+
+    def discard(self) -> None:
+        """Remove what was written; does nothing after `commit`."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {self._path}: {error.strerror}; every finished row is kept: make "
+                "it writable and run the same command again"
+            ) from error
+
+
+def write_npy(
+    path: Path,
+    rows: NDArray[np.int64],
+    dimensions: int,
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+) -> None:
+    """Write a `.npy` of shape (n, d), float32, row i from `read` of rows[i]; -1 reads as NaN.
+
+    Raises:
+        CheckpointError: The file cannot be written; what was there before stays.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), dimensions)}
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_2_0(buffer, header)
+    file = _Replacement(path)
+    try:
+        file.write(buffer.getvalue())
+        for start in range(0, len(rows), _CHUNK):
+            file.write(read(rows[start : start + _CHUNK]).astype("<f4", copy=False).tobytes())
+        file.commit()
+    finally:
+        file.discard()
+
+
+def index_path(output: Path) -> Path:
+    """Return where the index of an output lies: `vectors.index.jsonl` beside `vectors.npy`."""
+    return output.with_name(f"{output.stem}.index.jsonl")
+
+
+class IndexWriter:
+    """Writes one line a row, `{"row": 0, "id": …, "metadata": {…}}`, in input order."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _Replacement(path)
+        self._row = 0
+
+    def add(self, document: Document) -> None:
+        """Write the line of the next row."""
+        line: dict[str, Any] = {"row": self._row, "id": document.id}
+        if document.metadata:
+            line["metadata"] = dict(document.metadata)
+        self._file.write(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n")
+        self._row += 1
+
+    def commit(self) -> None:
+        """Put the index in its place."""
+        self._file.commit()
+
+    def discard(self) -> None:
+        """Leave whatever was there before; does nothing after `commit`."""
+        self._file.discard()

