@@ -1,0 +1,382 @@
+"""A resumable job: documents in, a `.npy` of their vectors out, nothing paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tollway import _core
+from tollway.bridge import run_sync
+from tollway.embed.checkpoint import Checkpoint
+from tollway.embed.embedder import Batch, Tally
+from tollway.embed.sinks import IndexWriter, index_path, write_npy
+from tollway.embed.sources import Document, read_documents
+from tollway.errors import CheckpointError, InputError, TollwayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tollway.embed.embedder import Embedder, Sent
+    from tollway.types import Usage
+
+__all__ = ["JobReport", "Progress", "TextError", "embed_job", "embed_job_async", "job_folder"]
+
+T = TypeVar("T")
+
+# Documents looked at together: about 2 ms of hashing and counting, during which no answer is read.
+_GROUP = 256
+
+_PENDING = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class TextError:
+    """A text that has no vector.
+
+    Attributes:
+        id: The document's id.
+        error: What happened, in one line.
+    """
+
+    id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        texts: Rows that have their vector or failed, of those seen so far.
+        total: Rows there will be, or None where the source cannot tell.
+        tally: What was used so far.
+        cost: US dollars so far, or None where no price is known.
+        seconds: Since the start.
+    """
+
+    texts: int
+    total: int | None
+    tally: Tally
+    cost: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """What a job did.
+
+    Attributes:
+        output: The `.npy`, shape (texts, dimensions), float32.
+        texts: Rows of the output.
+        dimensions: Length of a row.
+        distinct: Different texts among them.
+        reused: Distinct texts whose vector was there from an earlier run.
+        usage: What the provider counted in this run.
+        requests: Requests sent in this run, failed ones included.
+        retries: Attempts after the first of a request.
+        rate_limited: Attempts refused with 429.
+        cost: US dollars of this run, or None where no price is known.
+        seconds: Wall time of this run.
+        truncated: Ids of the documents that were cut to the model's window in this run.
+        errors: Documents without a vector: their rows are NaN, and the same job tries them again.
+    """
+
+    output: Path
+    texts: int
+    dimensions: int
+    distinct: int
+    reused: int
+    usage: Usage
+    requests: int
+    retries: int
+    rate_limited: int
+    cost: float | None
+    seconds: float
+    truncated: list[str] = field(repr=False)
+    errors: list[TextError] = field(repr=False)
+
+
+def job_folder(output: Path) -> Path:
+    """Return the job folder of an output: `vectors.npy.job` beside `vectors.npy`."""
+    return output.with_name(f"{output.name}.job")
+
+
+def embed_job(
+    source: str | Path | Iterable[str | Document],
+    output: str | Path,
+    embedder: Embedder,
+    *,
+    on_progress: Callable[[Progress], object] | None = None,
+    **reading: Any,
+) -> JobReport:
+    """Run `embed_job_async` from synchronous code."""
+    return run_sync(embed_job_async(source, output, embedder, on_progress=on_progress, **reading))
+
+
+async def embed_job_async(
+    source: str | Path | Iterable[str | Document],
+    output: str | Path,
+    embedder: Embedder,
+    *,
+    on_progress: Callable[[Progress], object] | None = None,
+    **reading: Any,
+) -> JobReport:
+    """Embed documents into a `.npy`, resumably.
+
+    Finished rows are kept in a folder beside the output (`vectors.npy.job`) as they come. Run
+    again after a crash, or with documents added or moved, only texts without a row are sent. Which
+    row is which document is written to `vectors.index.jsonl`.
+
+    Args:
+        source: A file or folder (see `read_documents`), or texts or documents.
+        output: Ends in `.npy`. Replaced at the end, in one step.
+        embedder: What embeds.
+        on_progress: Called after every answer.
+        reading: `split`, `text_field`, `id_field` of `read_documents`.
+
+    Raises:
+        InputError: The input cannot be read, or has no text at all; nothing was sent.
+        CheckpointError: The job folder or output cannot be used; finished rows are kept.
+        ContextWindowError: A text is over the model's window and too_long="error"; finished rows
+            are kept.
+        ProviderError: The provider refuses every request; finished rows are kept.
+        RetriesExhaustedError: Nothing could be embedded at all. Once something was, a text whose
+            attempts are used up is listed in `errors` and the job goes on.
+
+    Cancellation: safe at every await; finished rows are kept, requests under way are closed.
+    """
+    output = Path(output)
+    if output.suffix != ".npy":
+        raise CheckpointError(f"the output must end in .npy, not {output.name!r}")
+    if output.is_dir():
+        raise CheckpointError(f"cannot write {output}: it is a folder")
+    documents, total = _documents(source, reading)
+    # One thread has the job folder: a slow disk delays no answer and no permit.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
+
+    async def off_loop(function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
+
+    try:
+        checkpoint = await off_loop(
+            Checkpoint, job_folder(output), embedder.model, embedder.dimensions
+        )
+        try:
+            job = _Job(embedder, checkpoint, on_progress, total, off_loop)
+            await off_loop(job.load)
+            return await job.run(documents, output)
+        finally:
+            await _whatever_happens(off_loop(checkpoint.close))
+    finally:
+        thread.shutdown(wait=False)
+
+
+async def _whatever_happens(ending: Any) -> None:
+    """Await something to its end although this task is being cancelled."""
+    task = asyncio.ensure_future(ending)
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.shield(task)
+    await task
+
+
+class _Job:
+    """One run: what is known of every text, and where it goes."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        checkpoint: Checkpoint,
+        on_progress: Callable[[Progress], object] | None,
+        total: int | None,
+        off_loop: Callable[..., Any],
+    ) -> None:
+        self.embedder = embedder
+        self.checkpoint = checkpoint
+        self.on_progress = on_progress
+        self.total = total
+        self.off_loop = off_loop
+        self.tally = Tally()
+        self.started = time.monotonic()
+        # Digest of a text → its number among the distinct ones; its row in the spool by number.
+        self.numbers = _core.RowTable()
+        self.rows = array("I")
+        # The number of each document's text, in input order.
+        self.order = array("I")
+        # Numbers that this run's input has asked for, so that kept rows are counted once.
+        self.seen = bytearray()
+        self.digests: dict[int, bytes] = {}
+        self.ids: dict[int, str] = {}
+        self.truncated: list[str] = []
+        self.errors: list[TextError] = []
+        self.failed: dict[int, str] = {}
+        self.reused = 0
+        # Documents whose text is settled, for the progress bar.
+        self.settled = 0
+        identity = f"{embedder.model}\0{embedder.provider.rules.dimensions}\0"
+        self._hash = hashlib.blake2b(identity.encode(), digest_size=16)
+
+    def load(self) -> None:
+        """Learn which texts have a row from an earlier run."""
+        for digest, row in self.checkpoint.rows():
+            number = len(self.rows)
+            if self.numbers.insert(digest, number) is None:
+                self.rows.append(row)
+
+    def digest(self, text: str) -> bytes:
+        """Key of a text: a hash of provider, model, dimensions and the text."""
+        state = self._hash.copy()
+        state.update(text.encode("utf-8", "surrogatepass"))
+        return state.digest()
+
+    async def run(self, documents: Iterator[Document], output: Path) -> JobReport:
+        index = IndexWriter(index_path(output))
+        try:
+            await self.embedder.run(self.batches(documents, index), self.keep, self.tally)
+            if not self.order:
+                raise InputError("the input holds no text; nothing was sent")
+            await self.off_loop(self.finish, output)
+            index.commit()
+        finally:
+            index.discard()
+        return self.report(output)
+
+    def batches(self, documents: Iterator[Document], index: IndexWriter) -> Iterator[Batch]:
+        """Draw documents and pack the texts that have no row into requests."""
+        numbers: list[int] = []
+        texts: list[str] = []
+        last = False
+        while not last:
+            fresh = self.draw(documents, index)
+            last = fresh is None
+            for number, text in fresh or ():
+                numbers.append(number)
+                texts.append(text)
+            prepared = self.embedder.prepare(texts, lambda i: self.ids[numbers[i]])
+            self.truncated.extend(self.ids[numbers[i]] for i in prepared.truncated)
+            packed = list(self.embedder.batches(numbers, prepared))
+            # The last request of a group may have room for texts of the next.
+            rest = packed.pop() if packed and not last else None
+            yield from packed
+            numbers = list(rest.keys) if rest else []
+            texts = list(rest.texts) if rest else []
+
+    def draw(
+        self, documents: Iterator[Document], index: IndexWriter
+    ) -> list[tuple[int, str]] | None:
+        """Read a group of documents; return those to send, or None at the end of the input."""
+        group = [document for _, document in zip(range(_GROUP), documents, strict=False)]
+        if not group:
+            return None
+        digests = [self.digest(document.text) for document in group]
+        numbers, is_new = self.numbers.insert_new(digests)
+        fresh: list[tuple[int, str]] = []
+        for document, digest, number, new in zip(
+            group, digests, numbers.tolist(), is_new.tolist(), strict=True
+        ):
+            index.add(document)
+            self.order.append(number)
+            if new:
+                self.rows.append(_PENDING)
+            if number >= len(self.seen):
+                self.seen.extend(bytes(len(self.rows) - len(self.seen)))
+            if self.rows[number] != _PENDING:
+                self.settled += 1
+                self.reused += not self.seen[number]
+            elif not document.text.strip():
+                self.errors.append(TextError(document.id, "the text is empty; nothing was sent"))
+                self.settled += 1
+            elif new:
+                self.digests[number] = digest
+                self.ids[number] = document.id
+                fresh.append((number, document.text))
+            self.seen[number] = 1
+        return fresh
+
+    async def keep(self, sent: Sent) -> None:
+        """Keep the rows of one answer, and list the texts that have none."""
+        numbers = sent.batch.keys
+        failed = set(sent.failed)
+        good = [i for i in range(len(numbers)) if i not in failed]
+        if good and sent.vectors is not None:
+            vectors = sent.vectors[good] if failed else sent.vectors
+            digests = [self.digests.pop(numbers[i]) for i in good]
+            # Shielded: rows that were paid for are kept even when Ctrl-C comes just now.
+            writing = self.off_loop(self.checkpoint.append, digests, vectors)
+            first = await asyncio.shield(writing)
+            for row, i in enumerate(good, first):
+                self.rows[numbers[i]] = row
+                del self.ids[numbers[i]]
+        for i in sent.failed:
+            self.digests.pop(numbers[i])
+            identity = self.ids.pop(numbers[i])
+            self.errors.append(TextError(identity, f"{type(sent.error).__name__}: {sent.error}"))
+        self.settled += len(numbers)
+        if self.on_progress is not None:
+            self.on_progress(
+                Progress(
+                    self.settled,
+                    self.total,
+                    self.tally,
+                    self.embedder.cost(self.tally.usage.input_tokens),
+                    time.monotonic() - self.started,
+                )
+            )
+
+    def finish(self, output: Path) -> None:
+        """Write the output in input order from the spool."""
+        import numpy as np  # noqa: PLC0415
+
+        rows = np.frombuffer(self.rows, np.uint32)[np.frombuffer(self.order, np.uint32)]
+        spool = rows.astype(np.int64)
+        spool[rows == _PENDING] = -1
+        dimensions = self.checkpoint.dimensions or self.embedder.dimensions or 0
+        write_npy(output, spool, dimensions, self.checkpoint.read)
+
+    def report(self, output: Path) -> JobReport:
+        return JobReport(
+            output=output,
+            texts=len(self.order),
+            dimensions=self.checkpoint.dimensions or 0,
+            distinct=sum(self.seen),
+            reused=self.reused,
+            usage=self.tally.usage,
+            requests=self.tally.sent,
+            retries=self.tally.retries,
+            rate_limited=self.tally.rate_limited,
+            cost=self.embedder.cost(self.tally.usage.input_tokens),
+            seconds=time.monotonic() - self.started,
+            truncated=self.truncated,
+            errors=self.errors,
+        )
+
+
+def _documents(
+    source: str | Path | Iterable[str | Document], reading: dict[str, Any]
+) -> tuple[Iterator[Document], int | None]:
+    """The documents and how many there are, as far as that can be known."""
+    if isinstance(source, str | Path):
+        # A first pass over files: what cannot be read is told before anything is sent.
+        total = sum(1 for _ in read_documents(source, **reading))
+        if total == 0:
+            raise InputError(f"{source} holds no text; nothing was sent")
+        return read_documents(source, **reading), total
+    if reading:
+        raise TypeError(f"{', '.join(reading)} are for files; the source is not one")
+
+    def named() -> Iterator[Document]:
+        for i, item in enumerate(source):
+            if isinstance(item, Document):
+                yield item
+            elif isinstance(item, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                yield Document(str(i), item)
+            else:
+                raise TypeError(f"item {i} must be a str or a Document, not {type(item).__name__}")
+
+    return named(), len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
