@@ -85,7 +85,8 @@ class JobReport:
         cost: US dollars of this run, or None where no price is known.
         seconds: Wall time of this run.
         truncated: Ids of the documents that were cut to the model's window in this run.
-        errors: Documents without a vector: their rows are NaN, and the same job tries them again.
+        errors: Documents without a vector, the first for each text: their rows are NaN, and the
+            same job run again tries them again.
     """
 
     output: Path
@@ -296,6 +297,9 @@ class _Job:
                 self.digests[number] = digest
                 self.ids[number] = document.id
                 fresh.append((number, document.text))
+            else:
+                # The same text as one that is on its way.
+                self.settled += 1
             self.seen[number] = 1
         return fresh
 
