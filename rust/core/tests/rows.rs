@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 use tollway_core::embed::{Digest, RowTable};
 
-/// Uniform digests, as a hash function gives: SplitMix64 twice.
+/// Uniform digests, as a hash function gives: `SplitMix64` twice.
 fn digest(serial: u64) -> Digest {
     let mix = |salt: u64| {
         let mut x = (serial * 2 + salt)
