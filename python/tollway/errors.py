@@ -90,7 +90,15 @@ class CheckpointError(TollwayError):
 
 
 class DeadlineExceededError(TollwayError, TimeoutError):
-    """The time given for the whole call ran out; the last failure is its cause."""
+    """The time given for the whole call ran out; the last failure is its cause.
+
+    Attributes:
+        attempts: What each attempt met, first to last; empty where none was made.
+    """
+
+    def __init__(self, message: str, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__(message)
+        self.attempts = tuple(attempts)
 
 
 class RetriesExhaustedError(TollwayError):

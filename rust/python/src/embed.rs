@@ -1,5 +1,261 @@
-use pyo3::prelude::*;
+//! Packing, request bodies, answers and the table of rows for Python.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "PyO3 hands over what it extracts"
+)]
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use std::sync::{Mutex, PoisonError};
+
+use numpy::ndarray::Array2;
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+use tollway_core::embed::{self, Caps, Digest, PackError, Request};
+
+use crate::errors;
+
+#[pyfunction]
+#[pyo3(signature = (counts, max_texts, max_tokens=None, *, target_tokens=None))]
+fn pack<'py>(
+    py: Python<'py>,
+    counts: PyReadonlyArray1<'py, i64>,
+    max_texts: usize,
+    max_tokens: Option<u64>,
+    target_tokens: Option<u64>,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let caps = Caps {
+        texts: max_texts,
+        tokens: max_tokens,
+        target_tokens,
+    };
+    // Attached: about a nanosecond a text, and nobody may write to the array meanwhile.
+    let offsets = match counts.as_slice() {
+        Ok(counts) => embed::pack(counts, caps),
+        Err(_) => embed::pack(&counts.as_array().to_vec(), caps),
+    };
+    let offsets = offsets.map_err(|error| match error {
+        PackError::TooLarge { .. } => errors::request_too_large(error.to_string()),
+        PackError::Negative { .. } => errors::configuration(error.to_string()),
+    })?;
+    let offsets = offsets
+        .into_iter()
+        .map(|offset| i64::try_from(offset).unwrap_or(i64::MAX));
+    Ok(PyArray1::from_iter(py, offsets))
+}
+
+#[pyfunction]
+#[pyo3(signature = (rpm, tpm, *, provider_texts, provider_tokens=None, mean_tokens=None))]
+fn request_caps(
+    rpm: Option<u64>,
+    tpm: Option<u64>,
+    provider_texts: usize,
+    provider_tokens: Option<u64>,
+    mean_tokens: Option<u64>,
+) -> (usize, Option<u64>) {
+    let caps = embed::request_caps(rpm, tpm, provider_texts, provider_tokens, mean_tokens);
+    (caps.texts, caps.target_tokens)
+}
+
+#[pyfunction]
+#[pyo3(signature = (model, texts, *, dimensions=None, base64=true, extra=None))]
+fn embeddings_body<'py>(
+    py: Python<'py>,
+    model: &Bound<'py, PyString>,
+    texts: Vec<Bound<'py, PyString>>,
+    dimensions: Option<u32>,
+    base64: bool,
+    extra: Option<&[u8]>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let model = utf8(model)?;
+    let texts = texts.iter().map(utf8).collect::<PyResult<Vec<String>>>()?;
+    let body = py.detach(|| {
+        let request = Request {
+            model: &model,
+            dimensions,
+            base64,
+            extra,
+        };
+        embed::embeddings_body(&request, &texts)
+    });
+    let body = body.map_err(|error| errors::configuration(error.to_string()))?;
+    Ok(PyBytes::new(py, &body))
+}
+
+/// A copy, so that no UTF-8 is cached in the caller's str; a lone surrogate becomes U+FFFD.
+fn utf8(text: &Bound<'_, PyString>) -> PyResult<String> {
+    if let Ok(bytes) = text.encode_utf8() {
+        return Ok(String::from_utf8_lossy(bytes.as_bytes()).into_owned());
+    }
+    let units = text.call_method1("encode", ("utf-16-le", "surrogatepass"))?;
+    let units = units.cast_into::<PyBytes>()?;
+    let (units, _) = units.as_bytes().as_chunks::<2>();
+    let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
+    Ok(char::decode_utf16(units)
+        .map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect())
+}
+
+#[pyclass(frozen, module = "tollway._core")]
+struct DecodedEmbeddings {
+    #[pyo3(get)]
+    vectors: Py<PyArray2<f32>>,
+    #[pyo3(get)]
+    bad_rows: Vec<(usize, String)>,
+    #[pyo3(get)]
+    prompt_tokens: Option<u64>,
+}
+
+#[pymethods]
+impl DecodedEmbeddings {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let shape: (usize, usize) = self.vectors.getattr(py, "shape")?.extract(py)?;
+        let (bad, tokens) = (self.bad_rows.len(), self.prompt_tokens);
+        let tokens = tokens.map_or("None".to_owned(), |tokens| tokens.to_string());
+        Ok(format!(
+            "DecodedEmbeddings(vectors={shape:?}, bad_rows={bad}, prompt_tokens={tokens})"
+        ))
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (body, n, dimensions=None))]
+fn decode_embeddings(
+    py: Python<'_>,
+    body: &[u8],
+    n: usize,
+    dimensions: Option<usize>,
+) -> PyResult<DecodedEmbeddings> {
+    if dimensions == Some(0) {
+        return Err(errors::configuration("dimensions=0 is not at least 1"));
+    }
+    let (rows, decoded) = py
+        .detach(|| embed::decode_new(body, n, dimensions))
+        .map_err(|error| {
+            errors::bad_response(format!("the embeddings answer is of no use: {error}"))
+        })?;
+    let shape = (n, decoded.dimension.unwrap_or(0));
+    let rows = Array2::from_shape_vec(shape, rows)
+        .map_err(|error| errors::bad_response(error.to_string()))?;
+    let bad_rows = decoded
+        .bad_rows
+        .into_iter()
+        .map(|(row, reason)| (row, reason.to_string()));
+    Ok(DecodedEmbeddings {
+        vectors: rows.into_pyarray(py).unbind(),
+        bad_rows: bad_rows.collect(),
+        prompt_tokens: decoded.prompt_tokens,
+    })
+}
+
+#[pyclass(frozen, module = "tollway._core")]
+#[derive(Default)]
+struct RowTable {
+    table: Mutex<embed::RowTable>,
+}
+
+impl RowTable {
+    /// A panic inside leaves no half-written entry that a later call could trip over.
+    fn with<T>(&self, act: impl FnOnce(&mut embed::RowTable) -> T) -> T {
+        act(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[pymethods]
+impl RowTable {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn __len__(&self) -> usize {
+        self.with(|table| table.len())
+    }
+
+    fn __contains__(&self, digest: &[u8]) -> PyResult<bool> {
+        Ok(self.get(digest)?.is_some())
+    }
+
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.with(|table| table.nbytes())
+    }
+
+    fn get(&self, digest: &[u8]) -> PyResult<Option<u32>> {
+        let digest = digest_of(digest)?;
+        Ok(self.with(|table| table.get(&digest)))
+    }
+
+    fn get_batch<'py>(
+        &self,
+        py: Python<'py>,
+        digests: Vec<Bound<'py, PyBytes>>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let digests = digests_of(&digests)?;
+        let rows = py.detach(|| {
+            self.with(|table| {
+                let row = |digest| table.get(digest).map_or(-1, i64::from);
+                digests.iter().map(row).collect::<Vec<i64>>()
+            })
+        });
+        Ok(rows.into_pyarray(py))
+    }
+
+    fn insert(&self, digest: &[u8], row: u32) -> PyResult<Option<u32>> {
+        let digest = digest_of(digest)?;
+        if row == u32::MAX {
+            return Err(errors::configuration(format!(
+                "row={row} is not under {}",
+                u32::MAX
+            )));
+        }
+        Ok(self.with(|table| table.insert(&digest, row)))
+    }
+
+    #[allow(clippy::type_complexity, reason = "two arrays are what the stub shows")]
+    fn insert_new<'py>(
+        &self,
+        py: Python<'py>,
+        digests: Vec<Bound<'py, PyBytes>>,
+    ) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<bool>>)> {
+        let digests = digests_of(&digests)?;
+        let known = py.detach(|| {
+            self.with(|table| {
+                let mut insert = |digest| table.insert_new(digest);
+                digests
+                    .iter()
+                    .map(&mut insert)
+                    .collect::<Option<Vec<(u32, bool)>>>()
+            })
+        });
+        let known = known.ok_or_else(|| {
+            errors::configuration("a table holds fewer than 4,294,967,295 distinct texts")
+        })?;
+        let (rows, new): (Vec<i64>, Vec<bool>) = known
+            .into_iter()
+            .map(|(row, new)| (i64::from(row), new))
+            .unzip();
+        Ok((rows.into_pyarray(py), new.into_pyarray(py)))
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> PyResult<Digest> {
+    bytes.try_into().map_err(|_| {
+        errors::configuration(format!("a digest has 16 bytes, this one {}", bytes.len()))
+    })
+}
+
+fn digests_of(digests: &[Bound<'_, PyBytes>]) -> PyResult<Vec<Digest>> {
+    digests
+        .iter()
+        .map(|digest| digest_of(digest.as_bytes()))
+        .collect()
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<DecodedEmbeddings>()?;
+    module.add_class::<RowTable>()?;
+    module.add_function(wrap_pyfunction!(decode_embeddings, module)?)?;
+    module.add_function(wrap_pyfunction!(embeddings_body, module)?)?;
+    module.add_function(wrap_pyfunction!(pack, module)?)?;
+    module.add_function(wrap_pyfunction!(request_caps, module)?)
 }

@@ -1,1 +1,16 @@
-//! embed
+//! Embedding: texts into requests, answers into rows, and which row a text has.
+
+mod body;
+mod decode;
+mod json;
+mod pack;
+mod problem;
+mod rows;
+mod vector;
+
+pub use body::{BodyError, Request, embeddings_body};
+pub use decode::{Decoded, decode, decode_new};
+pub use pack::{Caps, PackError, TARGET_TEXTS, pack, request_caps};
+pub use problem::{DecodeError, Problem};
+pub use rows::{Digest, RowTable};
+pub use vector::BadRow;

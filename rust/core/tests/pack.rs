@@ -1,0 +1,116 @@
+//! Packing: every text once, in order, under every cap, and no request that could have been fewer.
+
+use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+use tollway_core::embed::{Caps, PackError, pack, request_caps};
+
+fn caps(texts: usize, tokens: Option<u64>, target_tokens: Option<u64>) -> Caps {
+    Caps {
+        texts,
+        tokens,
+        target_tokens,
+    }
+}
+
+#[test]
+fn requests_close_at_each_cap() {
+    assert_eq!(pack::<u32>(&[], caps(2, None, None)), Ok(vec![0]));
+    assert_eq!(pack(&[1_u32; 5], caps(2, None, None)), Ok(vec![0, 2, 4, 5]));
+    assert_eq!(
+        pack(&[5_i64, 5, 1, 9, 1], caps(9, Some(10), None)),
+        Ok(vec![0, 2, 4, 5])
+    );
+    assert_eq!(
+        pack(&[5_i64, 50, 1, 9], caps(9, Some(60), Some(10))),
+        Ok(vec![0, 1, 2, 4])
+    );
+}
+
+#[test]
+fn a_text_that_no_request_can_hold_is_named() {
+    let error = pack(&[1_i64, 11], caps(9, Some(10), None)).unwrap_err();
+    assert_eq!(
+        error,
+        PackError::TooLarge {
+            index: 1,
+            tokens: 11,
+            cap: 10
+        }
+    );
+    assert!(error.to_string().contains("text 1 has 11 tokens"));
+    assert_eq!(
+        pack(&[1_i64, -1], caps(9, None, None)),
+        Err(PackError::Negative { index: 1 })
+    );
+}
+
+#[test]
+fn huge_counts_do_not_overflow() {
+    assert_eq!(pack(&[i64::MAX; 3], caps(9, None, None)), Ok(vec![0, 3]));
+    assert_eq!(
+        pack(&[i64::MAX; 3], caps(9, None, Some(7))),
+        Ok(vec![0, 1, 2, 3])
+    );
+}
+
+#[test]
+fn the_default_size_follows_the_limits() {
+    let openai = |rpm, tpm, mean| request_caps(rpm, tpm, 2_048, Some(300_000), mean);
+    // 1 % of the tokens a minute.
+    assert_eq!(
+        openai(Some(500), Some(1_000_000), None),
+        caps(128, Some(300_000), Some(10_000))
+    );
+    // Few requests a minute: tokens ÷ requests wins over 1 %.
+    assert_eq!(
+        openai(Some(3), Some(40_000), None),
+        caps(128, Some(300_000), Some(13_334))
+    );
+    // Short texts: as many as reach tokens ÷ requests.
+    let short = openai(Some(500), Some(1_000_000), Some(5));
+    assert_eq!(short, caps(400, Some(300_000), Some(10_000)));
+    // Never over the provider's caps, and never nothing.
+    let huge = openai(Some(1), Some(100_000_000), Some(1));
+    assert_eq!(huge, caps(2_048, Some(300_000), Some(300_000)));
+    assert_eq!(
+        openai(Some(9), Some(5), None),
+        caps(128, Some(300_000), Some(1))
+    );
+    assert_eq!(
+        openai(Some(0), Some(0), Some(0)),
+        caps(128, Some(300_000), Some(1))
+    );
+    assert_eq!(
+        openai(Some(500), None, Some(5)),
+        caps(128, Some(300_000), None)
+    );
+    assert_eq!(
+        request_caps(None, None, 96, None, None),
+        caps(96, None, None)
+    );
+}
+
+proptest! {
+    #[test]
+    fn packing_keeps_its_promises(
+        counts in prop::collection::vec(0_u32..1_000, 0..200),
+        texts in 1_usize..20, tokens in prop::option::of(1_000_u64..5_000),
+        target in prop::option::of(0_u64..3_000),
+    ) {
+        let offsets = pack(&counts, caps(texts, tokens, target)).unwrap();
+        prop_assert_eq!(offsets[0], 0);
+        prop_assert_eq!(*offsets.last().unwrap(), counts.len());
+        prop_assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]));
+        let most = target.or(tokens).unwrap_or(u64::MAX).min(tokens.unwrap_or(u64::MAX));
+        let sum = |range: &[usize]| -> u64 {
+            counts[range[0]..range[range.len() - 1]].iter().map(|count| u64::from(*count)).sum()
+        };
+        for pair in offsets.windows(2) {
+            let alone = pair[1] - pair[0] == 1;
+            prop_assert!(pair[1] - pair[0] <= texts);
+            prop_assert!(sum(pair) <= most || alone);
+        }
+        for three in offsets.windows(3) {
+            prop_assert!(three[2] - three[0] > texts || sum(three) > most);
+        }
+    }
+}
