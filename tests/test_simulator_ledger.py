@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.errors import ConfigurationError, InputError
-from tollway.simulator import Faults, Ledger, Record, Simulator, digest
+from tollway.simulator import FAULTS, Faults, Ledger, Record, Simulator, digest
 from tollway.simulator.openai import go_duration
 
 MODEL = "text-embedding-3-small"
@@ -103,6 +103,18 @@ def test_over_the_token_limit_is_a_429_of_tokens_and_counts_as_a_request():
     assert too_large.status_code == 429
     assert "too large" in too_large.json()["error"]["message"]
     assert "retry-after" not in too_large.headers
+
+
+def test_a_flood_gets_its_share_of_each_second_and_no_more():
+    with Simulator(rpm=1200) as sim, httpx.Client(headers=KEY) as client:
+        body = {"model": MODEL, "input": "a", "dimensions": 4}
+        waits = []
+        while len(waits) < 40:
+            answer = client.post(f"{sim.base_url}/embeddings", json=body)
+            if answer.status_code == 429:
+                waits.append(int(answer.headers["retry-after-ms"]))
+    assert sim.ledger.worst_window(1) == (20, 20)
+    assert all(0 < wait <= 1000 for wait in waits)
 
 
 def test_spent_credit_is_final():
@@ -246,6 +258,13 @@ def test_the_command_serves_until_it_is_told_to_end_and_sums_up(tmp_path, end):
         "worst 60 s: 1 requests, 2 tokens",
     ]
     assert len(Ledger.read(path)) == 2
+
+
+def test_the_help_names_every_fault():
+    with command("--help") as process:
+        out, _ = process.communicate(timeout=20)
+    words = set(re.findall(r"\w+", out))
+    assert words >= set(FAULTS)
 
 
 def test_the_command_names_a_fault_it_cannot_read():

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate"]
 
+# Written out: the list in tollway.simulator comes with numpy, which `--help` need not load.
+_FAULT_HELP = """A fault and its share of requests, 0 to 1; repeatable. Faults: 500, 503, 429,
+insufficient_quota, delay, disconnect, truncated, permuted, missing_row, null_row, nan_row,
+duplicate_index."""
+
 
 def simulate(  # noqa: PLR0917 - typer makes options of them
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.")] = 0,
@@ -26,7 +31,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     latency: Annotated[float, typer.Option(help="Seconds that each answer takes.")] = 0.0,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=RATE", help="A fault and its share of requests; repeatable."),
+        typer.Option(metavar="NAME=RATE", help=_FAULT_HELP),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides which requests meet a fault.")] = 0,
     ledger: Annotated[
