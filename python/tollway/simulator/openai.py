@@ -156,9 +156,9 @@ def embeddings_body(call: EmbeddingsCall, rows: Rows) -> bytes:
         elif call.base64:
             written = b'"' + b2a_base64(values.astype("<f4").data, newline=False) + b'"'
         else:
-            # A float32 widened to float64 and written in full reads back as the same float32,
-            # whichever of the two the reader parses into.
-            written = json.dumps(values.tolist(), separators=(",", ":")).encode()
+            # Nine digits tell every float32 from its neighbours, also by way of a float64.
+            numbers = ",".join(["%.9g"] * len(values)) % tuple(values.tolist())
+            written = f"[{numbers.replace('nan', 'NaN')}]".encode()
         data.append(b'{"object":"embedding","index":%d,"embedding":%b}' % (index, written))
     usage = {"prompt_tokens": call.tokens, "total_tokens": call.tokens}
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
