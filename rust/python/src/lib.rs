@@ -3,7 +3,9 @@
 mod embed;
 mod errors;
 mod limiter;
+mod pool;
 mod retry;
+mod text;
 mod tokens;
 
 use pyo3::prelude::*;

@@ -1,0 +1,30 @@
+"""A provider on this machine, for tests, benchmarks and capacity planning.
+
+    from tollway.simulator import Simulator
+
+    with Simulator(rpm=600, tpm=120_000) as sim:
+        client = openai.OpenAI(base_url=sim.base_url, api_key="any")
+
+It speaks OpenAI's embeddings over HTTP, holds requests to limits as OpenAI does, fails on demand,
+and keeps a ledger of what it was asked. Every vector is a function of its text (`vector`), so that
+a test can tell a wrong row.
+"""
+
+from tollway.simulator.enforcement import Denial, Enforcement, Standing
+from tollway.simulator.faults import FAULTS, Faults
+from tollway.simulator.ledger import Ledger, Record
+from tollway.simulator.simulator import Simulator
+from tollway.simulator.vectors import digest, vector
+
+__all__ = [
+    "FAULTS",
+    "Denial",
+    "Enforcement",
+    "Faults",
+    "Ledger",
+    "Record",
+    "Simulator",
+    "Standing",
+    "digest",
+    "vector",
+]

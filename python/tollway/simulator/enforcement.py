@@ -1,0 +1,224 @@
+"""How a provider judges requests: pure arithmetic over the time it is given.
+
+Times and quotas become integers (nanoseconds, and quota-nanoseconds in the buckets), so a bucket
+refills exactly however often it is asked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tollway.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Denial", "Enforcement", "Standing"]
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a request was not admitted.
+
+    Attributes:
+        limit: Name of the limit: `rpm`, `rpd`, `tpm`, `tpd` or `sub_window`.
+        quota: What the limit allows in its window.
+        window: Length of that window, seconds.
+        requested: What the request would have taken of it.
+        retry_after: Seconds until the same request would be admitted if nothing else came;
+            None where it is over a whole quota and never will be.
+    """
+
+    limit: str
+    quota: int
+    window: float
+    requested: int
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of a bucket: the numbers of the `x-ratelimit-*` headers.
+
+    Attributes:
+        limit: Capacity of the bucket.
+        remaining: Whole requests or tokens in it.
+        reset: Seconds until it is full again.
+    """
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+class _Bucket:
+    """Holds at most `quota`, starts full, refills continuously by `quota` every `window`."""
+
+    __slots__ = ("_at", "_level", "name", "quota", "window")
+
+    def __init__(self, name: str, quota: int, window: int) -> None:
+        self.name = name
+        self.quota = quota
+        self.window = window
+        self._level = quota * window
+        self._at = 0
+
+    def refill(self, at: int) -> None:
+        if at > self._at:
+            self._level = min(self.quota * self.window, self._level + (at - self._at) * self.quota)
+            self._at = at
+
+    def wait(self, cost: int) -> int | None:
+        """Return the nanoseconds until `cost` is there; None if it never will be."""
+        if cost > self.quota:
+            return None
+        return max(0, -((self._level - cost * self.window) // self.quota))
+
+    def take(self, cost: int) -> None:
+        self._level -= cost * self.window
+
+    def standing(self) -> Standing:
+        missing = self.quota * self.window - self._level
+        return Standing(self.quota, self._level // self.window, -(-missing // self.quota) / _SECOND)
+
+
+class _SubWindow:
+    """Takes at most `quota` requests in any (t - window, t]."""
+
+    __slots__ = ("_at", "_taken", "name", "quota", "window")
+
+    def __init__(self, name: str, quota: int, window: int) -> None:
+        self.name = name
+        self.quota = quota
+        self.window = window
+        self._taken: deque[int] = deque()
+        self._at = 0
+
+    def refill(self, at: int) -> None:
+        self._at = max(at, self._at)
+        while self._taken and self._taken[0] <= self._at - self.window:
+            self._taken.popleft()
+
+    def wait(self, cost: int) -> int | None:
+        del cost  # always one request
+        if len(self._taken) < self.quota:
+            return 0
+        return self._taken[0] + self.window - self._at
+
+    def take(self, cost: int) -> None:
+        del cost
+        self._taken.append(self._at)
+
+
+class Enforcement:
+    """One account's limits, judged as OpenAI judges them.
+
+    RPM and TPM (and RPD and TPD) are token buckets: they hold a whole minute's (day's) quota at
+    the start and refill continuously, so a full bucket spent at once and the refill after it let
+    up to twice the quota through in some minutes. Requests are judged in short windows too.
+
+    A request denied by a request limit takes nothing. Every other request takes one request,
+    whether it succeeds, fails or is denied for its tokens: unsuccessful requests count at OpenAI.
+    Tokens are taken only from requests that are admitted.
+
+    Args:
+        rpm: Requests a minute; None for no limit.
+        tpm: Tokens a minute.
+        rpd: Requests a day.
+        tpd: Tokens a day.
+        sub_window: Seconds in any of which at most ceil(rpm * sub_window / 60) requests are
+            admitted; 0 switches it off. Without rpm it does nothing.
+
+    Raises:
+        ConfigurationError: A limit is not a positive integer, or `sub_window` is negative or
+            over a minute.
+    """
+
+    def __init__(
+        self,
+        *,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        rpd: int | None = None,
+        tpd: int | None = None,
+        sub_window: float = 1.0,
+    ) -> None:
+        for name, quota in {"rpm": rpm, "tpm": tpm, "rpd": rpd, "tpd": tpd}.items():
+            if quota is not None and quota < 1:
+                raise ConfigurationError(f"{name} is {quota}: a limit is at least 1, or None")
+        if not 0 <= sub_window <= 60:
+            raise ConfigurationError(f"sub_window is {sub_window}: it lies between 0 and 60 s")
+        minute, day = 60 * _SECOND, 86_400 * _SECOND
+        self._request_buckets = [
+            _Bucket(name, quota, window)
+            for name, quota, window in (("rpm", rpm, minute), ("rpd", rpd, day))
+            if quota is not None
+        ]
+        self._token_buckets = [
+            _Bucket(name, quota, window)
+            for name, quota, window in (("tpm", tpm, minute), ("tpd", tpd, day))
+            if quota is not None
+        ]
+        self._request_limits: list[_Bucket | _SubWindow] = [*self._request_buckets]
+        if rpm is not None and sub_window:
+            window = round(sub_window * _SECOND)
+            self._request_limits.append(
+                _SubWindow("sub_window", -(-rpm * window // minute), window)
+            )
+
+    def admit(self, now: float, tokens: int) -> Denial | None:
+        """Judge a request that arrives now, and charge it.
+
+        Args:
+            now: Seconds of a clock that does not go back.
+            tokens: Tokens of the request; 0 for one that fails before any work is done.
+
+        Returns:
+            None if it is admitted, otherwise the limit that keeps it waiting longest.
+        """
+        at = round(now * _SECOND)
+        by_requests = _judge(self._request_limits, at, 1)
+        by_tokens = _judge(self._token_buckets, at, tokens)
+        if by_requests is None:
+            for limit in self._request_limits:
+                limit.take(1)
+            if by_tokens is None:
+                for bucket in self._token_buckets:
+                    bucket.take(tokens)
+                return None
+            # The retry meets the request limits as this attempt leaves them.
+            by_requests = _judge(self._request_limits, at, 1)
+        denials = [denial for denial in (by_requests, by_tokens) if denial]
+        return max(denials, key=_severity, default=None)
+
+    def standing(self, now: float) -> dict[str, Standing]:
+        """Return what is left: by `requests` and `tokens`, each where it is limited.
+
+        A minute's bucket is shown before a day's.
+        """
+        at = round(now * _SECOND)
+        shown: dict[str, Standing] = {}
+        for kind, buckets in (("requests", self._request_buckets), ("tokens", self._token_buckets)):
+            if buckets:
+                buckets[0].refill(at)
+                shown[kind] = buckets[0].standing()
+        return shown
+
+
+def _judge(limits: Sequence[_Bucket | _SubWindow], at: int, cost: int) -> Denial | None:
+    denials: list[Denial] = []
+    for limit in limits:
+        limit.refill(at)
+        wait = limit.wait(cost)
+        if wait != 0:
+            seconds = None if wait is None else wait / _SECOND
+            denials.append(Denial(limit.name, limit.quota, limit.window / _SECOND, cost, seconds))
+    return max(denials, key=_severity, default=None)
+
+
+def _severity(denial: Denial) -> float:
+    return float("inf") if denial.retry_after is None else denial.retry_after

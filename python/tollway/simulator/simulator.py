@@ -1,0 +1,277 @@
+"""The simulator: one account of a provider, with its limits, faults and ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from tollway.errors import ConfigurationError
+from tollway.simulator import faults as faulty
+from tollway.simulator import openai as wire
+from tollway.simulator.enforcement import Enforcement
+from tollway.simulator.ledger import Ledger, Record
+from tollway.simulator.server import HTTPServer, Request, Response
+from tollway.simulator.vectors import packed_digests, vectors
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Coroutine
+
+__all__ = ["Simulator"]
+
+FAULT_HEADER = "x-simulator-fault"
+
+
+@dataclass(slots=True)
+class _Course:
+    """What has become of one request so far."""
+
+    arrival: float
+    request_id: str
+    fault: str | None = None
+    admitted: bool = False
+    texts: list[str] = field(default_factory=list[str])
+    tokens: int = 0
+    limits: dict[str, str] = field(default_factory=dict[str, str])
+
+    def record(self, status: int | None) -> Record:
+        return Record(
+            self.arrival,
+            status,
+            self.fault,
+            self.admitted,
+            len(self.texts),
+            self.tokens,
+            packed_digests(self.texts),
+            self.request_id,
+        )
+
+
+class Simulator:
+    """OpenAI's embeddings over HTTP on this machine, with its limits, and faults on demand.
+
+    Use it as `async with Simulator(...) as sim` in a running event loop, or as
+    `with Simulator(...) as sim` in a thread of its own; then point any client at `sim.base_url`.
+    After it has stopped, `sim.ledger` still tells what arrived. It can be started again: limits,
+    ledger and the numbering of requests go on.
+
+    Args:
+        rpm: Requests a minute; None for no limit. See `Enforcement` for how limits are judged.
+        tpm: Tokens a minute.
+        rpd: Requests a day.
+        tpd: Tokens a day.
+        sub_window: Seconds in which requests are judged too (ceil(rpm * sub_window / 60) of
+            them); 0 switches it off.
+        latency: Seconds that an admitted request takes.
+        faults: How often what goes wrong. A request with the header `x-simulator-fault: NAME`
+            meets that fault whatever the rates.
+        credit_requests: Admitted requests after which every further one is a 429 of type
+            `insufficient_quota`; None for endless credit.
+        api_keys: Keys that are accepted; None for any.
+        dimensions: Full size of the vectors of every model; None for the real sizes.
+        host: A loopback address.
+        port: 0 for any free one.
+        ledger: File to which the records are also written, one JSON object a line, each before
+            the answer it tells of.
+        max_body: Bytes of a request's body.
+
+    Attributes:
+        ledger: Every request that was answered, or was in flight when the simulator stopped.
+
+    Raises:
+        ConfigurationError: An argument cannot work. On starting: the port is in use, the ledger
+            cannot be written, or it runs already.
+    """
+
+    def __init__(
+        self,
+        *,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        rpd: int | None = None,
+        tpd: int | None = None,
+        sub_window: float = 1.0,
+        latency: float = 0.0,
+        faults: faulty.Faults = faulty.Faults(),  # noqa: B008 - frozen
+        credit_requests: int | None = None,
+        api_keys: Collection[str] | None = None,
+        dimensions: int | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ledger: str | os.PathLike[str] | None = None,
+        max_body: int = 32 << 20,
+    ) -> None:
+        if latency < 0:
+            raise ConfigurationError(f"latency is {latency}: it is seconds, not negative")
+        if dimensions is not None and not 1 <= dimensions <= 1_000_000:
+            raise ConfigurationError(f"dimensions is {dimensions}: it lies in 1..1,000,000")
+        self.ledger = Ledger()
+        self._enforcement = Enforcement(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, sub_window=sub_window)
+        self._latency = latency
+        self._faults = faults
+        self._credit = credit_requests
+        self._keys = None if api_keys is None else frozenset(api_keys)
+        self._dimensions = dimensions
+        self._path = ledger
+        self._ordinals = itertools.count()
+        self._server = HTTPServer(self._answer, _improper, host=host, port=port, max_body=max_body)
+        self._address: str | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where clients send their requests: `http://127.0.0.1:PORT/v1`.
+
+        Raises:
+            ConfigurationError: The simulator is not running.
+        """
+        if self._address is None:
+            raise ConfigurationError("the simulator is not running: use it in a with block")
+        return f"{self._address}/v1"
+
+    async def __aenter__(self) -> Self:
+        """Listen, in the running event loop."""
+        if self._address is not None:
+            raise ConfigurationError("the simulator is running already")
+        if self._path is not None:
+            self.ledger.open(self._path)
+        try:
+            self._address = await self._server.start()
+        except BaseException:
+            self.ledger.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection; requests in flight get no answer."""
+        await self._server.stop()
+        self._address = None
+        self.ledger.close()
+
+    def __enter__(self) -> Self:
+        """Listen, in an event loop in a thread of its own."""
+        if self._address is not None:
+            raise ConfigurationError("the simulator is running already")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="tollway-simulator", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._run(self.__aenter__())
+        except BaseException:
+            self._end_thread()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every connection and end the thread."""
+        try:
+            self._run(self.__aexit__())
+        finally:
+            self._end_thread()
+
+    def _run(self, step: Coroutine[object, object, object]) -> None:
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(step, self._loop).result()
+
+    def _end_thread(self) -> None:
+        assert self._loop is not None
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _answer(self, request: Request) -> Response | None:
+        """Answer a request, and write it down before the answer goes out."""
+        began = time.perf_counter()
+        course = _Course(request.arrival, f"req_{uuid.uuid4().hex}")
+        try:
+            response = await self._perform(request, course)
+        except wire.Refusal as refusal:
+            response = Response(refusal.status, refusal.body, refusal.headers)
+        except asyncio.CancelledError:
+            self.ledger.append(course.record(None))
+            raise
+        self.ledger.append(course.record(None if response is None else response.status))
+        if response is None:
+            return None
+        headers = {
+            "x-request-id": course.request_id,
+            "openai-processing-ms": str(round((time.perf_counter() - began) * 1000)),
+            **course.limits,
+            **response.headers,
+        }
+        return Response(response.status, response.body, headers, response.cut)
+
+    async def _perform(self, request: Request, course: _Course) -> Response | None:
+        path = wire.route(request.method, request.path)
+        wire.authorize(request.headers, self._keys)
+        if path == "/v1/models":
+            return Response(200, wire.models_body())
+        ordinal = next(self._ordinals)
+        fault = self._fault(request, ordinal)
+        call = self._admit(request, course, fault)
+        pause = self._latency + (self._faults.delay if course.fault == "delay" else 0.0)
+        if pause:
+            await asyncio.sleep(pause)
+        if course.fault == "disconnect":
+            return None
+        if course.fault in ("500", "503"):
+            raise wire.fault(course.fault, call.model, self._faults.retry_after)
+        values = vectors(call.texts, call.dimensions)
+        rows = faulty.disturb(
+            list(enumerate(values)), course.fault, self._faults.row(ordinal, len(values))
+        )
+        body = wire.embeddings_body(call, rows)
+        return Response(200, body, cut=len(body) // 2 if course.fault == "truncated" else None)
+
+    def _fault(self, request: Request, ordinal: int) -> str | None:
+        forced = request.headers.get(FAULT_HEADER)
+        if forced is None:
+            return self._faults.draw(ordinal)
+        try:
+            faulty.check_name(forced)
+        except ConfigurationError as error:
+            raise wire.Refusal(400, str(error), param=FAULT_HEADER) from error
+        return forced
+
+    def _admit(self, request: Request, course: _Course, fault: str | None) -> wire.EmbeddingsCall:
+        """Read the call and charge it; a call that is not in order is charged one request.
+
+        There is no await between the arrivals of two requests and their judgement, so that
+        requests are judged in the order of their arrival times.
+        """
+        try:
+            call = wire.read_embeddings(request.body, self._dimensions)
+        except wire.Refusal:
+            self._charge(course, 0, "this model")
+            raise
+        course.texts, course.tokens = call.texts, call.tokens
+        if self._credit == 0:
+            fault = "insufficient_quota"
+        denies = fault in ("429", "insufficient_quota")
+        self._charge(course, 0 if denies else call.tokens, call.model)
+        course.fault = fault if fault and faulty.applies(fault, len(call.texts)) else None
+        if fault is not None and denies:
+            raise wire.fault(fault, call.model, self._faults.retry_after)
+        course.admitted = True
+        if self._credit is not None:
+            self._credit -= 1
+        return call
+
+    def _charge(self, course: _Course, tokens: int, model: str) -> None:
+        denial = self._enforcement.admit(course.arrival, tokens)
+        course.limits = wire.limit_headers(self._enforcement.standing(course.arrival))
+        if denial is not None:
+            raise wire.denied(model, denial)
+
+
+def _improper(status: int, message: str) -> Response:
+    return Response(status, wire.Refusal(status, message).body)

@@ -1,0 +1,119 @@
+"""Ids are tiktoken's on every text, and what is cut fits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import NAMES, oracle
+from tollway.tokens import get_encoding
+
+names = st.sampled_from(NAMES)
+
+# Where the patterns decide: white space of all kinds, contractions in both cases, the long s and
+# the Kelvin sign, case without and with title, marks, numbers of three categories, surrogates.
+ATOMS = [
+    " ", "  ", "   ", "\t", "\n", "\r\n", "\r", "\n\n", "\u00a0", "\u3000", "\u2028", "\x0b", "\x85",
+    "'s", "'S", "'ſ", "'ll", "'LL", "'lL", "'re", "'Ve", "'d", "'k", "'K", "'", "''", "’s",
+    "a", "Z", "word", "Word", "WORD", "camelCase", "HTTPServer", "ǅ", "ǅa", "ʰ", "ª", "ı", "İ",
+    "漢字", "かな", "한국어", "뷁", "ก็", "\u0301", "e\u0301", "\u20dd", "\u0903", "नि",
+    "1", "12", "123", "1234", "Ⅷ", "½", "٣", "𝟘",
+    "!", "?!", "//", "/", "/\n", "...", "->", "==", "<|endoftext|>", "<|", "|>", "$", "€", "_", "__x",
+    "🙂", "👩‍👩‍👧", "🇰🇷", "\ufe0f", "\u200d", "\u200b", "\ufeff", "\x00", "\x1f", "\U00013b0c", "\U0010ffff",
+    "\ud800", "\udc00", "\ud83d\ude42",
+]  # fmt: skip
+CODE = [
+    "def ", "return", "    ", "        ", "\n", "\n\n", "(", ")", "):\n", "self.", "x", "_y", " = ", "==",
+    "0x1F", "1e-9", "# ", '"', "'", "\\n", "{", "}", "//", "/*", "*/", ";", "\t", "camelCase", "SNAKE_CASE",
+]  # fmt: skip
+arbitrary = st.text(max_size=200)
+surrogates = st.text(st.characters(categories=["Cs", "L", "Zs"]), max_size=30)
+composed = st.lists(st.sampled_from(ATOMS), max_size=40).map("".join)
+code = st.lists(st.sampled_from(CODE), max_size=60).map("".join)
+hangul = st.text(st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), max_size=150)
+digits = st.text(st.characters(categories=["N"]), max_size=40)
+spaces = st.text(" \t\n\r\u00a0\u3000", max_size=60)
+runs = st.tuples(st.sampled_from(ATOMS), st.integers(1, 300)).map(lambda run: run[0] * run[1])
+texts = st.one_of(arbitrary, composed, code, hangul, digits, spaces, surrogates, runs)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(name=names, text=texts)
+def test_ids_are_those_of_tiktoken(name: str, text: str) -> None:
+    ours, theirs = get_encoding(name), oracle(name)
+    ids = theirs.encode_ordinary(text)
+    assert ours.encode_ordinary(text) == ids
+    assert ours.encode(text, disallowed_special=()) == ids
+    assert ours.encode(text, allowed_special="all") == theirs.encode(text, allowed_special="all")
+    assert ours.count(text) == len(ids)
+    assert ours.decode(ids) == theirs.decode(ids)
+    assert ours.decode_bytes(ids) == theirs.decode_bytes(ids)
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=names, batch=st.lists(texts, max_size=8))
+def test_batches_are_their_texts(name: str, batch: list[str]) -> None:
+    encoding = get_encoding(name)
+    ids = [encoding.encode_ordinary(text) for text in batch]
+    assert encoding.encode_ordinary_batch(batch) == ids
+    assert encoding.encode_batch(batch, disallowed_special=()) == ids
+    assert encoding.count_batch(batch).tolist() == [len(one) for one in ids]
+    flat, offsets = encoding.encode_array(batch)
+    parts = [flat[i:j].tolist() for i, j in zip(offsets, offsets[1:], strict=False)]
+    assert parts == ids
+    assert encoding.decode_batch(ids) == [encoding.decode(one) for one in ids]
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=names, text=texts)
+def test_decoding_gives_the_text_back(name: str, text: str) -> None:
+    encoding = get_encoding(name)
+    readable = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert encoding.decode(encoding.encode_ordinary(text), errors="strict") == readable
+
+
+@settings(max_examples=1500, deadline=None)
+@given(name=names, text=texts, max_tokens=st.integers(0, 60))
+def test_what_is_cut_fits(name: str, text: str, max_tokens: int) -> None:
+    encoding = get_encoding(name)
+    kept = encoding.truncate(text, max_tokens)
+    assert text.startswith(kept)
+    assert encoding.count(kept) <= max_tokens
+    assert (kept is text) == (encoding.count(text) <= max_tokens)
+    assert encoding.truncate_batch([text], max_tokens) == [kept]
+
+
+@settings(max_examples=500, deadline=None)
+@given(name=names, text=composed, max_tokens=st.integers(1, 30))
+def test_a_cut_keeps_what_it_can(name: str, text: str, max_tokens: int) -> None:
+    """Token by token, no more is dropped than a few characters around the cut."""
+    encoding = get_encoding(name)
+    kept = encoding.truncate(text, max_tokens)
+    if kept is not text:
+        ids = encoding.encode_ordinary(text)
+        reachable = encoding.decode(ids[: max_tokens - 8 if max_tokens > 8 else 0], errors="ignore")
+        assert len(kept) >= len(reachable)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=names,
+    parts=st.lists(st.one_of(composed, st.sampled_from(["<|endoftext|>", "<|end|>"])), max_size=6),
+    allowed=st.sets(st.sampled_from(["<|endoftext|>", "<|endofprompt|>", "<|end|>"])),
+    disallowed=st.one_of(st.just("all"), st.sets(st.sampled_from(["<|endoftext|>", "word"]))),
+)
+def test_special_tokens_are_those_of_tiktoken(
+    name: str, parts: list[str], allowed: set[str], disallowed: str | set[str]
+) -> None:
+    ours, theirs = get_encoding(name), oracle(name)
+    text = "".join(parts)
+    options = {"allowed_special": allowed, "disallowed_special": disallowed}
+    try:
+        expected = theirs.encode(text, **options)
+    except ValueError:
+        with pytest.raises(ValueError, match="disallowed"):
+            ours.encode(text, **options)
+        with pytest.raises(ValueError, match="disallowed"):
+            ours.encode_batch(["", text], **options)
+    else:
+        assert ours.encode(text, **options) == expected
