@@ -1,1 +1,82 @@
-"""Push millions of texts through language-model APIs."""
+"""Push millions of texts through language-model APIs: exact limits, exact tokens, nothing lost.
+
+Names are imported on first use: `import tollway` brings in neither numpy nor an HTTP client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tollway.embed import (
+        Document,
+        Embedder,
+        JobReport,
+        Plan,
+        embed_job,
+        embed_job_async,
+        plan,
+        read_documents,
+    )
+    from tollway.limiter import Limits, RateLimiter
+    from tollway.providers import register_provider
+    from tollway.retry import RetryPolicy, retry
+    from tollway.tokens import Encoding, encoding_for_model, get_encoding, list_encoding_names
+
+__all__ = [
+    "Document",
+    "Embedder",
+    "Encoding",
+    "JobReport",
+    "Limits",
+    "Plan",
+    "RateLimiter",
+    "RetryPolicy",
+    "embed_job",
+    "embed_job_async",
+    "encoding_for_model",
+    "get_encoding",
+    "list_encoding_names",
+    "plan",
+    "read_documents",
+    "register_provider",
+    "retry",
+]
+
+_HOMES = {
+    "Document": "tollway.embed",
+    "Embedder": "tollway.embed",
+    "JobReport": "tollway.embed",
+    "Plan": "tollway.embed",
+    "embed_job": "tollway.embed",
+    "embed_job_async": "tollway.embed",
+    "plan": "tollway.embed",
+    "read_documents": "tollway.embed",
+    "Limits": "tollway.limiter",
+    "RateLimiter": "tollway.limiter",
+    "register_provider": "tollway.providers",
+    "RetryPolicy": "tollway.retry",
+    "retry": "tollway.retry",
+    "Encoding": "tollway.tokens",
+    "encoding_for_model": "tollway.tokens",
+    "get_encoding": "tollway.tokens",
+    "list_encoding_names": "tollway.tokens",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("tollway")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tollway' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,59 @@
+"""The command line. Exit codes: 0 done · 1 failed · 2 wrong usage · 3 done, some texts failed ·
+130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from tollway.cli.count import count
+from tollway.cli.embed import embed
+from tollway.cli.plan import plan
+from tollway.cli.simulate import simulate
+from tollway.errors import TollwayError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tollway",
+    help="Push millions of texts through language-model APIs: exact limits, exact tokens, "
+    "nothing lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        typer.echo(f"tollway {version('tollway')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    del version
+
+
+for command in (embed, plan, count, simulate):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; a failure is one line on stderr, without a traceback."""
+    try:
+        app()
+    except TollwayError as error:
+        if os.environ.get("TOLLWAY_TRACEBACK"):
+            raise
+        sys.stderr.write(f"tollway: {type(error).__name__}: {error}\n")
+        raise SystemExit(1) from None

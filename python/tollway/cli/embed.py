@@ -1,0 +1,220 @@
+"""`tollway embed`: documents to a `.npy` of vectors, resumably."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tollway.cli import options as o
+from tollway.embed.embedder import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tollway.embed import Embedder, JobReport, Progress
+
+__all__ = ["embed"]
+
+# Seconds between lines where there is no terminal.
+_LINE_INTERVAL = 5.0
+
+# Failed texts that are shown; all are in the report of --json.
+_SHOWN = 10
+
+
+def embed(  # noqa: PLR0917 - typer makes options of them
+    source: o.Input,
+    output: Annotated[Path, typer.Argument(help="The .npy to write: row i for text i.")],
+    model: o.Model = DEFAULT_MODEL,
+    base_url: o.BaseUrl = None,
+    dimensions: o.Dimensions = None,
+    rpm: o.Rpm = None,
+    tpm: o.Tpm = None,
+    sub_window: o.SubWindow = None,
+    max_in_flight: o.MaxInFlight = None,
+    batch_size: o.BatchSize = None,
+    split: o.SplitBy = "file",
+    text_field: o.TextField = "text",
+    id_field: o.IdField = "id",
+    too_long: o.TooLongOption = "truncate",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the closing report as JSON.")
+    ] = False,
+) -> None:
+    """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
+
+    The key comes from OPENAI_API_KEY. Progress goes to stderr, the report to stdout. Exit codes:
+    0 done, 1 failed, 3 done but some texts have no vector, 130 interrupted.
+    """
+    embedder = o.make_embedder(
+        model,
+        base_url,
+        dimensions,
+        rpm,
+        tpm,
+        sub_window,
+        max_in_flight,
+        batch_size,
+        too_long,
+    )
+    try:
+        report = asyncio.run(
+            _run(
+                source,
+                output,
+                embedder,
+                split=split,
+                text_field=text_field,
+                id_field=id_field,
+            )
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "tollway: interrupted; every finished row is kept. "
+            "Run the same command again to go on from there.\n"
+        )
+        raise SystemExit(130) from None
+    typer.echo(_as_json(report) if as_json else _as_text(report, embedder))
+    if report.errors:
+        raise SystemExit(3)
+
+
+async def _run(source: Path, output: Path, embedder: Embedder, **reading: Any) -> JobReport:
+    from tollway.embed import embed_job_async  # noqa: PLC0415
+
+    # A service manager's stop is a Ctrl-C: finished rows are kept and the way on is told.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    async with embedder:
+        with _progress() as show:
+            return await embed_job_async(source, output, embedder, on_progress=show, **reading)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """Show progress as a bar on a terminal, else as a JSON line every few seconds."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    bar = Bar(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[used]}"),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("", total=None, rate="", used="")
+
+        def show(progress: Progress) -> None:
+            tally = progress.tally
+            used = [f"{tally.usage.input_tokens:,} tokens"]
+            if progress.cost:
+                used.append(f"${progress.cost:.4f}")
+            if tally.rate_limited:
+                used.append(f"{tally.rate_limited} × 429")
+            if tally.retries:
+                used.append(f"{tally.retries} retries")
+            bar.update(
+                task,
+                completed=progress.texts,
+                total=progress.total,
+                rate=f"{tally.texts / max(progress.seconds, 1e-3):,.0f} texts/s",
+                used=" · ".join(used),
+            )
+
+        yield show
+
+
+def _lines() -> Callable[[Progress], None]:
+    due = time.monotonic() + _LINE_INTERVAL
+
+    def show(progress: Progress) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now < due:
+            return
+        due = now + _LINE_INTERVAL
+        tally = progress.tally
+        line = {
+            "texts": progress.texts,
+            "total": progress.total,
+            "tokens": tally.usage.input_tokens,
+            "requests": tally.sent,
+            "retries": tally.retries,
+            "rate_limited": tally.rate_limited,
+            "cost": progress.cost,
+            "seconds": round(progress.seconds, 1),
+        }
+        sys.stderr.write(json.dumps(line) + "\n")
+
+    return show
+
+
+def _as_json(report: JobReport) -> str:
+    return json.dumps(
+        {
+            "output": str(report.output),
+            "texts": report.texts,
+            "dimensions": report.dimensions,
+            "distinct": report.distinct,
+            "reused": report.reused,
+            "tokens": report.usage.input_tokens,
+            "estimated": report.usage.estimated,
+            "requests": report.requests,
+            "retries": report.retries,
+            "rate_limited": report.rate_limited,
+            "cost": report.cost,
+            "seconds": round(report.seconds, 3),
+            "truncated": report.truncated,
+            "errors": [{"id": error.id, "error": error.error} for error in report.errors],
+        },
+        ensure_ascii=False,
+        indent=2,
+    )
+
+
+def _as_text(report: JobReport, embedder: Embedder) -> str:
+    about = "about " if report.usage.estimated else ""
+    cost = "unknown" if report.cost is None else f"${report.cost:,.4f}"
+    troubles = ", ".join(
+        f"{count:,} {what}"
+        for count, what in ((report.retries, "retries"), (report.rate_limited, "refused with 429"))
+        if count
+    )
+    rows = [
+        ("output", f"{report.output}  float32 ({report.texts:,}, {report.dimensions})"),
+        ("model", embedder.model),
+        ("texts", f"{report.texts:,} ({report.distinct:,} distinct, {report.reused:,} from before)"),
+        ("tokens", f"{about}{report.usage.input_tokens:,}"),
+        ("requests", f"{report.requests:,}" + (f" ({troubles})" if troubles else "")),
+        ("cost", cost),
+        ("time", f"{report.seconds:,.1f} s"),
+    ]
+    if report.truncated:
+        more = ", …" if len(report.truncated) > _SHOWN else ""
+        names = ", ".join(report.truncated[:_SHOWN])
+        rows.append(("cut", f"{len(report.truncated):,} texts to the model's window: {names}{more}"))
+    if report.errors:
+        rows.append(("failed", f"{len(report.errors):,} texts; run again to try them again"))
+    lines = [f"{name:<9} {value}" for name, value in rows]
+    lines += [f"  {error.id}: {error.error}" for error in report.errors[:_SHOWN]]
+    return "\n".join(lines)
