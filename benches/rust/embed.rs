@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use base64_simd::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tollway_core::embed::{Caps, Digest, RowTable, decode_new, pack};
+use tollway_core::embed::{Caps, Digest, RowTable, decode, decode_new, pack};
 
 const ROWS: u16 = 128;
 const DIMENSION: u16 = 1_536;
@@ -33,6 +33,14 @@ fn decoding(criterion: &mut Criterion) {
     let floats = answer(|row| format!("{row:?}"));
     let mut group = criterion.benchmark_group("decode 128 rows");
     group.throughput(Throughput::Elements(u64::from(ROWS)));
+    let mut place = vec![0.0; usize::from(ROWS) * usize::from(DIMENSION)];
+    group.bench_function("base64, into a place that is there", |bencher| {
+        bencher.iter(|| {
+            decode(black_box(&base64), usize::from(ROWS), None, |_| {
+                Some(&mut place[..])
+            })
+        });
+    });
     for (name, body) in [("base64", &base64), ("floats", &floats)] {
         let (_, decoded) = decode_new(body, usize::from(ROWS), None).expect("a right answer");
         assert!(decoded.bad_rows.is_empty());

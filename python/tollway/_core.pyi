@@ -29,7 +29,7 @@ def retry_delay(
     timed_out: bool = False,
     remaining: float | None = None,
 ) -> float | Literal["deadline", "hint"]:
-    """Decide the wait after a failed attempt; all times in seconds.
+    """Decide the wait after a failed attempt; times in seconds, to 1 ns.
 
     Args:
         strategy: `exponential_backoff` base·2^(n-1); `incremental` and `linear` base·n; `fixed`
