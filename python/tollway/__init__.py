@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         Plan,
         embed_job,
         embed_job_async,
-        plan,
         read_documents,
     )
     from tollway.limiter import Limits, RateLimiter
@@ -38,7 +37,6 @@ __all__ = [
     "encoding_for_model",
     "get_encoding",
     "list_encoding_names",
-    "plan",
     "read_documents",
     "register_provider",
     "retry",
@@ -51,7 +49,6 @@ _HOMES = {
     "Plan": "tollway.embed",
     "embed_job": "tollway.embed",
     "embed_job_async": "tollway.embed",
-    "plan": "tollway.embed",
     "read_documents": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",

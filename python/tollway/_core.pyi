@@ -202,7 +202,7 @@ class RowTable:
 
 @final
 class Limiter:
-    """The decisions of `tollway.RateLimiter`. Times are seconds; `now` is the clock if not given."""
+    """The decisions of `tollway.RateLimiter`. Times are seconds; `now` is by default the clock."""
 
     def __new__(
         cls,

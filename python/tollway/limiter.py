@@ -168,7 +168,7 @@ class RateLimiter:
             # Only the first in the queue has a time; the others follow when it is served.
             is_first = len(self._waiters) == 1
         if is_first:
-            self._serve()
+            self.serve()
         return waiter
 
     def _leave(self, waiter: _Waiter) -> None:
@@ -176,10 +176,10 @@ class RateLimiter:
             self._core.cancel(waiter.ticket)
             self._waiters.pop(waiter.ticket, None)
         # The next one may be due sooner than the one that left.
-        self._serve()
+        self.serve()
 
-    def _serve(self) -> None:
-        """Wake those who are admitted by now, and have the timer come back for the next."""
+    def serve(self) -> None:
+        """Wake those who are admitted by now, and have the timer come back for the next one."""
         with self._lock:
             admitted, wait = self._core.poll(_BATCH)
             woken = [
@@ -194,11 +194,12 @@ class RateLimiter:
         if wait is not None:
             _timer.call_at(due, self)
 
-    def _is_due(self, due: float) -> bool:
+    def is_due(self, due: float) -> bool:
+        """Whether the timer's `due` still stands; for the timer."""
         return due >= self._due
 
-    def _after_fork(self) -> None:
-        """Start a child without its parent's waiters, whose threads and loops it does not have."""
+    def abandon_waiters(self) -> None:
+        """Start a forked child without its parent's waiters, whose threads it does not have."""
         self._lock = threading.Lock()
         self._core.clear_queue()
         waiters, self._waiters = self._waiters, {}
@@ -287,14 +288,14 @@ class _Timer:
                 heapq.heappop(self._heap)
                 limiter = reference()
                 # Somebody may have served it since, and set another time.
-                if limiter is not None and limiter._is_due(due):  # noqa: SLF001
+                if limiter is not None and limiter.is_due(due):
                     return limiter
 
     def _run(self) -> None:
         while True:
             limiter = self._next()
             if limiter is not None:
-                limiter._serve()  # noqa: SLF001
+                limiter.serve()
             del limiter
 
 
@@ -331,7 +332,7 @@ def _after_fork() -> None:
     _timer = _Timer()
     _shared_lock = threading.Lock()
     for limiter in list(_limiters):
-        limiter._after_fork()  # noqa: SLF001
+        limiter.abandon_waiters()
 
 
 if hasattr(os, "register_at_fork"):

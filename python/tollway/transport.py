@@ -62,6 +62,13 @@ class Response:
 class Transport(Protocol):
     """What carries requests."""
 
+    async def open(self) -> None:
+        """Make ready for this event loop, so that the first request leaves as soon as the others.
+
+        A permit counts from when it is given: what comes between it and the wire must be short.
+        """
+        ...
+
     async def send(self, request: Request) -> Response:
         """Send a request and return the whole answer.
 
@@ -97,6 +104,10 @@ class HttpxTransport:
         self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
             weakref.WeakKeyDictionary()
         )
+
+    async def open(self) -> None:
+        """Make this loop's client, which takes a tenth of a second."""
+        self._client()
 
     def _client(self) -> Any:
         if self._given is not None:

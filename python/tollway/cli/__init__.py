@@ -1,5 +1,7 @@
-"""The command line. Exit codes: 0 done · 1 failed · 2 wrong usage · 3 done, some texts failed ·
-130 interrupted."""
+"""The command line.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some texts have no vector, 130 interrupted.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 import time
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +17,7 @@ from tollway.cli import options as o
 from tollway.embed.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from tollway.embed import Embedder, JobReport, Progress
 
@@ -98,7 +98,7 @@ async def _run(source: Path, output: Path, embedder: Embedder, **reading: Any) -
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def _progress() -> Generator[Callable[[Progress], None]]:
     """Show progress as a bar on a terminal, else as a JSON line every few seconds."""
     if not sys.stderr.isatty():
         yield _lines()
@@ -130,7 +130,7 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
             if progress.cost:
                 used.append(f"${progress.cost:.4f}")
             if tally.rate_limited:
-                used.append(f"{tally.rate_limited} × 429")
+                used.append(f"{tally.rate_limited} times 429")
             if tally.retries:
                 used.append(f"{tally.retries} retries")
             bar.update(
@@ -203,7 +203,10 @@ def _as_text(report: JobReport, embedder: Embedder) -> str:
     rows = [
         ("output", f"{report.output}  float32 ({report.texts:,}, {report.dimensions})"),
         ("model", embedder.model),
-        ("texts", f"{report.texts:,} ({report.distinct:,} distinct, {report.reused:,} from before)"),
+        (
+            "texts",
+            f"{report.texts:,} ({report.distinct:,} distinct, {report.reused:,} from before)",
+        ),
         ("tokens", f"{about}{report.usage.input_tokens:,}"),
         ("requests", f"{report.requests:,}" + (f" ({troubles})" if troubles else "")),
         ("cost", cost),
@@ -212,7 +215,9 @@ def _as_text(report: JobReport, embedder: Embedder) -> str:
     if report.truncated:
         more = ", …" if len(report.truncated) > _SHOWN else ""
         names = ", ".join(report.truncated[:_SHOWN])
-        rows.append(("cut", f"{len(report.truncated):,} texts to the model's window: {names}{more}"))
+        rows.append(
+            ("cut", f"{len(report.truncated):,} texts to the model's window: {names}{more}")
+        )
     if report.errors:
         rows.append(("failed", f"{len(report.errors):,} texts; run again to try them again"))
     lines = [f"{name:<9} {value}" for name, value in rows]

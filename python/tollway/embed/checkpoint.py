@@ -18,15 +18,16 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import sys
 import time
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -64,7 +65,9 @@ class Checkpoint:
             self._lock = _Lock(folder / "lock")
             self._spool = os.open(folder / "vectors", os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
         except OSError as error:
-            raise CheckpointError(f"cannot write the job folder {folder}: {error.strerror}") from error
+            raise CheckpointError(
+                f"cannot write the job folder {folder}: {error.strerror}"
+            ) from error
         try:
             self._db = sqlite3.connect(
                 folder / "rows.sqlite", isolation_level=None, check_same_thread=False
@@ -155,7 +158,7 @@ class Checkpoint:
             )
         first, size = self._next, 4 * dimensions
         # The spool's bytes are little-endian wherever it was written.
-        data = memoryview(vectors.astype("<f4", copy=False)).cast("B")
+        data = vectors.astype("<f4", copy=False).data.cast("B")
         try:
             self._allocate((first + count) * size)
             _pwrite(self._spool, data, first * size)
@@ -250,7 +253,7 @@ class _Lock:
 
 _O_BINARY = getattr(os, "O_BINARY", 0)
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _flock(file: int) -> None:

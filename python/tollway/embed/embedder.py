@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tollway import _core
 from tollway.bridge import run_sync
@@ -23,7 +24,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter import Limits, RateLimiter, shared_limiter
-from tollway.providers import EmbeddingProvider, embedding_provider
+from tollway.providers import EmbeddingAnswer, EmbeddingProvider, embedding_provider
 from tollway.retry import RetryPolicy
 from tollway.tokens import get_encoding
 from tollway.types import Usage
@@ -162,7 +163,7 @@ class Embedder:
         """Show model and limits."""
         return f"<Embedder {self.model}, {self.limiter!r}>"
 
-    async def __aenter__(self) -> Embedder:
+    async def __aenter__(self) -> Self:
         """Return itself; `aclose` is called at the end of the block."""
         return self
 
@@ -305,7 +306,7 @@ class Embedder:
     def batches(self, keys: Sequence[int], prepared: Prepared) -> Iterator[Batch]:
         """Pack prepared texts into requests, in order."""
         offsets = self.offsets(prepared.counts).tolist()
-        for start, end in zip(offsets, offsets[1:], strict=False):
+        for start, end in itertools.pairwise(offsets):
             part = slice(start, end)
             yield Batch(keys[part], prepared.texts[part], prepared.counts[part])
 
@@ -325,6 +326,7 @@ class Embedder:
             TollwayError: As above; requests under way are closed, what was delivered stays.
         """
         source = iter(batches)
+        await self.provider.open()
 
         async def work() -> None:
             for batch in source:
@@ -342,21 +344,18 @@ class Embedder:
 
     async def _send(self, batch: Batch, tally: Tally) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""
-        import numpy as np  # noqa: PLC0415
-
-        pending = np.arange(len(batch.texts))
-        vectors: NDArray[np.float32] | None = None
+        rows = _Rows(batch)
         attempts = 0
 
         async def attempt() -> None:
-            nonlocal pending, vectors, attempts
-            tokens = int(batch.counts[pending].sum())
+            nonlocal attempts
+            texts, tokens = rows.pending()
             await self.limiter.acquire(tokens)
             tally.sent += 1
             tally.retries += attempts > 0
             attempts += 1
             try:
-                answer = await self.provider.embed([batch.texts[i] for i in pending])
+                answer = await self.provider.embed(texts)
             except RateLimitError:
                 tally.rate_limited += 1
                 raise
@@ -364,35 +363,19 @@ class Embedder:
             if usage.estimated:
                 usage = dataclasses.replace(usage, input_tokens=tokens)
             tally.usage += usage
-            rows = answer.vectors
-            bad = [row for row, _ in answer.bad_rows]
-            if len(bad) < len(pending):
-                self._check_dimensions(rows.shape[1])
-                if vectors is None and len(pending) == len(batch.texts):
-                    vectors = rows
-                elif vectors is None:
-                    vectors = np.full((len(batch.texts), rows.shape[1]), np.nan, np.float32)
-                    vectors[pending] = rows
-                else:
-                    vectors[pending] = rows
-            pending = pending[bad]
-            if bad:
-                row, reason = answer.bad_rows[0]
-                raise BadResponseError(
-                    f"{len(bad)} of {len(rows)} rows of an answer are of no use, the first for "
-                    f"text {row} of the request: {reason}",
-                    status=200,
-                )
+            if len(answer.bad_rows) < len(texts):
+                self._check_dimensions(answer.vectors.shape[1])
+            rows.place(answer)
 
         try:
             await self.retry.call(attempt)
         except _FATAL:
             raise
         except TollwayError as error:
-            if tally.texts == 0 and vectors is None:
+            if tally.texts == 0 and rows.vectors is None:
                 raise
-            return Sent(batch, vectors, pending.tolist(), error)
-        return Sent(batch, vectors, (), None)
+            return Sent(batch, rows.vectors, rows.missing, error)
+        return Sent(batch, rows.vectors, (), None)
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self._dimensions is None:
@@ -408,6 +391,49 @@ class Embedder:
         if not self.provider.rules.priced:
             return 0.0
         return input_cost(self.provider.name, self.provider.model, tokens)
+
+
+class _Rows:
+    """The rows of a batch as they come in, over one attempt or several."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.missing: Sequence[int] = range(len(batch.texts))
+        self.vectors: NDArray[np.float32] | None = None
+
+    def pending(self) -> tuple[Sequence[str], int]:
+        """Return the texts that have no row yet, and their tokens."""
+        texts, counts = self._batch.texts, self._batch.counts
+        if len(self.missing) == len(texts):
+            return texts, int(counts.sum())
+        return [texts[i] for i in self.missing], int(counts[self.missing].sum())
+
+    def place(self, answer: EmbeddingAnswer) -> None:
+        """Take the good rows of an answer to the pending texts.
+
+        Raises:
+            BadResponseError: Some rows are of no use; the good ones are taken.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        asked, bad = self.missing, answer.bad_rows
+        if len(bad) < len(asked):
+            if len(asked) == len(self._batch.texts):
+                # The first answer with a good row is the array: nothing is copied.
+                self.vectors = answer.vectors
+            else:
+                if self.vectors is None:
+                    shape = (len(self._batch.texts), answer.vectors.shape[1])
+                    self.vectors = np.full(shape, np.nan, np.float32)
+                self.vectors[asked] = answer.vectors
+        self.missing = [asked[row] for row, _ in bad]
+        if bad:
+            row, reason = bad[0]
+            raise BadResponseError(
+                f"{len(bad)} of {len(asked)} rows of an answer are of no use, the first for text "
+                f"{row} of the request: {reason}",
+                status=200,
+            )
 
 
 def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -> RateLimiter:

@@ -18,7 +18,7 @@ from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.embedder import Batch, Tally
 from tollway.embed.sinks import IndexWriter, index_path, write_npy
 from tollway.embed.sources import Document, read_documents
-from tollway.errors import CheckpointError, InputError, TollwayError
+from tollway.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -259,8 +259,9 @@ class _Job:
             for number, text in fresh or ():
                 numbers.append(number)
                 texts.append(text)
-            prepared = self.embedder.prepare(texts, lambda i: self.ids[numbers[i]])
-            self.truncated.extend(self.ids[numbers[i]] for i in prepared.truncated)
+            names = [self.ids[number] for number in numbers]
+            prepared = self.embedder.prepare(texts, names.__getitem__)
+            self.truncated.extend(names[i] for i in prepared.truncated)
             packed = list(self.embedder.batches(numbers, prepared))
             # The last request of a group may have room for texts of the next.
             rest = packed.pop() if packed and not last else None

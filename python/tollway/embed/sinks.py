@@ -6,13 +6,13 @@ import contextlib
 import io
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class _Replacement:
         self._temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _named_errors(self) -> Generator[None]:
         try:
             yield
         except OSError as error:

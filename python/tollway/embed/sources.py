@@ -58,7 +58,8 @@ def read_documents(
             offset), or a record has no text (with the line).
     """
     if split not in get_args(Split):
-        raise ConfigurationError(f"split must be one of {', '.join(get_args(Split))}, not {split!r}")
+        allowed = ", ".join(get_args(Split))
+        raise ConfigurationError(f"split must be one of {allowed}, not {split!r}")
     root = Path(source)
     try:
         files = list(_files(root))

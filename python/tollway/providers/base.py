@@ -87,6 +87,10 @@ class EmbeddingProvider(Protocol):
         """What shares one quota: provider, address, credential's fingerprint, model."""
         ...
 
+    async def open(self) -> None:
+        """Make ready for this event loop: called before the first permit is asked for."""
+        ...
+
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts, within the rules.
 

