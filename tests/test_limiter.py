@@ -1,0 +1,443 @@
+"""Waiting for a limiter: from event loops, threads, across a fork and at the end of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+
+from exact_log import ExactLog, quotas
+from tollway import limiter as limiter_module
+from tollway.errors import ConfigurationError, RequestTooLargeError
+from tollway.limiter import Limits, RateLimiter, shared_limiter
+
+# One request in 50 ms, five in 20 ms, a hundred in 10 ms; the minute itself is never reached.
+SLOW = Limits(rpm=1_200, sub_window=0.05)
+QUICK = Limits(rpm=15_000, sub_window=0.02)
+FAST = Limits(rpm=600_000, sub_window=0.01)
+
+
+class Recorder:
+    """A limiter's core that notes the very time of each admission."""
+
+    def __init__(self, limiter):
+        self._core = limiter._core
+        self._origin = time.monotonic()
+        self._sizes = {}
+        self.exact = ExactLog(
+            quotas(
+                rpm=limiter.limits.rpm,
+                tpm=limiter.limits.tpm,
+                rps=limiter.limits.rps,
+                sub_window=limiter.limits.sub_window,
+            )
+        )
+        limiter._core = self
+
+    def _now(self):
+        # In whole nanoseconds, so that the core and the log read the same.
+        return round((time.monotonic() - self._origin) * 1e9)
+
+    def enqueue(self, tokens):
+        now = self._now()
+        ticket = self._core.enqueue(tokens, now=now / 1e9)
+        if ticket is None:
+            self.exact.admitted.append((now, tokens))
+        else:
+            self._sizes[ticket] = tokens
+        return ticket
+
+    def poll(self, most):
+        now = self._now()
+        admitted, wait = self._core.poll(most, now=now / 1e9)
+        self.exact.admitted += [(now, self._sizes[ticket]) for ticket in admitted]
+        return admitted, wait
+
+    def __getattr__(self, name):
+        return getattr(self._core, name)
+
+
+def spent(limits, **options):
+    """A limiter whose first window is full, and what it admits from then on."""
+    limiter = RateLimiter(limits, margin=0, **options)
+    while limiter.try_acquire() == 0.0:
+        pass
+    return limiter, Recorder(limiter)
+
+
+def run_script(script, **options):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - nobody tells when it holds
+        await asyncio.sleep(0.001)
+
+
+async def test_two_thousand_tasks_come_in_the_order_of_their_calls():
+    limiter, recorder = spent(FAST)
+    done = []
+
+    async def task(number):
+        await limiter.acquire()
+        done.append(number)
+
+    await asyncio.gather(*(task(number) for number in range(2_000)))
+    assert done == list(range(2_000))
+    assert len(recorder.exact.admitted) == 2_000
+    assert recorder.exact.is_held()
+
+
+@pytest.mark.parametrize("gone", [{0}, {2}, {4}, {0, 1}, {1, 3}, {0, 1, 2, 3, 4}])
+async def test_a_cancelled_task_leaves_its_place_and_charges_nothing(gone):
+    limiter, recorder = spent(SLOW)
+    done = []
+
+    async def task(number):
+        await limiter.acquire()
+        done.append(number)
+
+    tasks = [asyncio.create_task(task(number)) for number in range(5)]
+    await until(lambda: limiter.waiting == 5)
+    for number in gone:
+        tasks[number].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {n for n, r in enumerate(results) if isinstance(r, asyncio.CancelledError)} == gone
+    assert done == [number for number in range(5) if number not in gone]
+    assert len(recorder.exact.admitted) == len(done)
+    assert limiter.waiting == 0
+    assert limiter._waiters == {}
+
+
+@pytest.mark.parametrize("place", ["task", "thread"])
+async def test_when_the_first_leaves_the_next_goes_at_its_own_time(place):
+    limiter = RateLimiter(Limits(tpm=100), margin=0)
+    await limiter.acquire(60)
+    first = asyncio.create_task(limiter.acquire(50))
+    await until(lambda: limiter.waiting == 1)
+    if place == "task":
+        second = asyncio.create_task(limiter.acquire(40))
+    else:
+        second = asyncio.create_task(asyncio.to_thread(limiter.acquire_sync, 40))
+    await until(lambda: limiter.waiting == 2)
+    await asyncio.sleep(0.02)
+    assert not second.done()
+    first.cancel()
+    # The first was a minute away; the second fits as it is.
+    await asyncio.wait_for(second, 20)
+    assert limiter._core.used() == [100]
+
+
+async def test_a_task_that_gives_up_by_timeout_leaves_the_queue():
+    limiter = RateLimiter(Limits(tpm=100), margin=0)
+    await limiter.acquire(100)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await limiter.acquire(1)
+    assert limiter.waiting == 0
+    assert limiter.try_acquire(1) > 50
+
+
+def test_while_somebody_waits_nobody_is_told_to_have_been_admitted(monkeypatch):
+    limiter, _ = spent(SLOW)
+    # Without the timer the first in the queue is due and stays unserved.
+    monkeypatch.setattr(limiter_module, "_timer", limiter_module._Timer())
+    monkeypatch.setattr(limiter_module._timer, "call", lambda limiter: None)
+    ticket = limiter._join(0, None)
+    time.sleep(0.06)
+    assert limiter.try_acquire() > 0
+    assert limiter._core.poll(9)[0] == [ticket.ticket]
+
+
+def test_loops_and_threads_share_one_quota():
+    limiter, recorder = spent(QUICK)
+    failed = []
+
+    def in_thread():
+        for _ in range(40):
+            limiter.acquire_sync()
+
+    def in_loop():
+        async def tasks():
+            await asyncio.gather(*(limiter.acquire() for _ in range(80)))
+
+        asyncio.run(tasks())
+
+    def guarded(work):
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to
+            failed.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in [in_thread, in_loop] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert failed == []
+    assert len(recorder.exact.admitted) == 3 * (40 + 80)
+    assert recorder.exact.is_held()
+    assert limiter.waiting == 0
+    assert sum(thread.name == "tollway-timer" for thread in threading.enumerate()) == 1
+
+
+async def test_a_loop_closed_with_its_tasks_waiting_holds_up_nobody():
+    limiter, recorder = spent(SLOW)
+    other = asyncio.new_event_loop()
+
+    def leave_behind():
+        tasks = [other.create_task(limiter.acquire()) for _ in range(200)]
+        other.run_until_complete(asyncio.sleep(0))
+        # Nobody is to hear that they were destroyed while they waited.
+        other.set_exception_handler(lambda *_: None)
+        return tasks
+
+    # A loop cannot be run inside another's thread.
+    left = await asyncio.to_thread(leave_behind)
+    assert limiter.waiting == len(left) == 200
+    other.close()
+    # Ten seconds, if each of the 200 were waited for.
+    await asyncio.wait_for(asyncio.gather(*(limiter.acquire() for _ in range(3))), 5)
+    # That the loop is closed shows when its first task is woken.
+    assert len(recorder.exact.admitted) == 1 + 3
+    assert limiter._waiters == {}
+
+
+async def test_a_coroutine_closed_while_it_waits_leaves_the_queue():
+    limiter, recorder = spent(SLOW)
+    closed = limiter.acquire()
+    closed.send(None)
+    assert limiter.waiting == 1
+    closed.close()
+    assert limiter.waiting == 0
+    await limiter.acquire()
+    assert len(recorder.exact.admitted) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs an interval timer")
+def test_an_interrupted_thread_leaves_the_queue():
+    limiter, recorder = spent(Limits(rps=1))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            limiter.acquire_sync()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert limiter.waiting == 0
+    limiter.acquire_sync()
+    assert len(recorder.exact.admitted) == 1
+
+
+async def test_a_timer_that_cannot_start_is_told_and_tried_again(monkeypatch):
+    limiter, recorder = spent(SLOW)
+    monkeypatch.setattr(limiter_module, "_timer", limiter_module._Timer())
+    with monkeypatch.context() as patch:
+
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await limiter.acquire()
+        assert limiter.waiting == 0
+    await limiter.acquire()
+    assert len(recorder.exact.admitted) == 1
+
+
+async def test_more_than_a_whole_quota_is_refused_at_once():
+    limiter = RateLimiter(Limits(rpm=10, tpm=100))
+    for tokens in [101, 2**31, 2**40]:
+        with pytest.raises(RequestTooLargeError):
+            limiter.try_acquire(tokens)
+        with pytest.raises(RequestTooLargeError):
+            await limiter.acquire(tokens)
+        with pytest.raises(RequestTooLargeError):
+            limiter.acquire_sync(tokens)
+    with pytest.raises(ConfigurationError):
+        limiter.try_acquire(-1)
+    assert limiter._core.used() == [0, 0]
+    assert limiter.waiting == 0
+
+
+async def test_without_limits_everything_is_admitted_at_once():
+    limiter = RateLimiter(Limits())
+    assert all(limiter.try_acquire(tokens) == 0.0 for tokens in [0, 1, 10**9, 2**32 - 1])
+    await limiter.acquire(10**9)
+    limiter.acquire_sync(10**9)
+    assert limiter.waiting == 0
+
+
+async def test_a_loop_is_given_those_who_are_due_in_batches():
+    n = 10_000
+    limiter, recorder = spent(Limits(rps=n))
+    woken = 0
+    each_turn = []
+
+    async def task():
+        nonlocal woken
+        await limiter.acquire()
+        woken += 1
+
+    tasks = [asyncio.create_task(task()) for _ in range(n)]
+    await until(lambda: limiter.waiting == n)
+    while woken < n:
+        before = woken
+        await asyncio.sleep(0)
+        each_turn.append(woken - before)
+    await asyncio.gather(*tasks)
+    assert max(each_turn) <= n // 4
+    assert len(recorder.exact.admitted) == n
+
+
+def test_a_shared_limiter_is_one_for_its_key():
+    limits = Limits(rpm=7, tpm=70)
+    first = shared_limiter(("test", 1), limits)
+    assert shared_limiter(("test", 1), Limits(rpm=7, tpm=70)) is first
+    assert shared_limiter(("test", 2), limits) is not first
+    with pytest.raises(ConfigurationError, match="rpm=7"):
+        shared_limiter(("test", 1), Limits(rpm=8))
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+    # Nobody uses the key any more, so that it may take other limits.
+    assert shared_limiter(("test", 1), Limits(rpm=8)).limits == Limits(rpm=8)
+
+
+async def test_a_limiter_is_collected_after_use():
+    limiter, _ = spent(FAST)
+    await asyncio.gather(*(limiter.acquire() for _ in range(150)))
+    limiter.acquire_sync()
+    cancelled = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    gone = weakref.ref(limiter)
+    del limiter, cancelled, _
+    # The timer's thread may be serving it at this moment.
+    for _ in range(1_000):
+        gc.collect()
+        if gone() is None:
+            break
+        await asyncio.sleep(0.01)
+    assert gone() is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rpm": 0}, {"tpm": -1}, {"rps": 1.5}, {"rpm": True}, {"tpm": 2**31}, {"sub_window": 61},
+     {"sub_window": float("nan")}, {"max_in_flight": 0}],
+)  # fmt: skip
+def test_limits_that_nothing_could_hold_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+@pytest.mark.parametrize("margin", [-1.0, float("nan"), float("inf"), 1e6, 1.8446744073709550e19])
+def test_a_margin_that_nothing_could_hold_is_refused(margin):
+    with pytest.raises(ConfigurationError):
+        RateLimiter(Limits(rpm=1, sub_window=1.0), margin=margin)
+
+
+@pytest.mark.skipif(not hasattr(limiter_module.os, "fork"), reason="no fork here")
+def test_a_forked_child_starts_without_its_parents_waiters():
+    done = run_script(
+        """
+        import asyncio, os, sys, threading, time
+        from tollway.limiter import Limits, RateLimiter
+
+        limiter = RateLimiter(Limits(rpm=600, sub_window=0.1), margin=0)
+        other = RateLimiter(Limits(rps=1), margin=0)
+        woken = []
+
+        def in_thread():
+            limiter.acquire_sync()
+            woken.append("thread")
+
+        async def main():
+            assert limiter.try_acquire() == other.try_acquire() == 0.0
+            waiting = [threading.Thread(target=in_thread) for _ in range(3)]
+            for one in waiting:
+                one.start()
+            while limiter.waiting < 3:
+                await asyncio.sleep(0)
+            tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+            tasks += [asyncio.create_task(other.acquire())]
+            await asyncio.sleep(0)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    raised = [str(task._fut_waiter.exception()) for task in tasks]
+                    assert all("forked" in error for error in raised), raised
+                    assert limiter.waiting == other.waiting == 0
+                    for _ in range(3):
+                        limiter.acquire_sync()
+                    asyncio.set_event_loop(None)
+                    thread = threading.Thread(target=lambda: asyncio.run(limiter.acquire()))
+                    thread.start()
+                    thread.join()
+                except BaseException as error:
+                    print(repr(error), file=sys.stderr, flush=True)
+                    os._exit(1)
+                os._exit(0)
+            await asyncio.gather(*tasks)
+            for one in waiting:
+                one.join()
+            assert woken == ["thread"] * 3
+            assert limiter.waiting == other.waiting == 0
+            return os.waitpid(pid, 0)[1]
+
+        status = asyncio.run(main())
+        assert status == 0, status
+        print("served")
+        """
+    )
+    assert (done.stdout, done.stderr) == ("served\n", "")
+
+
+def test_a_process_ends_at_once_and_silently_with_waiters():
+    started = time.monotonic()
+    done = run_script(
+        """
+        import asyncio, threading
+        from tollway.limiter import Limits, RateLimiter, shared_limiter
+
+        limiter = shared_limiter("key", Limits(tpm=10))
+        limiter.acquire_sync(10)
+        threading.Thread(target=limiter.acquire_sync, args=(5,), daemon=True).start()
+
+        async def main():
+            tasks = [asyncio.create_task(limiter.acquire(1)) for _ in range(100)]
+            busy = RateLimiter(Limits(rpm=600_000, sub_window=0.01))
+            for _ in range(300):
+                await busy.acquire()
+            assert limiter.waiting == 101
+
+        asyncio.run(main())
+        print(limiter.waiting)
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    # A minute, if anybody were waited for.
+    assert time.monotonic() - started < 50
