@@ -388,9 +388,10 @@ class Embedder:
 
     def cost(self, tokens: int) -> float | None:
         """Return what tokens cost in US dollars; 0.0 where it is free, None where unknown."""
-        if not self.provider.rules.priced:
-            return 0.0
-        return input_cost(self.provider.name, self.provider.model, tokens)
+        price = self.provider.rules.price
+        if price == "listed":
+            return input_cost(self.provider.name, self.provider.model, tokens)
+        return 0.0 if price == "free" else None
 
 
 class _Rows:

@@ -47,7 +47,7 @@ class LocalProvider:
         max_request_tokens=4096,
         max_text_tokens=4096,
         dimensions=512,
-        priced=False,
+        price="free",
     )
     # One request at a time: the interpreter's lock lets threads gain nothing here.
     limits = Limits(max_in_flight=1)

@@ -135,7 +135,7 @@ class OpenAIProvider:
             max_request_tokens=300_000 if known else None,
             max_text_tokens=8191 if known else None,
             dimensions=dimensions or _DIMENSIONS.get(model),
-            priced=at_openai,
+            price="listed" if at_openai else "unknown",
         )
         self.limits = (
             Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
