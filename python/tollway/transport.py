@@ -112,9 +112,9 @@ class HttpxTransport:
         """
         self._client()
         if self._given is None:
-            import anyio  # noqa: PLC0415 - httpx imports it on its first request
+            import anyio.lowlevel  # noqa: PLC0415 - httpx imports it on its first request
 
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     def _client(self) -> Any:
         if self._given is not None:
