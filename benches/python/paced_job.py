@@ -1,7 +1,7 @@
 """Does a paced job use its whole quota, and never more?
 
 Embeds a text, split by paragraph, through `tollway embed` against `tollway simulate` in a process
-of its own, both with the same limits; then asks the simulator's ledger and the vectors. Exits with 1
+Embeds a text, split by paragraph, through `tollway embed` against `tollway simulate` in a process
 if a request was refused, the quota was under-used, or a row is wrong.
 
     .venv/bin/python benches/python/paced_job.py            # about four minutes
