@@ -185,7 +185,8 @@ def _csv(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Docu
                 raise InputError(f"{where} has more fields than the header names")
             yield _record(dict(record), where, f"{name}#{number}", text_field, id_field)
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}") from error
+        # It counts the lines of the records before: a quote left open is where its record begins.
+        raise InputError(f"{path}, line {reader.line_num + 1}: {error}") from error
 
 
 def _record(
@@ -199,4 +200,4 @@ def _record(
             "that holds it with text_field"
         )
     given = record.pop(id_field, None)
-    return Document(default_id if given is None else str(given), text, record)
+    return Document(default_id if given is None or given == "" else str(given), text, record)
