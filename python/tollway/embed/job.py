@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from array import array
@@ -21,7 +20,7 @@ from tollway.embed.sources import Document, read_documents
 from tollway.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -160,7 +159,11 @@ async def embed_job_async(
     if output.suffix != ".npy":
         raise CheckpointError(f"the output must end in .npy, not {output.name!r}")
     for path in (output, index_path(output)):
-        if path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+        if is_folder:
             raise CheckpointError(f"cannot write {path}: it is a folder")
     documents, total = await _documents(source, reading)
     # One thread has the job folder: a slow disk delays no answer and no permit.
@@ -176,19 +179,26 @@ async def embed_job_async(
         try:
             job = _Job(embedder, checkpoint, on_progress, total, off_loop)
             await off_loop(job.load)
+            # The first price loads the price list: a tenth of a second that no permit should see.
+            await off_loop(embedder.cost, 0)
             return await job.run(documents, output)
         finally:
-            await _whatever_happens(off_loop(checkpoint.close))
+            await _to_its_end(off_loop(checkpoint.close))
     finally:
         thread.shutdown(wait=False)
 
 
-async def _whatever_happens(ending: Any) -> None:
-    """Await something to its end although this task is being cancelled."""
-    task = asyncio.ensure_future(ending)
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.shield(task)
-    await task
+async def _to_its_end(step: Coroutine[Any, Any, T]) -> T:
+    """Await a step that goes to its end even when this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        # Looked at, for nobody else will: the reason to stop is another one.
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 class _Job:
@@ -256,7 +266,7 @@ class _Job:
             await self.off_loop(index.commit)
         finally:
             self.stopped = True
-            await _whatever_happens(self.off_loop(index.discard))
+            await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
     def batches(self, documents: Iterator[Document], index: IndexWriter) -> Iterator[Batch]:
@@ -329,9 +339,8 @@ class _Job:
         if good and sent.vectors is not None:
             vectors = sent.vectors[good] if failed else sent.vectors
             digests = [self.digests.pop(numbers[i]) for i in good]
-            # Shielded: rows that were paid for are kept even when Ctrl-C comes just now.
-            writing = self.off_loop(self.checkpoint.append, digests, vectors)
-            first = await asyncio.shield(writing)
+            # Rows that were paid for are kept even when Ctrl-C comes just now.
+            first = await _to_its_end(self.off_loop(self.checkpoint.append, digests, vectors))
             for row, i in enumerate(good, first):
                 self.rows[numbers[i]] = row
                 del self.ids[numbers[i]]
