@@ -141,7 +141,8 @@ async def embed_job_async(
         source: A file or folder (see `read_documents`), or texts or documents.
         output: Ends in `.npy`. Replaced at the end, in one step.
         embedder: What embeds.
-        on_progress: Called after every answer, and while rows from before are counted.
+        on_progress: Called at the start, after every answer, and while rows from before are
+            counted.
         reading: `split`, `text_field`, `id_field` of `read_documents`.
 
     Raises:
@@ -252,6 +253,7 @@ class _Job:
 
     async def run(self, documents: Iterator[Document], output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
+        self.show()
         try:
             await self.embedder.run(
                 self.batches(documents, index),
