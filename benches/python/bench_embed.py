@@ -5,7 +5,7 @@ requests at once, 1,536 dimensions; the simulator runs in a process of its own. 
 both end with one float32 array. CPU is what pytest-benchmark times here, not the wall clock, in
 which the simulator's own work would weigh most.
 
-Run: `pytest benches/python/bench_embed.py --benchmark-timer=time.process_time`
+Run: `pytest benches/python/bench_embed.py`
 """
 
 from __future__ import annotations
@@ -41,13 +41,6 @@ def expected():
     return np.stack([vector(text, 1536) for text in TEXTS]).tobytes()
 
 
-@pytest.fixture(autouse=True)
-def cpu_is_what_is_timed(request):
-    timer = request.config.getoption("benchmark_timer")
-    if timer is not time.process_time and getattr(timer, "target", timer) is not time.process_time:
-        pytest.skip("pass --benchmark-timer=time.process_time")
-
-
 def with_tollway(base_url):
     embedder = Embedder(
         f"openai/{MODEL}",
@@ -79,6 +72,7 @@ def with_openai(base_url):
     return embed, client.close
 
 
+@pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("client", [with_tollway, with_openai])
 def test_embed_2048_texts(benchmark, base_url, expected, client):
     with asyncio.Runner() as runner:
