@@ -125,7 +125,7 @@ def test_models():
         OpenAIProvider("text-embedding-3-larg", api_key=KEY)
     elsewhere = OpenAIProvider("BAAI/bge-m3", base_url="http://127.0.0.1:1/v1")
     assert elsewhere.rules.dimensions is None
-    assert elsewhere.rules.priced is False
+    assert elsewhere.rules.price == "unknown"
     assert elsewhere.limits.rpm is None
 
 
