@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 import time
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tollway.cli import options as o
+from tollway.cli.signals import stop_on_sigterm
 from tollway.embed.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def embed(  # noqa: PLR0917 - typer makes options of them
 async def _run(source: Path, output: Path, embedder: Embedder, **reading: Any) -> JobReport:
     from tollway.embed import embed_job_async  # noqa: PLC0415
 
-    # A service manager's stop is a Ctrl-C: finished rows are kept and the way on is told.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    stop_on_sigterm()
     async with embedder:
         with _progress() as show:
             return await embed_job_async(source, output, embedder, on_progress=show, **reading)
