@@ -1,5 +1,8 @@
-"""Finds text to test on: the corpora where `TOLLWAY_CORPORA` names a folder of `.txt` files,
-otherwise what comes with the interpreter."""
+"""Finds text to test on.
+
+That is every `.txt` file of the folder that `TOLLWAY_CORPORA` names, otherwise text that comes with
+the interpreter.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ def corpora() -> dict[str, str]:
     folder = os.environ.get("TOLLWAY_CORPORA")
     if folder:
         return {
-            path.stem: path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("*.txt"))
+            path.stem: path.read_text(encoding="utf-8")
+            for path in sorted(Path(folder).glob("*.txt"))
         }
     return {"english": _prose(), "python": _sources(), "unicode": _unicode()}
 
@@ -34,4 +38,4 @@ def _sources() -> str:
 def _unicode() -> str:
     """Every assigned or unassigned character once, in lines between letters, digits and spaces."""
     points = (chr(code) for code in range(0x80, 0x3_2000) if not 0xD800 <= code < 0xE000)
-    return "".join(f"{point}a {point}'{point}1\n" if i % 7 else point for i, point in enumerate(points))
+    return "".join(f"{c}a {c}'{c}1\n" if i % 7 else c for i, c in enumerate(points))

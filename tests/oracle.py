@@ -8,8 +8,9 @@ import hashlib
 from unittest.mock import patch
 
 import tiktoken
-import tollway.tokens
 from tiktoken_ext import openai_public
+
+import tollway.tokens
 
 NAMES = tuple(openai_public.ENCODING_CONSTRUCTORS)
 # The digest that tiktoken publishes for r50k_base. gpt2 comes as two files of another form; they

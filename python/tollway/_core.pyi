@@ -7,6 +7,21 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "DecodedEmbeddings",
+    "Encoding",
+    "Limiter",
+    "RowTable",
+    "decode_embeddings",
+    "embeddings_body",
+    "encoding_names",
+    "find_encoding",
+    "pack",
+    "request_caps",
+    "retry_base",
+    "retry_delay",
+]
+
 # Retrying
 
 def retry_base(strategy: str) -> float:

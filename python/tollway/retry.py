@@ -36,6 +36,8 @@ Strategy = Literal[
 Jitter = Literal["none", "full", "equal", "proportional", "additive"]
 
 _logger = logging.getLogger("tollway.retry")
+# A program that sets up no logging sees no lines of ours between its own.
+_logger.addHandler(logging.NullHandler())
 
 
 async def _sleep(seconds: float) -> None:

@@ -25,8 +25,6 @@ __all__ = [
 # Source of both tables: tiktoken/model.py 0.14, with families in place of its dated prefixes.
 _MODELS = {
     "gpt-3.5": "cl100k_base",
-    "davinci-002": "cl100k_base",
-    "babbage-002": "cl100k_base",
     "text-embedding-ada-002": "cl100k_base",
     "text-davinci-003": "p50k_base",
     "text-davinci-002": "p50k_base",
@@ -62,6 +60,8 @@ _FAMILIES = {
     "gpt-4": "cl100k_base",
     "gpt-3.5-turbo": "cl100k_base",
     "gpt-35-turbo": "cl100k_base",
+    "davinci-002": "cl100k_base",
+    "babbage-002": "cl100k_base",
     "text-embedding-3": "cl100k_base",
     "code-davinci": "p50k_base",
     "code-cushman": "p50k_base",
@@ -118,11 +118,8 @@ def encoding_name_for_model(model_name: str, fallback: str | None = None) -> str
     for family, encoding_name in _FAMILIES.items():
         if model == family or model.startswith(tuple(family + mark for mark in _AFTER_FAMILY)):
             return encoding_name
-    if model.startswith("gpt-5."):
+    if model.startswith("gpt-5."):  # gpt-5.1; gpt-4.x are families of their own
         return _FAMILIES["gpt-5"]
-    for base in ("davinci-002", "babbage-002"):  # fine-tuned: ft:davinci-002:organisation
-        if model.startswith(f"{base}:"):
-            return _MODELS[base]
     if fallback is not None:
         return fallback
     raise ConfigurationError(

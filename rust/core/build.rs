@@ -130,7 +130,8 @@ fn write_vocabulary(out: &Path, name: &str, tokens: &[Vec<u8>]) -> Result<()> {
         starts.push(starts[starts.len() - 1] + u32::try_from(token.len())?);
     }
     // Between a quarter and a half full: a lookup that fails, the usual case in a merge, then
-    // reads 1.8 slots at most on average.
+    // reads 1.8 slots on average. Half the size counts English 5 % and Korean 11 % slower; slots of
+    // 8 bytes that hold the token's place too, 4 % and 2 % faster for 3.7 MB more.
     let mut slots = vec![0u32; (2 * tokens.len()).next_power_of_two()];
     for (id, token) in (0u32..).zip(tokens).filter(|(_, token)| !token.is_empty()) {
         let hash = hash::hash(token);

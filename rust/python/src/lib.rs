@@ -1,10 +1,12 @@
 //! `tollway._core`: converts, detaches, calls the core, converts back.
 
+mod batch;
 mod embed;
 mod errors;
 mod limiter;
 mod pool;
 mod retry;
+mod rules;
 mod text;
 mod tokens;
 

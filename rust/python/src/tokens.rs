@@ -1,103 +1,24 @@
 //! `tollway.Encoding`: tiktoken's methods, and counting and cutting in batches.
 
-use std::collections::HashSet;
-
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PySet, PyString};
 use tollway_core::tokens::{self, ENCODINGS, Truncated};
 
+use crate::batch::Batch;
+use crate::errors;
+use crate::rules::{Rules, refused};
 use crate::text::{Text, as_str, substring};
-use crate::{errors, pool};
 
 /// A single text of more bytes is worked on with the thread detached.
 const DETACH_BYTES: usize = 16 << 10;
-/// Between slabs of this many bytes a batch looks for Ctrl-C: some tenths of a second.
-const SLAB_BYTES: usize = 16 << 20;
 
 type IdsAndOffsets<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 
 #[pyclass(frozen, name = "Encoding", module = "tollway")]
 pub struct PyEncoding(&'static tokens::Encoding);
-
-/// Which special tokens a call names.
-enum Special {
-    All,
-    These(HashSet<String>),
-}
-
-impl Special {
-    fn read(argument: Option<&Bound<'_, PyAny>>, default: Self) -> PyResult<Self> {
-        let Some(argument) = argument else {
-            return Ok(default);
-        };
-        match as_str(argument) {
-            Some(word) if word == "all" => Ok(Self::All),
-            _ => argument
-                .try_iter()?
-                .map(|item| item?.extract())
-                .collect::<PyResult<_>>()
-                .map(Self::These),
-        }
-    }
-
-    fn holds(&self, token: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::These(tokens) => tokens.contains(token),
-        }
-    }
-}
-
-/// How `encode` treats special tokens in a text.
-struct Rules {
-    allowed: Special,
-    disallowed: Special,
-}
-
-impl Rules {
-    fn read(
-        allowed: Option<&Bound<'_, PyAny>>,
-        disallowed: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        let allowed = Special::read(allowed, Special::These(HashSet::new()))?;
-        Ok(Self {
-            allowed,
-            disallowed: Special::read(disallowed, Special::All)?,
-        })
-    }
-
-    /// The ids, or the disallowed token that the text holds.
-    fn encode(&self, encoding: &tokens::Encoding, text: &str) -> Result<Vec<u32>, String> {
-        let specials = encoding.specials();
-        let refused = match &self.disallowed {
-            Special::All => specials
-                .find(text, 0, |token| !self.allowed.holds(token))
-                .map(|found| text[found.bytes].to_owned()),
-            Special::These(tokens) => tokens
-                .iter()
-                .filter_map(|token| Some((text.find(token.as_str())?, token)))
-                .min()
-                .map(|(_, token)| token.clone()),
-        };
-        if let Some(token) = refused {
-            return Err(token);
-        }
-        let mut ids = Vec::new();
-        encoding.encode_with_specials(text, |token| self.allowed.holds(token), &mut ids);
-        Ok(ids)
-    }
-}
-
-fn refused(token: &str) -> PyErr {
-    PyValueError::new_err(format!(
-        "The text holds the special token {token:?}, which is disallowed. Pass \
-         allowed_special={{{token:?}}} to encode it as one id, or disallowed_special=() to encode \
-         special tokens as ordinary text."
-    ))
-}
 
 /// Runs `work` detached where the text is long enough for other threads to notice.
 fn run<T: Send>(py: Python<'_>, text: Text<'_>, work: impl FnOnce(&str) -> T + Send) -> T {
@@ -105,69 +26,6 @@ fn run<T: Send>(py: Python<'_>, text: Text<'_>, work: impl FnOnce(&str) -> T + S
         py.detach(|| work(text.utf8(&mut Vec::new())))
     } else {
         work(text.utf8(&mut Vec::new()))
-    }
-}
-
-/// The texts of a batch, held by a tuple so that nothing can drop them while the thread is detached.
-struct Batch<'py> {
-    held: Bound<'py, PyTuple>,
-}
-
-impl<'py> Batch<'py> {
-    fn new(texts: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if as_str(texts).is_some() {
-            return Err(PyTypeError::new_err(
-                "texts must be a list of str, not one str: each letter would be taken for a text",
-            ));
-        }
-        let held = texts
-            .py()
-            .get_type::<PyTuple>()
-            .call1((texts,))?
-            .cast_into()?;
-        Ok(Self { held })
-    }
-
-    fn strings(&self) -> PyResult<Vec<&Bound<'py, PyString>>> {
-        let wrong = |index: usize, item: &Bound<'py, PyAny>| {
-            let kind = item
-                .get_type()
-                .name()
-                .map_or_else(|_| "?".to_owned(), |name| name.to_string());
-            PyTypeError::new_err(format!("texts[{index}] must be a str, not {kind}"))
-        };
-        let items = self.held.as_slice().iter().enumerate();
-        items
-            .map(|(index, item)| as_str(item).ok_or_else(|| wrong(index, item)))
-            .collect()
-    }
-
-    /// Applies `work` to every text, detached and on all cores where there is enough to do.
-    fn map<T: Send>(
-        &self,
-        py: Python<'py>,
-        work: impl Fn(&mut Vec<u8>, Text<'_>) -> T + Sync,
-    ) -> PyResult<Vec<T>> {
-        let strings = self.strings()?;
-        let texts = strings
-            .iter()
-            .map(|string| Text::new(string))
-            .collect::<PyResult<Vec<_>>>()?;
-        let mut results = Vec::with_capacity(texts.len());
-        let mut rest = texts.as_slice();
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let full = rest.iter().position(|text| {
-                bytes += text.size();
-                bytes >= SLAB_BYTES
-            });
-            let (slab, after) = rest.split_at(full.map_or(rest.len(), |last| last + 1));
-            results
-                .extend(py.detach(|| pool::map(slab, bytes, |buffer, text| work(buffer, *text))));
-            rest = after;
-            py.check_signals()?;
-        }
-        Ok(results)
     }
 }
 
@@ -262,7 +120,10 @@ impl PyEncoding {
         Ok(Batch::new(texts)?.map(py, count)?.into_pyarray(py))
     }
 
-    #[pyo3(signature = (text, *, allowed_special=None, disallowed_special=None))]
+    #[pyo3(
+        signature = (text, *, allowed_special=None, disallowed_special=None),
+        text_signature = "($self, text, *, allowed_special=..., disallowed_special='all')"
+    )]
     fn encode(
         &self,
         py: Python<'_>,
@@ -279,7 +140,10 @@ impl PyEncoding {
         Ok(run(py, Text::new(text)?, |text| self.ordinary(text)))
     }
 
-    #[pyo3(signature = (text, *, num_threads=8, allowed_special=None, disallowed_special=None))]
+    #[pyo3(
+        signature = (text, *, num_threads=8, allowed_special=None, disallowed_special=None),
+        text_signature = "($self, text, *, num_threads=8, allowed_special=..., disallowed_special='all')"
+    )]
     fn encode_batch(
         &self,
         py: Python<'_>,

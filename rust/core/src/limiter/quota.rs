@@ -73,7 +73,11 @@ impl Limits {
             } else {
                 window / SHORT_MARGIN_DIVISOR
             });
-            quotas.push(Quota { unit, limit, window: window.saturating_add(margin) });
+            quotas.push(Quota {
+                unit,
+                limit,
+                window: window.saturating_add(margin),
+            });
         };
         if let Some(rpm) = self.rpm {
             add(Unit::Requests, rpm, MINUTE);
@@ -83,7 +87,11 @@ impl Limits {
                 let share = (rpm * length.as_nanos()).div_ceil(minute);
                 let own_rate = u64::try_from((minute * share).div_ceil(rpm)).unwrap_or(u64::MAX);
                 let count = u32::try_from(share).unwrap_or(u32::MAX);
-                add(Unit::Requests, count, length.max(Duration::from_nanos(own_rate)));
+                add(
+                    Unit::Requests,
+                    count,
+                    length.max(Duration::from_nanos(own_rate)),
+                );
             }
         }
         if let Some(rps) = self.rps {
@@ -126,6 +134,9 @@ mod tests {
         };
         let quotas = limits.quotas(None);
         assert_eq!(quotas[0].window, Duration::from_millis(60_250));
-        assert_eq!((quotas[1].limit, quotas[1].window), (10, Duration::from_millis(1020)));
+        assert_eq!(
+            (quotas[1].limit, quotas[1].window),
+            (10, Duration::from_millis(1020))
+        );
     }
 }

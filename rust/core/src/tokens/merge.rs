@@ -22,7 +22,8 @@ const _: () = assert!(MAX_TOKEN_BYTES <= u8::MAX as usize);
 pub fn merge(ranks: Ranks, piece: &[u8], part: impl FnMut(usize)) {
     match piece.len() {
         0..=16 => scan::<16>(ranks, piece, part),
-        17..=SCAN_LIMIT => scan::<SCAN_LIMIT>(ranks, piece, part),
+        17..=32 => scan::<32>(ranks, piece, part),
+        33..=SCAN_LIMIT => scan::<SCAN_LIMIT>(ranks, piece, part),
         _ => heap(ranks, piece, part),
     }
 }
