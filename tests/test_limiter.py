@@ -363,15 +363,17 @@ def test_a_shared_limiter_is_one_for_its_key():
 
 
 async def test_a_limiter_is_collected_after_use():
-    limiter, _ = spent(FAST)
+    limiter = RateLimiter(Limits(rpm=600_000, tpm=1_000, sub_window=0.01))
     await asyncio.gather(*(limiter.acquire() for _ in range(150)))
-    limiter.acquire_sync()
-    cancelled = asyncio.create_task(limiter.acquire())
-    await asyncio.sleep(0)
+    limiter.acquire_sync(1_000)
+    # The timer is to come back for this one in a minute.
+    cancelled = asyncio.create_task(limiter.acquire(1))
+    while limiter.due == float("inf"):  # noqa: ASYNC110 - see `until`
+        await asyncio.sleep(0.001)
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
     gone = weakref.ref(limiter)
-    del limiter, cancelled, _
+    del limiter, cancelled
     # The timer's thread may be serving it at this moment.
     for _ in range(1_000):
         gc.collect()
