@@ -79,6 +79,16 @@ fn quota() -> impl Strategy<Value = Quota> {
     })
 }
 
+/// Nanoseconds to the next call: back, at once, about as long as admissions share a slot, and more.
+fn step() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        -20_000i64..200_000,
+        900_000i64..1_200_000,
+        900_000i64..1_200_000,
+        -20_000i64..8_000_000,
+    ]
+}
+
 fn nanos(decision: Decision) -> u64 {
     match decision {
         Decision::Admitted => 0,
@@ -131,7 +141,7 @@ proptest! {
     #[test]
     fn no_true_window_is_over(
         quotas in prop::collection::vec(quota(), 1..4),
-        steps in prop::collection::vec((-20_000i64..8_000_000, 0u32..40), 1..400),
+        steps in prop::collection::vec((step(), 0u32..40), 1..400),
     ) {
         let limiter = Limiter::with_quotas(&quotas).unwrap();
         let most = quotas.iter().filter(|q| q.unit == Unit::Tokens).map(|q| q.limit).min();
@@ -289,6 +299,23 @@ fn the_first_in_the_queue_is_not_passed_when_it_is_due() {
         Poll::Wait(_)
     ));
     assert_eq!(admitted, [first]);
+}
+
+/// Who read the clock before the last admission is admitted after it, and judged at its time.
+#[test]
+fn a_late_caller_is_judged_at_the_time_of_the_log() {
+    let quotas = [Quota {
+        unit: Unit::Requests,
+        limit: 2,
+        window: Duration::from_nanos(100 * TICK),
+    }];
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    for now in [0, 102, 90] {
+        assert_eq!(limiter.try_acquire(now * TICK, 0), Ok(Decision::Admitted));
+    }
+    // Both of them at 102.
+    let wait = Decision::Wait(Duration::from_nanos(2 * TICK));
+    assert_eq!(limiter.try_acquire(200 * TICK, 0), Ok(wait));
 }
 
 /// Rounding in floats would let a second request into some of these.

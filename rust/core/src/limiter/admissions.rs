@@ -171,11 +171,6 @@ impl Log {
         self.granule
     }
 
-    /// Whether the head is still the one seen.
-    pub fn is_current(&self, view: &View) -> bool {
-        self.head.0.load(Ordering::Acquire) == view.word
-    }
-
     /// How far `serial` is behind the head's.
     pub fn behind(view: &View, serial: u32) -> u32 {
         view.head.serial.wrapping_sub(serial) & SERIAL_MASK
@@ -268,14 +263,10 @@ impl Log {
             requests: view.head.requests.wrapping_add(1),
         }
         .pack();
-        let admitted = self
-            .head
+        // Its slot is written by whoever looks at the log next.
+        self.head
             .0
             .compare_exchange(view.word, next, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        if admitted {
-            self.publish(next);
-        }
-        admitted
+            .is_ok()
     }
 }

@@ -236,11 +236,7 @@ impl Limiter {
                         return Decision::Admitted;
                     }
                 }
-                Ok(Some(due)) => {
-                    if self.log.is_current(&view) {
-                        return Decision::Wait(wait_until(self.log.nanos(due), now));
-                    }
-                }
+                Ok(Some(due)) => return Decision::Wait(wait_until(self.log.nanos(due), now)),
             }
         }
     }
