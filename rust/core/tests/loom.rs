@@ -129,27 +129,3 @@ fn a_shared_slot_keeps_every_charge() {
         },
     );
 }
-
-/// One who looks while the ring is written over sees a sum that was true, or looks again.
-#[test]
-fn a_reader_never_takes_a_slot_of_another_turn() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
-        let quotas = [quota(Unit::Requests, 2, 2)];
-        let limiter = Arc::new(Limiter::starting_at(&quotas, 62).unwrap());
-        let writer = {
-            let limiter = Arc::clone(&limiter);
-            thread::spawn(move || {
-                for tick in [1, 1, 3, 3, 5] {
-                    let decision = limiter.try_acquire(tick * TICK, 0);
-                    assert_eq!(decision, Ok(Decision::Admitted));
-                }
-            })
-        };
-        for tick in [1, 3] {
-            assert!(limiter.used(tick * TICK)[0] <= 2);
-        }
-        writer.join().unwrap();
-    });
-}

@@ -270,3 +270,43 @@ impl Log {
             .is_ok()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn admit(log: &Log, times: u64) {
+        for _ in 0..times {
+            let view = log.view();
+            assert!(log.admit(&view, view.time * TICK_NANOS, 1));
+        }
+    }
+
+    /// loom does not preempt one who only reads, so that the schedule is written out here.
+    #[test]
+    fn a_slot_of_another_turn_is_not_taken_for_an_older_one() {
+        let log = Log::starting_at(10, Some(6), SERIAL_MASK - 3);
+        assert_eq!(log.slots(), 8);
+        admit(&log, 8);
+        let view = log.view();
+        let oldest = log.entry(&view, 7).ok().expect("nobody came in between");
+        assert_eq!(view.head.since(oldest, Unit::Requests), 7);
+        // The slot is written over once the next admission has been looked at.
+        admit(&log, 1);
+        log.view();
+        assert!(log.entry(&view, 7).is_err());
+        assert!(log.entry(&view, 6).is_ok());
+    }
+
+    #[test]
+    fn an_old_view_neither_writes_nor_admits() {
+        let log = Log::starting_at(10, Some(6), 0);
+        let old = log.view();
+        admit(&log, 8);
+        let view = log.view();
+        log.publish(old.word);
+        assert!(!log.admit(&old, 0, 1));
+        let same_slot = log.entry(&view, 0).ok().expect("the slot is as it was");
+        assert_eq!(same_slot, view.head);
+    }
+}
