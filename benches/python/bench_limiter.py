@@ -145,7 +145,9 @@ async def pace(limits, quota, window, seconds):
     late = sorted(
         wake - at for at, wake in zip(due, woken[quota:], strict=False) if start <= wake < end
     )
-    share = len(late) / ((end - start) * quota / window)
+    # From the first quota to the last, which come at once or nearly so.
+    admitted = [at for at in times.admitted if start <= at < end]
+    share = (len(admitted) - quota) / ((admitted[-1] - admitted[0]) * quota / window)
     p50, p99 = (late[len(late) * percent // 100] * 1e6 for percent in (50, 99))
     print(
         f"{quota} in {window} s: {share:.2%} used, {busy / (end - start):.2%} of a core;", end=" "
