@@ -119,16 +119,16 @@ class OpenAIProvider:
                 "look at OPENAI_API_KEY or api_key"
             )
         _check_address(self.base_url)
-        if at_openai and not key:
-            raise ConfigurationError(
-                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
-                "api_key. (local/universal-sentence-encoder needs none.)"
-            )
         if at_openai and model not in _DIMENSIONS:
             near = difflib.get_close_matches(model, _DIMENSIONS, 3, 0) or sorted(_DIMENSIONS)
             raise ConfigurationError(
                 f"OpenAI serves no embedding model {model!r}; the nearest are {', '.join(near)}. "
                 "For another server give base_url"
+            )
+        if at_openai and not key:
+            raise ConfigurationError(
+                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
+                "api_key. (local/universal-sentence-encoder needs none.)"
             )
         self.model = model
         self._dimensions = dimensions
