@@ -15,6 +15,7 @@ import weakref
 import pytest
 
 from exact_log import ExactLog, quotas
+from tollway import _core
 from tollway import limiter as limiter_module
 from tollway.errors import ConfigurationError, RequestTooLargeError
 from tollway.limiter import Limits, RateLimiter, shared_limiter
@@ -28,9 +29,9 @@ FAST = Limits(rpm=600_000, sub_window=0.01)
 class Recorder:
     """A limiter's core that notes the very time of each admission."""
 
-    def __init__(self, limiter):
+    def __init__(self, limiter, *, stopped):
         self._core = limiter._core
-        self._origin = time.monotonic()
+        self._origin = None if stopped else time.monotonic()
         self._sizes = {}
         self.exact = ExactLog(
             quotas(
@@ -42,7 +43,13 @@ class Recorder:
         )
         limiter._core = self
 
+    def go_on(self):
+        """Let time pass from here, if it was stopped."""
+        self._origin = time.monotonic()
+
     def _now(self):
+        if self._origin is None:
+            return 0
         # In whole nanoseconds, so that the core and the log read the same.
         return round((time.monotonic() - self._origin) * 1e9)
 
@@ -65,12 +72,15 @@ class Recorder:
         return getattr(self._core, name)
 
 
-def spent(limits, **options):
-    """A limiter whose first window is full, and what it admits from then on."""
-    limiter = RateLimiter(limits, margin=0, **options)
-    while limiter.try_acquire() == 0.0:
+def spent(limits, *, stopped=False):
+    """A limiter whose first window is full, and what it admits from then on.
+
+    Where its time is stopped, whoever comes has to wait until it goes on.
+    """
+    limiter = RateLimiter(limits, margin=0)
+    while limiter._core.try_acquire(now=0.0) == 0.0:
         pass
-    return limiter, Recorder(limiter)
+    return limiter, Recorder(limiter, stopped=stopped)
 
 
 def run_script(script, **options):
@@ -90,14 +100,17 @@ async def until(condition):
 
 
 async def test_two_thousand_tasks_come_in_the_order_of_their_calls():
-    limiter, recorder = spent(FAST)
+    limiter, recorder = spent(FAST, stopped=True)
     done = []
 
     async def task(number):
         await limiter.acquire()
         done.append(number)
 
-    await asyncio.gather(*(task(number) for number in range(2_000)))
+    tasks = [asyncio.create_task(task(number)) for number in range(2_000)]
+    await until(lambda: limiter.waiting == 2_000)
+    recorder.go_on()
+    await asyncio.gather(*tasks)
     assert done == list(range(2_000))
     assert len(recorder.exact.admitted) == 2_000
     assert recorder.exact.is_held()
@@ -105,7 +118,7 @@ async def test_two_thousand_tasks_come_in_the_order_of_their_calls():
 
 @pytest.mark.parametrize("gone", [{0}, {2}, {4}, {0, 1}, {1, 3}, {0, 1, 2, 3, 4}])
 async def test_a_cancelled_task_leaves_its_place_and_charges_nothing(gone):
-    limiter, recorder = spent(SLOW)
+    limiter, recorder = spent(SLOW, stopped=True)
     done = []
 
     async def task(number):
@@ -116,6 +129,7 @@ async def test_a_cancelled_task_leaves_its_place_and_charges_nothing(gone):
     await until(lambda: limiter.waiting == 5)
     for number in gone:
         tasks[number].cancel()
+    recorder.go_on()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert {n for n, r in enumerate(results) if isinstance(r, asyncio.CancelledError)} == gone
     assert done == [number for number in range(5) if number not in gone]
@@ -153,15 +167,14 @@ async def test_a_task_that_gives_up_by_timeout_leaves_the_queue():
     assert limiter.try_acquire(1) > 50
 
 
-def test_while_somebody_waits_nobody_is_told_to_have_been_admitted(monkeypatch):
-    limiter, _ = spent(SLOW)
-    # Without the timer the first in the queue is due and stays unserved.
-    monkeypatch.setattr(limiter_module, "_timer", limiter_module._Timer())
-    monkeypatch.setattr(limiter_module._timer, "call", lambda limiter: None)
-    ticket = limiter._join(0, None)
-    time.sleep(0.06)
-    assert limiter.try_acquire() > 0
-    assert limiter._core.poll(9)[0] == [ticket.ticket]
+def test_nobody_is_told_to_have_been_admitted_before_those_who_wait():
+    core = _core.Limiter(rps=1, margin=0)
+    assert core.try_acquire(now=0.0) == 0.0
+    ticket = core.enqueue(now=0.5)
+    # The first in the queue is due, and the timer has not come yet.
+    assert core.try_acquire(now=1.0) > 0
+    assert core.poll(9, now=1.0) == ([ticket], None)
+    assert core.used(now=1.0) == [1]
 
 
 def test_loops_and_threads_share_one_quota():
@@ -198,7 +211,7 @@ def test_loops_and_threads_share_one_quota():
 
 
 async def test_a_loop_closed_with_its_tasks_waiting_holds_up_nobody():
-    limiter, recorder = spent(SLOW)
+    limiter, recorder = spent(SLOW, stopped=True)
     other = asyncio.new_event_loop()
 
     def leave_behind():
@@ -212,6 +225,7 @@ async def test_a_loop_closed_with_its_tasks_waiting_holds_up_nobody():
     left = await asyncio.to_thread(leave_behind)
     assert limiter.waiting == len(left) == 200
     other.close()
+    recorder.go_on()
     # Ten seconds, if each of the 200 were waited for.
     await asyncio.wait_for(asyncio.gather(*(limiter.acquire() for _ in range(3))), 5)
     # That the loop is closed shows when its first task is woken.
@@ -220,19 +234,20 @@ async def test_a_loop_closed_with_its_tasks_waiting_holds_up_nobody():
 
 
 async def test_a_coroutine_closed_while_it_waits_leaves_the_queue():
-    limiter, recorder = spent(SLOW)
+    limiter, recorder = spent(SLOW, stopped=True)
     closed = limiter.acquire()
     closed.send(None)
     assert limiter.waiting == 1
     closed.close()
     assert limiter.waiting == 0
+    recorder.go_on()
     await limiter.acquire()
     assert len(recorder.exact.admitted) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs an interval timer")
 def test_an_interrupted_thread_leaves_the_queue():
-    limiter, recorder = spent(Limits(rps=1))
+    limiter, recorder = spent(Limits(rps=1), stopped=True)
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -245,12 +260,13 @@ def test_an_interrupted_thread_leaves_the_queue():
     finally:
         signal.signal(signal.SIGALRM, before)
     assert limiter.waiting == 0
+    recorder.go_on()
     limiter.acquire_sync()
     assert len(recorder.exact.admitted) == 1
 
 
 async def test_a_timer_that_cannot_start_is_told_and_tried_again(monkeypatch):
-    limiter, recorder = spent(SLOW)
+    limiter, recorder = spent(SLOW, stopped=True)
     monkeypatch.setattr(limiter_module, "_timer", limiter_module._Timer())
     with monkeypatch.context() as patch:
 
@@ -261,6 +277,7 @@ async def test_a_timer_that_cannot_start_is_told_and_tried_again(monkeypatch):
         with pytest.raises(RuntimeError, match="can't start"):
             await limiter.acquire()
         assert limiter.waiting == 0
+    recorder.go_on()
     await limiter.acquire()
     assert len(recorder.exact.admitted) == 1
 
@@ -290,7 +307,7 @@ async def test_without_limits_everything_is_admitted_at_once():
 
 async def test_a_loop_is_given_those_who_are_due_in_batches():
     n = 10_000
-    limiter, recorder = spent(Limits(rps=n))
+    limiter, recorder = spent(Limits(rps=n), stopped=True)
     woken = 0
     each_turn = []
 
@@ -301,6 +318,7 @@ async def test_a_loop_is_given_those_who_are_due_in_batches():
 
     tasks = [asyncio.create_task(task()) for _ in range(n)]
     await until(lambda: limiter.waiting == n)
+    recorder.go_on()
     while woken < n:
         before = woken
         await asyncio.sleep(0)

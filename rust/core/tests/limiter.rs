@@ -269,6 +269,78 @@ fn the_queue_is_served_in_order_and_not_passed() {
     assert_eq!(limiter.waiting(), 0);
 }
 
+#[test]
+fn the_first_in_the_queue_is_not_passed_when_it_is_due() {
+    let quotas = [Quota {
+        unit: Unit::Requests,
+        limit: 1,
+        window: Duration::from_nanos(100 * TICK),
+    }];
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    assert_eq!(limiter.enqueue(0, 0), Ok(None));
+    let first = limiter.enqueue(0, 0).unwrap().unwrap();
+    // A wait of no length would mean admitted.
+    let wait = Decision::Wait(Duration::from_nanos(TICK));
+    assert_eq!(limiter.try_acquire(100 * TICK, 0), Ok(wait));
+    assert!(matches!(limiter.enqueue(100 * TICK, 0), Ok(Some(_))));
+    let mut admitted = Vec::new();
+    assert!(matches!(
+        limiter.poll(100 * TICK, 9, &mut admitted),
+        Poll::Wait(_)
+    ));
+    assert_eq!(admitted, [first]);
+}
+
+/// Rounding in floats would let a second request into some of these.
+#[test]
+fn a_sub_window_holds_its_share_to_the_request() {
+    for rpm in 1..=3_000 {
+        for millis in [10, 50, 70, 100, 300, 700, 1_000, 7_000, 10_000, 60_000] {
+            let limits = Limits {
+                rpm: Some(rpm),
+                sub_window: Some(Duration::from_millis(millis)),
+                ..Limits::default()
+            };
+            let sub = limits.quotas(Some(Duration::ZERO))[1];
+            let share = u64::from(rpm) * millis;
+            assert_eq!(
+                u64::from(sub.limit),
+                share.div_ceil(60_000),
+                "{rpm} in {millis} ms"
+            );
+            assert!(sub.window >= Duration::from_millis(millis));
+            assert!(
+                sub.window.as_nanos() * u128::from(rpm) >= 60_000_000_000 * u128::from(sub.limit)
+            );
+        }
+    }
+}
+
+/// Times between ticks: an admission is never early, and at most a tick (where admissions share a
+/// slot, 64 of them) late.
+#[test]
+fn a_time_between_ticks_is_rounded_against_the_caller() {
+    for (unit, late) in [(Unit::Requests, TICK), (Unit::Tokens, 64 * TICK)] {
+        for shift in [0, 1, TICK / 2, TICK - 1, 63 * TICK + 1] {
+            let window = Duration::from_nanos(1_000 * TICK);
+            let quotas = [Quota {
+                unit,
+                limit: 1,
+                window,
+            }];
+            let limiter = Limiter::with_quotas(&quotas).unwrap();
+            assert_eq!(limiter.try_acquire(shift, 1), Ok(Decision::Admitted));
+            let wait = nanos(limiter.try_acquire(shift, 1).unwrap());
+            assert!(
+                (1_000 * TICK..1_000 * TICK + late).contains(&wait),
+                "{unit} at {shift}: {wait}"
+            );
+            assert_eq!(nanos(limiter.try_acquire(shift + wait - 1, 1).unwrap()), 1);
+            assert_eq!(limiter.try_acquire(shift + wait, 1), Ok(Decision::Admitted));
+        }
+    }
+}
+
 /// Real threads and a real clock: the exact log of what was admitted holds in every window.
 #[test]
 fn threads_together_never_exceed_a_window() {
