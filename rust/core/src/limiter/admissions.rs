@@ -152,7 +152,15 @@ impl Log {
             AtomicWord::new(word.pack())
         };
         Self {
-            head: Line(AtomicWord::new(Entry { serial, tick: 0, tokens: 0, requests: 0 }.pack())),
+            head: Line(AtomicWord::new(
+                Entry {
+                    serial,
+                    tick: 0,
+                    tokens: 0,
+                    requests: 0,
+                }
+                .pack(),
+            )),
             last_seen: AtomicU64::new(0),
             ring: (0..slots).map(empty).collect(),
             granule,
@@ -214,7 +222,11 @@ impl Log {
         // made every raise that came before it visible.
         let latest = self.last_seen.load(Ordering::Relaxed) + SEEN_SLACK;
         let behind = latest.wrapping_sub(head.tick) & TICK_MASK as u64;
-        View { word, head, time: latest.saturating_sub(behind) }
+        View {
+            word,
+            head,
+            time: latest.saturating_sub(behind),
+        }
     }
 
     /// Write the slot of `word`, which was the head a moment ago, unless somebody has.
@@ -228,7 +240,10 @@ impl Log {
             if held == word || self.head.0.load(Ordering::Acquire) != word {
                 return;
             }
-            if slot.compare_exchange(held, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if slot
+                .compare_exchange(held, word, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
                 return;
             }
         }
@@ -240,7 +255,11 @@ impl Log {
         #[allow(clippy::cast_possible_truncation)]
         let serial = serial as u32;
         let entry = Entry::unpack(self.slot(serial).load(Ordering::Acquire));
-        if entry.serial == serial { Ok(entry) } else { Err(Moved) }
+        if entry.serial == serial {
+            Ok(entry)
+        } else {
+            Err(Moved)
+        }
     }
 
     /// Admit one request at `now`: one swap of the head.

@@ -3,6 +3,7 @@
 //! A text is cut into pieces (`pretokenize`), each piece looked up (`vocab`) and, where it is no
 //! token itself, merged (`merge`). Everything works on tables in the binary.
 
+mod cache;
 mod count;
 mod encoding;
 mod hash;
@@ -13,6 +14,7 @@ mod special;
 mod truncate;
 mod vocab;
 
+pub use cache::{BUDGET as CACHE_BYTES, forked};
 pub use encoding::{ENCODINGS, Encoding};
 pub use pretokenize::{Pattern, Pieces};
 pub use special::{Found, Specials};
