@@ -191,6 +191,8 @@ impl<const WORDS: usize> Entry for Long<WORDS> {
 pub struct Table<E> {
     fours: Vec<Four<E>>,
     used: usize,
+    /// Entries given up for others since the table grew.
+    lost: usize,
     /// The four of a hash is its upper bits.
     shift: u32,
     /// Which of four is given up next.
@@ -207,6 +209,7 @@ impl<E: Entry> Table<E> {
         Self {
             fours: Vec::new(),
             used: 0,
+            lost: 0,
             shift: 0,
             turn: 0,
         }
@@ -228,7 +231,7 @@ impl<E: Entry> Table<E> {
 
     /// Remembers an entry that is not there.
     pub fn insert(&mut self, entry: E, bytes: &AtomicUsize) {
-        if 4 * self.used >= 3 * 4 * self.fours.len() {
+        if self.used >= 2 * self.fours.len() || self.lost > self.fours.len() / 16 {
             self.grow(bytes);
         }
         if !self.fours.is_empty() {
@@ -241,6 +244,7 @@ impl<E: Entry> Table<E> {
         let Four(four) = &mut self.fours[place];
         let free = four.iter().position(E::is_empty);
         self.used += usize::from(free.is_some());
+        self.lost += usize::from(free.is_none());
         self.turn = (self.turn + 1) % 4;
         four[free.unwrap_or(self.turn)] = entry;
     }
@@ -257,6 +261,7 @@ impl<E: Entry> Table<E> {
         let old = std::mem::replace(&mut self.fours, vec![Four::default(); fours]);
         self.shift = 64 - fours.trailing_zeros();
         self.used = 0;
+        self.lost = 0;
         for Four(four) in old {
             for entry in four.into_iter().filter(|entry| !entry.is_empty()) {
                 self.put(entry);

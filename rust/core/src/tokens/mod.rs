@@ -4,6 +4,8 @@
 //! token itself, merged (`merge`). Everything works on tables in the binary.
 
 mod cache;
+#[cfg(target_arch = "x86_64")]
+mod compress;
 mod count;
 mod encoding;
 mod hash;
@@ -11,6 +13,7 @@ mod merge;
 mod pretokenize;
 mod rank_file;
 mod special;
+pub mod transcode;
 mod truncate;
 mod vocab;
 
