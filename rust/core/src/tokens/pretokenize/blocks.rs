@@ -228,7 +228,7 @@ fn o200k(masks: &Masks, block: &[u8; BLOCK_BYTES]) -> Pieces {
     contractions(candidates, block, masks.known, FOLD, |at, end| {
         // What a contraction ends cannot take another.
         if at != last_end {
-            starts &= !(bit(at) | bit(at + 1) | bit(at + 2));
+            starts &= first(at) | !first(end);
             starts |= bit(end) & letter;
             last_end = end;
         }

@@ -129,3 +129,218 @@ fn scalar(pattern: Pattern, text: &[u8], sink: &mut impl Sink) -> usize {
     }
     at
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::masks::{Ascii, Wide};
+    use super::*;
+
+    const PATTERNS: [Pattern; 3] = [Pattern::Gpt2, Pattern::Cl100k, Pattern::O200k];
+
+    /// Collects the ends of pieces.
+    #[derive(Default)]
+    struct Ends(Vec<usize>);
+
+    impl Ends {
+        fn push(&mut self, length: usize) {
+            self.0.push(self.0.last().unwrap_or(&0) + length);
+        }
+    }
+
+    impl Sink for Ends {
+        fn block(&mut self, _: impl Machine, _: &Window, mut ends: u64) {
+            let from = *self.0.last().unwrap_or(&0);
+            while ends != 0 {
+                self.0.push(from + ends.trailing_zeros() as usize);
+                ends &= ends - 1;
+            }
+        }
+
+        fn piece(&mut self, piece: &[u8]) {
+            self.push(piece.len());
+        }
+    }
+
+    fn found(run: impl FnOnce(&mut Ends)) -> Vec<usize> {
+        let mut ends = Ends::default();
+        run(&mut ends);
+        ends.0
+    }
+
+    /// The scalar scanner's answer.
+    fn expected(pattern: Pattern, text: &str) -> Vec<usize> {
+        found(|ends| {
+            pattern
+                .pieces(text)
+                .for_each(|piece| ends.push(piece.len()))
+        })
+    }
+
+    fn check(text: &str) -> Result<(), TestCaseError> {
+        let bytes = text.as_bytes();
+        for pattern in PATTERNS {
+            let expected = expected(pattern, text);
+            prop_assert_eq!(&found(|ends| walk(pattern, bytes, ends)), &expected);
+            let portable = found(|ends| by_pattern(pattern, Portable, bytes, ends));
+            prop_assert_eq!(&portable, &expected);
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: all processors with AVX2 have the other features too.
+                let avx2 = found(|ends| unsafe { avx2(pattern, bytes, ends) });
+                prop_assert_eq!(&avx2, &expected);
+            }
+        }
+        Ok(())
+    }
+
+    fn same_sets(machine: impl Machine, block: &[u8; BLOCK_BYTES]) -> Result<(), TestCaseError> {
+        let (ascii, wide): (Ascii, Wide) = (machine.ascii(block), machine.wide(block));
+        prop_assert_eq!(ascii, Portable.ascii(block));
+        prop_assert_eq!(wide, Portable.wide(block));
+        Ok(())
+    }
+
+    fn same_pairs(
+        machine: impl Machine,
+        pairs: &[u64; 8],
+        key: [u64; 2],
+        mask: [u64; 2],
+    ) -> Result<(), TestCaseError> {
+        let expected = Portable.equal(pairs, key, mask);
+        prop_assert_eq!(machine.equal(pairs, key, mask), expected);
+        Ok(())
+    }
+
+    /// What the patterns tell apart, and what surrounds it.
+    const ATOMS: [&str; 58] = [
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\n\n",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{2028}",
+        "\u{b}",
+        "'",
+        "''",
+        "'s",
+        "'S",
+        "'ll",
+        "'lL",
+        "'re",
+        "'v",
+        "'ve",
+        "'k",
+        "'\u{17f}",
+        "\u{17f}",
+        "\u{212a}",
+        "a",
+        "Z",
+        "word",
+        "Word",
+        "WORD",
+        "camelCase",
+        "HTTPServer",
+        "ǅ",
+        "ʰ",
+        "é",
+        "É",
+        "я",
+        "Я",
+        "漢字",
+        "가나",
+        "힣",
+        "\u{d7ff}",
+        "क",
+        "\u{301}",
+        "नि",
+        "1",
+        "12345",
+        "½",
+        "٣",
+        "!",
+        "?!",
+        "/",
+        "//",
+        "/\n",
+        "“",
+        "—",
+        "🙂",
+        "\u{fe0f}",
+        "\0",
+        "\u{200d}",
+    ];
+
+    fn text() -> impl Strategy<Value = String> {
+        let atoms = prop::collection::vec(prop::sample::select(ATOMS.to_vec()), 0..90);
+        let runs = prop::collection::vec(
+            (
+                prop::sample::select(ATOMS.to_vec()),
+                prop_oneof![Just(1usize), 1usize..80],
+            ),
+            0..6,
+        );
+        let ascii = prop::collection::vec(0u8..128, 0..200);
+        prop_oneof![
+            4 => atoms.prop_map(|atoms| atoms.concat()),
+            2 => runs.prop_map(|runs| runs.iter().map(|(atom, n)| atom.repeat(*n)).collect()),
+            1 => ascii.prop_map(|bytes| bytes.into_iter().map(char::from).collect()),
+            1 => any::<String>(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn blocks_cut_as_the_scalar_scanner(text in text()) {
+            check(&text)?;
+        }
+
+        #[test]
+        fn every_machine_sees_the_same(
+            block in prop::array::uniform32(any::<[u8; 2]>()),
+            pairs in any::<[u64; 8]>(),
+            mask in any::<[u64; 2]>(),
+            at in 0usize..4,
+        ) {
+            let mut bytes = [0; BLOCK_BYTES];
+            bytes.copy_from_slice(block.as_flattened());
+            let key = [pairs[2 * at], pairs[2 * at + 1] ^ !mask[1]];
+            #[cfg(target_arch = "x86_64")]
+            {
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: there is AVX2.
+                    let machine = unsafe { Avx2::new() };
+                    same_sets(machine, &bytes)?;
+                    same_pairs(machine, &pairs, key, mask)?;
+                }
+                if std::arch::is_x86_feature_detected!("avx512bw") {
+                    // SAFETY: there is AVX-512 BW.
+                    let machine = unsafe { Avx512::new() };
+                    same_sets(machine, &bytes)?;
+                    same_pairs(machine, &pairs, key, mask)?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_atom_at_every_place_of_a_block() {
+        for atom in ATOMS {
+            for other in ATOMS {
+                for at in 40..68 {
+                    let text = format!(
+                        "{}{atom}{other}b c",
+                        "a".repeat(at % 7) + &" b".repeat(at / 2)
+                    );
+                    check(&text).unwrap();
+                }
+            }
+        }
+    }
+}
