@@ -55,6 +55,7 @@ pub fn map<I: Sync, O: Send>(
     if items.len() > 1
         && bytes >= PARALLEL_BYTES
         && let Some(pool) = pool()
+        && pool.current_num_threads() > 1
     {
         return pool.install(|| items.par_iter().map_init(Vec::new, &work).collect());
     }

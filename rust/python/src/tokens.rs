@@ -23,9 +23,9 @@ pub struct PyEncoding(&'static tokens::Encoding);
 /// Runs `work` detached where the text is long enough for other threads to notice.
 fn run<T: Send>(py: Python<'_>, text: Text<'_>, work: impl FnOnce(&str) -> T + Send) -> T {
     if text.size() > DETACH_BYTES {
-        py.detach(|| work(text.utf8(&mut Vec::new())))
+        py.detach(|| text.read(work))
     } else {
-        work(text.utf8(&mut Vec::new()))
+        text.read(work)
     }
 }
 

@@ -3,6 +3,9 @@
 //! A text is cut into pieces (`pretokenize`), each piece looked up (`vocab`) and, where it is no
 //! token itself, merged (`merge`). Everything works on tables in the binary.
 
+mod cache;
+#[cfg(target_arch = "x86_64")]
+mod compress;
 mod count;
 mod encoding;
 mod hash;
@@ -10,9 +13,11 @@ mod merge;
 mod pretokenize;
 mod rank_file;
 mod special;
+pub mod transcode;
 mod truncate;
 mod vocab;
 
+pub use cache::{BUDGET as CACHE_BYTES, forked};
 pub use encoding::{ENCODINGS, Encoding};
 pub use pretokenize::{Pattern, Pieces};
 pub use special::{Found, Specials};
