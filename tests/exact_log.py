@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 from math import ceil
+
+from tollway.limiter import RateLimiter
 
 TICK = 16_000
 MINUTE = 60 * 10**9
@@ -67,3 +70,62 @@ class ExactLog:
                 if held > limit:
                     return False
         return True
+
+
+class Recorder:
+    """A limiter's core that notes the very time of each admission."""
+
+    def __init__(self, limiter, *, stopped):
+        self._core = limiter._core
+        self._origin = None if stopped else time.monotonic()
+        self._sizes = {}
+        self.pause = 0.0
+        self.exact = ExactLog(
+            quotas(
+                rpm=limiter.limits.rpm,
+                tpm=limiter.limits.tpm,
+                rps=limiter.limits.rps,
+                sub_window=limiter.limits.sub_window,
+            )
+        )
+        limiter._core = self
+
+    def go_on(self, since=0.0):
+        """Let time pass, from so many seconds after it was stopped."""
+        self._origin = time.monotonic() - since
+
+    def _now(self):
+        if self._origin is None:
+            return 0
+        # In whole nanoseconds, so that the core and the log read the same.
+        return round((time.monotonic() - self._origin) * 1e9)
+
+    def enqueue(self, tokens):
+        now = self._now()
+        ticket = self._core.enqueue(tokens, now=now / 1e9)
+        if ticket is None:
+            self.exact.admitted.append((now, tokens))
+        else:
+            self._sizes[ticket] = tokens
+            time.sleep(self.pause)
+        return ticket
+
+    def poll(self, most):
+        now = self._now()
+        admitted, wait = self._core.poll(most, now=now / 1e9)
+        self.exact.admitted += [(now, self._sizes[ticket]) for ticket in admitted]
+        return admitted, wait
+
+    def __getattr__(self, name):
+        return getattr(self._core, name)
+
+
+def spent(limits, *, stopped=False):
+    """A limiter whose first window is full, and what it admits from then on.
+
+    Where its time is stopped, whoever comes has to wait until it goes on.
+    """
+    limiter = RateLimiter(limits, margin=0)
+    while limiter._core.try_acquire(now=0.0) == 0.0:
+        pass
+    return limiter, Recorder(limiter, stopped=stopped)

@@ -14,7 +14,7 @@ import weakref
 
 import pytest
 
-from exact_log import ExactLog, quotas
+from exact_log import Recorder, spent
 from tollway import _core
 from tollway import limiter as limiter_module
 from tollway.errors import ConfigurationError, RequestTooLargeError
@@ -24,63 +24,6 @@ from tollway.limiter import Limits, RateLimiter, shared_limiter
 SLOW = Limits(rpm=1_200, sub_window=0.05)
 QUICK = Limits(rpm=15_000, sub_window=0.02)
 FAST = Limits(rpm=600_000, sub_window=0.01)
-
-
-class Recorder:
-    """A limiter's core that notes the very time of each admission."""
-
-    def __init__(self, limiter, *, stopped):
-        self._core = limiter._core
-        self._origin = None if stopped else time.monotonic()
-        self._sizes = {}
-        self.exact = ExactLog(
-            quotas(
-                rpm=limiter.limits.rpm,
-                tpm=limiter.limits.tpm,
-                rps=limiter.limits.rps,
-                sub_window=limiter.limits.sub_window,
-            )
-        )
-        limiter._core = self
-
-    def go_on(self):
-        """Let time pass from here, if it was stopped."""
-        self._origin = time.monotonic()
-
-    def _now(self):
-        if self._origin is None:
-            return 0
-        # In whole nanoseconds, so that the core and the log read the same.
-        return round((time.monotonic() - self._origin) * 1e9)
-
-    def enqueue(self, tokens):
-        now = self._now()
-        ticket = self._core.enqueue(tokens, now=now / 1e9)
-        if ticket is None:
-            self.exact.admitted.append((now, tokens))
-        else:
-            self._sizes[ticket] = tokens
-        return ticket
-
-    def poll(self, most):
-        now = self._now()
-        admitted, wait = self._core.poll(most, now=now / 1e9)
-        self.exact.admitted += [(now, self._sizes[ticket]) for ticket in admitted]
-        return admitted, wait
-
-    def __getattr__(self, name):
-        return getattr(self._core, name)
-
-
-def spent(limits, *, stopped=False):
-    """A limiter whose first window is full, and what it admits from then on.
-
-    Where its time is stopped, whoever comes has to wait until it goes on.
-    """
-    limiter = RateLimiter(limits, margin=0)
-    while limiter._core.try_acquire(now=0.0) == 0.0:
-        pass
-    return limiter, Recorder(limiter, stopped=stopped)
 
 
 def run_script(script, **options):
@@ -231,6 +174,46 @@ async def test_a_loop_closed_with_its_tasks_waiting_holds_up_nobody():
     # That the loop is closed shows when its first task is woken.
     assert len(recorder.exact.admitted) == 1 + 3
     assert limiter._waiters == {}
+
+
+async def test_behind_those_of_a_closed_loop_the_next_goes_at_its_own_time():
+    limiter = RateLimiter(Limits(tpm=100), margin=0)
+    assert limiter._core.try_acquire(100, now=0.0) == 0.0
+    recorder = Recorder(limiter, stopped=True)
+    other = asyncio.new_event_loop()
+
+    def leave_behind():
+        tasks = [other.create_task(limiter.acquire(tokens)) for tokens in [50, 60]]
+        other.run_until_complete(asyncio.sleep(0))
+        other.set_exception_handler(lambda *_: None)
+        return tasks
+
+    left = await asyncio.to_thread(leave_behind)
+    other.close()
+    own = asyncio.create_task(limiter.acquire(50))
+    await until(lambda: limiter.waiting == len(left) + 1)
+    # Now there is room for 50 and 50, but for 60 not within a minute.
+    recorder.go_on(since=60.0)
+    limiter_module._timer.call(limiter)
+    await asyncio.wait_for(own, 20)
+
+
+def test_one_who_joins_while_others_are_served_is_not_lost():
+    limiter, recorder = spent(QUICK)
+    # From the ticket to the waiter: longer than the timer takes to come by.
+    recorder.pause = 0.03
+
+    def in_thread():
+        for _ in range(5):
+            limiter.acquire_sync()
+
+    threads = [threading.Thread(target=in_thread, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(recorder.exact.admitted) == 20
 
 
 async def test_a_coroutine_closed_while_it_waits_leaves_the_queue():
