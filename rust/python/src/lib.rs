@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     embed::register(module)?;
     limiter::register(module)?;
+    pool::register(module)?;
     retry::register(module)?;
     tokens::register(module)
 }

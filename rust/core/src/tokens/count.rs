@@ -2,8 +2,9 @@
 
 use std::sync::atomic::AtomicUsize;
 
-use super::cache::{Cache, Long, Short};
+use super::cache::Cache;
 use super::encoding::Encoding;
+use super::entry::{Long, Short};
 use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
 
 impl Encoding {
@@ -102,7 +103,9 @@ impl Counter<'_> {
     #[inline(never)]
     fn learn_short(&mut self, key: Short, bytes: &[u8; REACH], length: usize) -> usize {
         let count = self.encoding.count_piece(&bytes[..length]);
-        self.cache.short.insert(key.with_count(count), self.bytes);
+        self.cache
+            .short
+            .insert(key.with_count(count), (), self.bytes);
         count
     }
 
@@ -110,7 +113,9 @@ impl Counter<'_> {
     #[inline(never)]
     fn learn_long(&mut self, key: Long<4>, bytes: &[u8; REACH], length: usize) -> usize {
         let count = self.encoding.count_piece(&bytes[..length]);
-        self.cache.long.insert(key.with_count(count), self.bytes);
+        self.cache
+            .long
+            .insert(key.with_count(count), (), self.bytes);
         count
     }
 
@@ -123,7 +128,9 @@ impl Counter<'_> {
         let key = Long::key(bytes, length);
         self.cache.longer.find(Portable, &key).unwrap_or_else(|| {
             let count = self.encoding.count_piece(piece);
-            self.cache.longer.insert(key.with_count(count), self.bytes);
+            self.cache
+                .longer
+                .insert(key.with_count(count), (), self.bytes);
             count
         })
     }

@@ -168,22 +168,6 @@ impl Encoding {
         self.ranks.to_file()
     }
 
-    /// Appends the ids of `text`; special tokens are ordinary text.
-    pub fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        for piece in self.pattern.pieces(text) {
-            if let Some(id) = self.ranks.find(piece) {
-                ids.push(id);
-                continue;
-            }
-            let mut start = 0;
-            merge(self.ranks, piece, |end| {
-                // Every part is a token: a byte, or what a merge found in the vocabulary.
-                ids.extend(self.ranks.find(&piece[start..end]));
-                start = end;
-            });
-        }
-    }
-
     /// Appends the ids of `text`, with special tokens that `allowed` accepts as one id each.
     pub fn encode_with_specials(
         &self,

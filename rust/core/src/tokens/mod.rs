@@ -7,18 +7,22 @@ mod cache;
 #[cfg(target_arch = "x86_64")]
 mod compress;
 mod count;
+mod encode;
 mod encoding;
+mod entry;
 mod hash;
 mod merge;
 mod pretokenize;
 mod rank_file;
 mod special;
+mod table;
 pub mod transcode;
 mod truncate;
 mod vocab;
 
-pub use cache::{BUDGET as CACHE_BYTES, forked};
+pub use cache::forked;
 pub use encoding::{ENCODINGS, Encoding};
 pub use pretokenize::{Pattern, Pieces};
 pub use special::{Found, Specials};
+pub use table::BUDGET as CACHE_BYTES;
 pub use truncate::Truncated;

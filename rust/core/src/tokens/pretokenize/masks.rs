@@ -32,6 +32,8 @@ pub struct Wide {
     /// First bytes of ideographs (U+4E00 to U+9FFF) and Hangul syllables (U+AC00 to U+D77F), all of
     /// them letters without case.
     pub letter: u64,
+    /// First bytes of dashes, quotation marks and bullets (U+2010 to U+2027), all of them symbols.
+    pub punctuation: u64,
 }
 
 /// Every byte of a block in one of `upper`, `lower`, `uncased`, `digit`, `newline`, `blank` and
@@ -121,14 +123,16 @@ impl Masks {
         marks_are_letters: bool,
     ) {
         self.tail = bytes & !wide.lead;
-        let letter = wide.letter & bytes;
-        self.uncased = (letter | letter << 1 | letter << 2) & first(self.known);
-        // An ideograph that the end of the block cuts off.
-        let cut = letter & !first(self.known.saturating_sub(2));
+        // The bytes of characters of three; those that the end cuts off are limited below.
+        let three = |lead: u64| (lead | lead << 1 | lead << 2) & bytes;
+        self.uncased = three(wide.letter & bytes);
+        self.symbol |= three(wide.punctuation & bytes);
+        let plain = (wide.letter | wide.punctuation) & bytes;
+        let cut = plain & !first(self.known.saturating_sub(2));
         if cut != 0 {
             self.limit(cut.trailing_zeros() as usize);
         }
-        let others = wide.lead & bytes & !letter;
+        let others = wide.lead & bytes & !plain;
         if others != 0 {
             self.add_others(others, block, marks_are_letters);
         }

@@ -89,6 +89,7 @@ impl Machine for Portable {
         Wide {
             lead: set(block, |byte| byte >= 0xc0),
             letter: ideograph | syllable,
+            punctuation: first(0xe2, 0xe2) & first(0x80, 0x80) >> 1 & first(0x90, 0xa7) >> 2,
         }
     }
 

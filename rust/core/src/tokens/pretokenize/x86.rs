@@ -158,6 +158,7 @@ fn avx2_wide(block: &[u8; BLOCK_BYTES]) -> Wide {
             halves.equal(0xea) & halves.from(0xb0) >> 1,
             halves.equal(0xed) & halves.range(0x80, 0x1e) >> 1,
         ),
+        punctuation: halves.equal(0xe2) & halves.equal(0x80) >> 1 & halves.range(0x90, 24) >> 2,
     }
 }
 
@@ -225,6 +226,7 @@ fn avx512_wide(block: &[u8; BLOCK_BYTES]) -> Wide {
             equal(bytes, 0xea) & from(bytes, 0xb0) >> 1,
             equal(bytes, 0xed) & range(bytes, 0x80, 0x1e) >> 1,
         ),
+        punctuation: equal(bytes, 0xe2) & equal(bytes, 0x80) >> 1 & range(bytes, 0x90, 24) >> 2,
     }
 }
 
