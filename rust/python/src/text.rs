@@ -3,6 +3,8 @@
 //! ASCII is already UTF-8 and is borrowed. Other text is transcoded into a buffer of ours, because
 //! the interpreter's own conversion would leave a second copy in the caller's object.
 
+use std::ops::Range;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -93,12 +95,15 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The first `points` code points of `string`, a new object.
-pub fn substring<'py>(string: &Bound<'py, PyString>, points: usize) -> PyResult<Bound<'py, PyAny>> {
-    let end = isize::try_from(points)?;
+/// These code points of `string`, a new object.
+pub fn substring<'py>(
+    string: &Bound<'py, PyString>,
+    points: Range<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (start, end) = (isize::try_from(points.start)?, isize::try_from(points.end)?);
     // SAFETY: `string` is a str; the result is a new reference, or null with an exception set.
     unsafe {
-        let cut = ffi::PyUnicode_Substring(string.as_ptr(), 0, end);
+        let cut = ffi::PyUnicode_Substring(string.as_ptr(), start, end);
         Bound::from_owned_ptr_or_err(string.py(), cut)
     }
 }

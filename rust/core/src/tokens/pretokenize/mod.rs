@@ -4,6 +4,7 @@
 //! every position, so pieces cover the text without gap or overlap. The comments quote the
 //! alternatives of the pattern in the order in which they are tried.
 
+pub(super) mod boundary;
 mod class;
 pub(super) mod flags;
 
