@@ -260,10 +260,9 @@ class Limiter:
 class Encoding:
     """One of the published encodings, made with `tollway.get_encoding`.
 
-    Ids are tiktoken's on every input. `encode` and `encode_batch` treat special tokens as tiktoken
-    does; `count`, `truncate`, `chunk`, `encode_ordinary`, `encode_array` and their batch forms take them
-    as ordinary text. A pair of surrogates counts as the character it stands for, and a lone one as
-    U+FFFD. Objects never change: any number of threads may use one. Batches of 64 KB and more use
+    Ids are tiktoken's on every input. `encode`, `encode_batch` and `encode_to_numpy` treat special
+    tokens as tiktoken does; all other methods take them as ordinary text. A pair of surrogates
+    counts as the character it stands for, and a lone one as U+FFFD. Objects never change: any number of threads may use one. Batches of 64 KB and more use
     all cores, with the interpreter free for other threads.
     """
 
@@ -323,11 +322,7 @@ class Encoding:
         allowed_special: Literal["all"] | AbstractSet[str] = ...,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> NDArray[np.uint32]:
-        """Return the ids of a text as an array of shape (n,); see `encode`.
-
-        Raises:
-            ValueError: As in `encode`.
-        """
+        """Return the ids of a text as an array of shape (n,); see `encode`."""
     def encode_with_unstable(
         self,
         text: str,
@@ -335,11 +330,7 @@ class Encoding:
         allowed_special: Literal["all"] | AbstractSet[str] = ...,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> tuple[list[int], list[list[int]]]:
-        """Not offered: tiktoken calls it unstable, and no pipeline needs it.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Raise NotImplementedError: tiktoken calls it unstable, and no pipeline needs it."""
     def encode_ordinary(self, text: str) -> list[int]:
         """Return the ids of a text; special tokens are ordinary text."""
     def encode_batch(
@@ -395,11 +386,7 @@ class Encoding:
             KeyError: An id stands for nothing.
         """
     def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
-        """Return the bytes of each id.
-
-        Raises:
-            KeyError: An id stands for nothing.
-        """
+        """Return the bytes of each id; KeyError as in `decode`."""
     def decode_with_offsets(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
         """Return the text of the ids and, for each, the index of the character it begins in.
 
@@ -410,10 +397,7 @@ class Encoding:
     def decode_bytes_batch(
         self, batch: Iterable[Sequence[int]], *, num_threads: int = 8
     ) -> list[bytes]:
-        """Return the bytes of each sequence of ids; see `decode_bytes`.
-
-        `num_threads` is not used.
-        """
+        """Return the bytes of each sequence of ids. `num_threads` is not used."""
     def decode_batch(
         self, batch: Iterable[Sequence[int]], *, errors: str = "replace", num_threads: int = 8
     ) -> list[str]:
@@ -442,7 +426,7 @@ class Encoding:
 
         Args:
             text: Any string.
-            max_tokens: The most tokens, special tokens counted as ordinary text.
+            max_tokens: The most tokens.
             side: Where tokens are taken out. `end` keeps the beginning, `start` the ending,
                 `middle` half of each.
             marker: Stands where text was taken out; left out where it alone is over `max_tokens`.
@@ -460,12 +444,7 @@ class Encoding:
         side: Literal["end", "start", "middle"] = "end",
         marker: str = "",
     ) -> list[str]:
-        """Truncate each text; see `truncate`.
-
-        Raises:
-            TypeError: As in `count_batch`.
-            ConfigurationError: As in `truncate`.
-        """
+        """Truncate each text; see `truncate`, and `count_batch` for its TypeError."""
     def chunk(
         self,
         text: str,
@@ -486,14 +465,13 @@ class Encoding:
             max_tokens: The most tokens a chunk.
             overlap: The most tokens that a chunk repeats of the one before.
             prefer: Where a chunk ends, if there is such a place in the second half of what it
-                adds: `line` after a line break; `sentence` after `.`, `!`, `?` or `…` with white
-                space behind it, after `。`, `！` or `？`, or after a blank line, else as `line`.
-                Abbreviations are not known.
+                adds: `line` after a line break; `sentence` after a full stop, exclamation or
+                question mark or ellipsis with white space behind it, after their wide forms, or
+                after a blank line, else as `line`. Abbreviations are not known.
 
         Raises:
-            ConfigurationError: `max_tokens` is less than the tokens of some character of the text
-                (which has at most 4), `overlap` is negative or not less than `max_tokens`, or
-                there is no such preference.
+            ConfigurationError: `max_tokens` is less than the tokens of a character of the text (4
+                at most), `overlap` is not from 0 to `max_tokens` - 1, or no such preference.
         """
     def chunk_spans(
         self,
@@ -502,11 +480,7 @@ class Encoding:
         overlap: int = 0,
         prefer: Literal["sentence", "line"] | None = None,
     ) -> list[tuple[int, int]]:
-        """Return where the chunks of `chunk` begin and end: chunk i is `text[start:end]`.
-
-        Raises:
-            ConfigurationError: As in `chunk`.
-        """
+        """Return where the chunks of `chunk` begin and end in the text; errors as there."""
     def rank_file(self) -> bytes:
         """Return the vocabulary as its publisher writes it: a line `base64(token) rank` each.
 
