@@ -262,8 +262,9 @@ class Encoding:
 
     Ids are tiktoken's on every input. `encode`, `encode_batch` and `encode_to_numpy` treat special
     tokens as tiktoken does; all other methods take them as ordinary text. A pair of surrogates
-    counts as the character it stands for, and a lone one as U+FFFD. Objects never change: any number of threads may use one. Batches of 64 KB and more use
-    all cores, with the interpreter free for other threads.
+    counts as the character it stands for, and a lone one as U+FFFD. Objects never change: any
+    number of threads may use one. Batches of 64 KB and more use all cores, with the interpreter
+    free for other threads.
     """
 
     @property
