@@ -467,8 +467,9 @@ class Encoding:
             overlap: The most tokens that a chunk repeats of the one before.
             prefer: Where a chunk ends, if there is such a place in the second half of what it
                 adds: `line` after a line break; `sentence` after a full stop, exclamation or
-                question mark or ellipsis with white space behind it, after their wide forms, or
-                after a blank line, else as `line`. Abbreviations are not known.
+                question mark or ellipsis before white space, which goes with it where that fits,
+                after their wide forms, or after a blank line, else as `line`. Abbreviations are
+                not known.
 
         Raises:
             ConfigurationError: `max_tokens` is less than the tokens of a character of the text (4

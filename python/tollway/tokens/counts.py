@@ -36,6 +36,10 @@ class TokenCount(int):
         count.basis = basis
         return count
 
+    def __str__(self) -> str:
+        """Show the number alone."""
+        return int.__repr__(self)
+
     def __repr__(self) -> str:
         """Show the number and whether it is an estimate."""
         return f"TokenCount({int(self)}{', estimated=True' if self.estimated else ''})"

@@ -42,7 +42,7 @@ impl<'a, 'py> Shortening<'a, 'py> {
             "middle" => Side::Middle,
             _ => {
                 return Err(errors::configuration(format!(
-                    "side must be 'end', 'start' or 'middle', not {side:?}"
+                    "side must be 'end', 'start' or 'middle', not '{side}'"
                 )));
             }
         };
@@ -205,7 +205,7 @@ pub fn chunks(
         Some("line") => Some(Prefer::Line),
         Some(other) => {
             return Err(errors::configuration(format!(
-                "prefer must be None, 'sentence' or 'line', not {other:?}"
+                "prefer must be None, 'sentence' or 'line', not '{other}'"
             )));
         }
     };

@@ -27,7 +27,10 @@ impl<'a> Text<'a> {
         // SAFETY: PyO3 asks for care because it reads CPython's object layout; it is compiled for
         // this interpreter's version (the wheel is not abi3).
         Ok(match unsafe { string.data() }? {
-            PyStringData::Ucs1(bytes) if bytes.is_ascii() => {
+            // SAFETY: `string` is a str. Its own mark is read, so that no text is looked through.
+            PyStringData::Ucs1(bytes)
+                if unsafe { ffi::PyUnicode_IS_ASCII(string.as_ptr()) } != 0 =>
+            {
                 // SAFETY: ASCII is UTF-8.
                 Self::Ascii(unsafe { std::str::from_utf8_unchecked(bytes) })
             }

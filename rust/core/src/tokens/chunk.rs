@@ -8,7 +8,8 @@ use super::truncate::{Truncated, whole_characters};
 /// Where a chunk ends rather than at the last token that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
-    /// After a sentence and the white space behind it, or a blank line; else after a line.
+    /// After a sentence, with the white space behind it where that fits, or a blank line; else after
+    /// a line.
     Sentence,
     /// After a line break.
     Line,
@@ -57,8 +58,10 @@ impl Encoding {
         // The text up to `done` is in chunks; the next one starts at `start`.
         let (mut start, mut done) = (0, 0);
         let mut shared = overlap;
+        let mut length = 0;
         while done < text.len() {
-            let end = start + self.longest_beginning(&text[start..], max_tokens);
+            length = self.longest_beginning(&text[start..], max_tokens, length);
+            let end = start + length;
             if end > done {
                 let end = prefer
                     .filter(|_| end < text.len())
@@ -87,10 +90,11 @@ impl Encoding {
 
     /// How much of the beginning of `text` has at most `max_tokens` tokens.
     ///
-    /// Never looks at more than twice the bytes that fit, or 16 a token, so that a text of one
-    /// piece is not merged to its end for each of its chunks.
-    fn longest_beginning(&self, text: &str, max_tokens: usize) -> usize {
-        let mut size = max_tokens.saturating_mul(8).saturating_add(32);
+    /// Looks first at a little more than `expected` bytes, or 8 a token, and never at more than
+    /// twice what fits, so that a text of one piece is not merged to its end for each chunk.
+    fn longest_beginning(&self, text: &str, max_tokens: usize, expected: usize) -> usize {
+        let mut size = max_tokens.saturating_mul(8).max(expected + expected / 8);
+        size = size.saturating_add(32);
         loop {
             let seen = whole_characters(text, size.min(text.len()));
             match self.truncate(&text[..seen], max_tokens, false) {
@@ -148,23 +152,19 @@ fn ends_line(text: &str, at: usize) -> bool {
 /// Whether a sentence, with what closes it and the white space behind it, ends at byte `at`, which
 /// is neither the start nor the end of the text.
 fn ends_sentence(text: &str, at: usize) -> bool {
-    let follows = |c: char| c.is_whitespace() || CLOSERS.contains(&c) || is_stop(c);
-    // Only the last place of a run is looked at further, which keeps long runs linear.
-    if text[at..].starts_with(char::is_whitespace) {
+    let (before, after) = text.split_at(at);
+    let to_space = after.starts_with(char::is_whitespace);
+    let to_stop = after.starts_with(|c| CLOSERS.contains(&c) || is_stop(c));
+    // Only the ends of a run are looked at further, which keeps long runs linear.
+    let from_space = before.ends_with(char::is_whitespace);
+    if (from_space && to_space) || (!from_space && to_stop) {
         return false;
     }
-    let before = text[..at].trim_end();
+    let before = before.trim_end();
     let space = &text[before.len()..at];
-    if space.is_empty() && text[at..].starts_with(follows) {
-        return false;
-    }
-    let stop = before
-        .trim_end_matches(CLOSERS)
-        .chars()
-        .next_back()
-        .filter(|&c| is_stop(c));
-    match stop {
-        Some(stop) => !space.is_empty() || WIDE_STOPS.contains(&stop),
+    let mark = before.trim_end_matches(CLOSERS).chars().next_back();
+    match mark.filter(|&c| is_stop(c)) {
+        Some(stop) => to_space || !space.is_empty() || WIDE_STOPS.contains(&stop),
         None => space.matches('\n').nth(1).is_some(),
     }
 }

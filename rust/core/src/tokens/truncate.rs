@@ -3,6 +3,7 @@
 use super::encoding::Encoding;
 use super::merge::merge;
 use super::pretokenize::boundary::boundary_before;
+use super::vocab::MAX_TOKEN_BYTES;
 
 /// What [`Encoding::truncate`] and [`Encoding::truncate_start`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,19 +195,37 @@ impl Encoding {
                     previous: anchors.last,
                 };
             }
-            let tokens = self.count_piece(piece);
-            if tokens > left {
-                return Some(Walk {
-                    cut: start + self.end_of_token(piece, left),
-                    anchors,
-                    unsettled: end == bytes.len()
-                        || self.pattern.piece_end(bytes, end) == bytes.len(),
-                });
+            match self.spend(piece, left) {
+                Ok(rest) => left = rest,
+                Err(cut) => {
+                    return Some(Walk {
+                        cut: start + cut,
+                        anchors,
+                        unsettled: end == bytes.len()
+                            || self.pattern.piece_end(bytes, end) == bytes.len(),
+                    });
+                }
             }
-            left -= tokens;
             start = end;
         }
         None
+    }
+
+    /// What is left of `budget` after a piece, or the end of the last token that it pays for.
+    fn spend(&self, piece: &[u8], budget: usize) -> Result<usize, usize> {
+        if piece.len() <= MAX_TOKEN_BYTES {
+            let rest = budget.checked_sub(self.count_piece(piece));
+            return rest.ok_or_else(|| self.end_of_token(piece, budget));
+        }
+        // A long piece is no token, and merging it is the most of the work: once is enough.
+        let (mut tokens, mut cut) = (0, 0);
+        merge(self.ranks, piece, |end| {
+            tokens += 1;
+            if tokens <= budget {
+                cut = end;
+            }
+        });
+        budget.checked_sub(tokens).ok_or(cut)
     }
 
     /// The end of the `count`-th token of a piece of more tokens; 0 for none.
