@@ -24,13 +24,12 @@ pub enum Text<'a> {
 
 impl<'a> Text<'a> {
     pub fn new(string: &'a Bound<'_, PyString>) -> PyResult<Self> {
+        // SAFETY: `string` is a str. Its own mark is read, so that no text is looked through.
+        let is_ascii = unsafe { ffi::PyUnicode_IS_ASCII(string.as_ptr()) } != 0;
         // SAFETY: PyO3 asks for care because it reads CPython's object layout; it is compiled for
         // this interpreter's version (the wheel is not abi3).
         Ok(match unsafe { string.data() }? {
-            // SAFETY: `string` is a str. Its own mark is read, so that no text is looked through.
-            PyStringData::Ucs1(bytes)
-                if unsafe { ffi::PyUnicode_IS_ASCII(string.as_ptr()) } != 0 =>
-            {
+            PyStringData::Ucs1(bytes) if is_ascii => {
                 // SAFETY: ASCII is UTF-8.
                 Self::Ascii(unsafe { std::str::from_utf8_unchecked(bytes) })
             }

@@ -108,19 +108,24 @@ impl Encoding {
                 Side::Start => (0, budget),
                 Side::Middle => (budget.div_ceil(2), budget / 2),
             };
-            // The text does not fit in `max_tokens`, so neither cut finds that it does.
-            let Truncated::Cut(head) = self.truncate(beginning, first, !text.whole) else {
-                return Shortened::MoreNeeded;
-            };
-            let Truncated::Cut(tail) = self.truncate_start(ending, last, !text.whole) else {
-                return Shortened::MoreNeeded;
-            };
-            if (!text.whole || head <= tail)
-                && self.fits(
-                    &[&beginning[..head], marker, &ending[tail..]].concat(),
-                    max_tokens,
-                )
-            {
+            // A side that keeps nothing may not have been read. The text does not fit in
+            // `max_tokens`, so neither cut finds that it does.
+            let (mut head, mut tail) = (0, ending.len());
+            if first > 0 {
+                let Truncated::Cut(cut) = self.truncate(beginning, first, !text.whole) else {
+                    return Shortened::MoreNeeded;
+                };
+                head = cut;
+            }
+            if last > 0 {
+                let Truncated::Cut(cut) = self.truncate_start(ending, last, !text.whole) else {
+                    return Shortened::MoreNeeded;
+                };
+                tail = cut;
+            }
+            let joined = [&beginning[..head], marker, &ending[tail..]].concat();
+            let tokens = self.count(&joined);
+            if tokens <= max_tokens && (!text.whole || head <= tail) {
                 return Shortened::Cut {
                     head,
                     tail,
@@ -129,7 +134,7 @@ impl Encoding {
             }
             // At the seams pieces may be cut otherwise. Steps that double end the search after
             // log n counts; at a budget of 0 the marker stands alone, and it fits.
-            spare = if spare == 0 { 1 } else { spare * 2 };
+            spare += spare.max(tokens.saturating_sub(max_tokens)).max(1);
         }
     }
 }
