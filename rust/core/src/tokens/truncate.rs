@@ -121,26 +121,32 @@ impl Encoding {
         loop {
             let end = self.pattern.piece_end(bytes, start);
             let piece = &bytes[start..end];
-            let tokens = self.count_piece(piece);
-            if tokens < excess {
-                excess -= tokens;
-                start = end;
-                continue;
-            }
+            let (mut cut, tokens) = match self.spend(piece, excess) {
+                Ok(0) => return end,
+                Ok(rest) => {
+                    excess = rest;
+                    start = end;
+                    continue;
+                }
+                Err(over) => over,
+            };
             // A piece never depends on what stands before it, so that cutting between two pieces
             // frees exactly the tokens before. Inside one, what is left is counted again.
+            let left = (tokens - excess).cast_signed();
             let mut step = 1;
             let mut dropped = excess;
-            while dropped < tokens {
-                let cut = next_character(text, start + self.end_of_token(piece, dropped));
-                if cut < end && self.more_tokens(bytes, cut, end) <= (tokens - excess).cast_signed()
-                {
-                    return cut;
+            loop {
+                let at = next_character(text, start + cut);
+                if at >= end || self.more_tokens(bytes, at, end) <= left {
+                    return at.min(end);
                 }
                 dropped += step;
                 step *= 2;
+                if dropped >= tokens {
+                    return end;
+                }
+                cut = self.end_of_token(piece, dropped);
             }
-            return end;
         }
     }
 
@@ -197,7 +203,7 @@ impl Encoding {
             }
             match self.spend(piece, left) {
                 Ok(rest) => left = rest,
-                Err(cut) => {
+                Err((cut, _)) => {
                     return Some(Walk {
                         cut: start + cut,
                         anchors,
@@ -211,11 +217,13 @@ impl Encoding {
         None
     }
 
-    /// What is left of `budget` after a piece, or the end of the last token that it pays for.
-    fn spend(&self, piece: &[u8], budget: usize) -> Result<usize, usize> {
+    /// What is left of `budget` after a piece; or, for a piece of more tokens, the end of the last
+    /// one that it pays for and the tokens of the piece.
+    fn spend(&self, piece: &[u8], budget: usize) -> Result<usize, (usize, usize)> {
         if piece.len() <= MAX_TOKEN_BYTES {
-            let rest = budget.checked_sub(self.count_piece(piece));
-            return rest.ok_or_else(|| self.end_of_token(piece, budget));
+            let tokens = self.count_piece(piece);
+            let rest = budget.checked_sub(tokens);
+            return rest.ok_or_else(|| (self.end_of_token(piece, budget), tokens));
         }
         // A long piece is no token, and merging it is the most of the work: once is enough.
         let (mut tokens, mut cut) = (0, 0);
@@ -225,7 +233,7 @@ impl Encoding {
                 cut = end;
             }
         });
-        budget.checked_sub(tokens).ok_or(cut)
+        budget.checked_sub(tokens).ok_or((cut, tokens))
     }
 
     /// The end of the `count`-th token of a piece of more tokens; 0 for none.
