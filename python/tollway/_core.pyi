@@ -260,11 +260,11 @@ class Limiter:
 class Encoding:
     """One of the published encodings, made with `tollway.get_encoding`.
 
-    Ids are tiktoken's on every input. `encode` and `encode_batch` treat special tokens as tiktoken
-    does; `count`, `truncate`, `encode_ordinary`, `encode_array` and their batch forms take them as
-    ordinary text. A pair of surrogates counts as the character it stands for, and a lone one as
-    U+FFFD. Objects never change: any number of threads may use one. Batches of 64 KB and more use
-    all cores, with the interpreter free for other threads.
+    Ids are tiktoken's on every input. `encode`, `encode_batch` and `encode_to_numpy` treat special
+    tokens as tiktoken does; all other methods take them as ordinary text. A pair of surrogates
+    counts as the character it stands for, and a lone one as U+FFFD. Objects never change: any
+    number of threads may use one. Batches of 64 KB and more use all cores, with the interpreter
+    free for other threads.
     """
 
     @property
@@ -314,7 +314,24 @@ class Encoding:
 
         Raises:
             ValueError: The text holds a disallowed string; the message names it.
+            TypeError: `allowed_special` is one str other than "all".
         """
+    def encode_to_numpy(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> NDArray[np.uint32]:
+        """Return the ids of a text as an array of shape (n,); see `encode`."""
+    def encode_with_unstable(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> tuple[list[int], list[list[int]]]:
+        """Raise NotImplementedError: tiktoken calls it unstable, and no pipeline needs it."""
     def encode_ordinary(self, text: str) -> list[int]:
         """Return the ids of a text; special tokens are ordinary text."""
     def encode_batch(
@@ -369,6 +386,19 @@ class Encoding:
         Raises:
             KeyError: An id stands for nothing.
         """
+    def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
+        """Return the bytes of each id; KeyError as in `decode`."""
+    def decode_with_offsets(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
+        """Return the text of the ids and, for each, the index of the character it begins in.
+
+        Raises:
+            KeyError: An id stands for nothing.
+            UnicodeDecodeError: The bytes of the ids are no UTF-8.
+        """
+    def decode_bytes_batch(
+        self, batch: Iterable[Sequence[int]], *, num_threads: int = 8
+    ) -> list[bytes]:
+        """Return the bytes of each sequence of ids. `num_threads` is not used."""
     def decode_batch(
         self, batch: Iterable[Sequence[int]], *, errors: str = "replace", num_threads: int = 8
     ) -> list[str]:
@@ -379,24 +409,80 @@ class Encoding:
         Raises:
             KeyError: The id stands for nothing.
         """
-    def truncate(self, text: str, max_tokens: int) -> str:
-        """Return the beginning of a text that has at most `max_tokens` tokens.
+    def token_byte_values(self) -> list[bytes]:
+        """Return the bytes of every token but the special ones, sorted."""
+    def is_special_token(self, token: int) -> bool:
+        """Tell whether an id is that of a special token; False for one that stands for nothing."""
+    def truncate(
+        self,
+        text: str,
+        max_tokens: int,
+        side: Literal["end", "start", "middle"] = "end",
+        marker: str = "",
+    ) -> str:
+        """Return a text of at most `max_tokens` tokens, the marker included.
 
-        Reads about as much of the text as it keeps, and never splits a character.
+        Reads about as much of the text as it keeps, and never splits a character. What is put
+        together is counted again, because text that meets at a cut can have other tokens.
+
+        Args:
+            text: Any string.
+            max_tokens: The most tokens.
+            side: Where tokens are taken out. `end` keeps the beginning, `start` the ending,
+                `middle` half of each.
+            marker: Stands where text was taken out; left out where it alone is over `max_tokens`.
 
         Returns:
             The same object where the text fits; otherwise t with `count(t) <= max_tokens`.
 
         Raises:
-            ConfigurationError: `max_tokens` is negative.
+            ConfigurationError: `max_tokens` is negative, or there is no such side.
         """
-    def truncate_batch(self, texts: Iterable[str], max_tokens: int) -> list[str]:
-        """Truncate each text; see `truncate`.
+    def truncate_batch(
+        self,
+        texts: Iterable[str],
+        max_tokens: int,
+        side: Literal["end", "start", "middle"] = "end",
+        marker: str = "",
+    ) -> list[str]:
+        """Truncate each text; see `truncate`, and `count_batch` for its TypeError."""
+    def chunk(
+        self,
+        text: str,
+        max_tokens: int,
+        overlap: int = 0,
+        prefer: Literal["sentence", "line"] | None = None,
+    ) -> list[str]:
+        """Split a text into chunks of at most `max_tokens` tokens each.
+
+        Without overlap the chunks are the text, in order and whole. With it a chunk begins with
+        `truncate(before, overlap, side="start")`, `before` being the chunk before; where that is
+        all of `before`, or leaves no room for a character more, with what half of `overlap` keeps,
+        and so on down to nothing. So each chunk begins and ends later than the one before. Takes
+        time in proportion to the text of all chunks, on any text.
+
+        Args:
+            text: Any string; "" has no chunks. One that fits is returned as the same object.
+            max_tokens: The most tokens a chunk.
+            overlap: The most tokens that a chunk repeats of the one before.
+            prefer: Where a chunk ends, if there is such a place in the second half of what it
+                adds: `line` after a line break; `sentence` after a full stop, exclamation or
+                question mark or ellipsis before white space, which goes with it where that fits,
+                after their wide forms, or after a blank line, else as `line`. Abbreviations are
+                not known.
 
         Raises:
-            TypeError: As in `count_batch`.
-            ConfigurationError: `max_tokens` is negative.
+            ConfigurationError: `max_tokens` is less than the tokens of a character of the text (4
+                at most), `overlap` is not from 0 to `max_tokens` - 1, or no such preference.
         """
+    def chunk_spans(
+        self,
+        text: str,
+        max_tokens: int,
+        overlap: int = 0,
+        prefer: Literal["sentence", "line"] | None = None,
+    ) -> list[tuple[int, int]]:
+        """Return where the chunks of `chunk` begin and end in the text; errors as there."""
     def rank_file(self) -> bytes:
         """Return the vocabulary as its publisher writes it: a line `base64(token) rank` each.
 

@@ -4,6 +4,7 @@
 //! token itself, merged (`merge`). Everything works on tables in the binary.
 
 mod cache;
+mod chunk;
 #[cfg(target_arch = "x86_64")]
 mod compress;
 mod count;
@@ -14,6 +15,7 @@ mod hash;
 mod merge;
 mod pretokenize;
 mod rank_file;
+mod shorten;
 mod special;
 mod table;
 pub mod transcode;
@@ -21,8 +23,10 @@ mod truncate;
 mod vocab;
 
 pub use cache::forked;
+pub use chunk::{Prefer, TooSmall};
 pub use encoding::{ENCODINGS, Encoding};
 pub use pretokenize::{Pattern, Pieces};
+pub use shorten::{Ends, Shortened, Side};
 pub use special::{Found, Specials};
 pub use table::BUDGET as CACHE_BYTES;
 pub use truncate::Truncated;
