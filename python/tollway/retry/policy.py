@@ -1,56 +1,66 @@
-"""Retrying calls: what to wait between attempts, and when to give up."""
+"""When to try again after a failure, and when to give up."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import math
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 from tollway import _core
-from tollway.errors import (
-    APITimeoutError,
-    ConfigurationError,
-    DeadlineExceededError,
-    RetriesExhaustedError,
-    TollwayError,
-)
-from tollway.types import Attempt
+from tollway.errors import ConfigurationError
+from tollway.retry import sleeper
+from tollway.retry.budget import RetryBudget
+from tollway.retry.call import Call
+from tollway.retry.hedge import Hedge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from typing import Any, Unpack
 
-__all__ = ["Jitter", "RetryPolicy", "Strategy", "retry"]
+    from tollway.retry.call import Around
+    from tollway.types import Attempt
+
+__all__ = ["Clock", "Jitter", "Override", "RetryPolicy", "Rule", "Strategy"]
 
 T = TypeVar("T")
-F = TypeVar("F", bound="Callable[..., Any]")
 
 Strategy = Literal[
     "exponential_backoff", "incremental", "linear", "fixed", "random", "decorrelated", "native"
 ]
 Jitter = Literal["none", "full", "equal", "proportional", "additive"]
 
-_logger = logging.getLogger("tollway.retry")
 # A program that sets up no logging sees no lines of ours between its own.
-_logger.addHandler(logging.NullHandler())
+logging.getLogger("tollway.retry").addHandler(logging.NullHandler())
 
 
-async def _sleep(seconds: float) -> None:
-    import asyncio  # noqa: PLC0415 - a third of the time `import tollway` may take
+class Override(TypedDict, total=False):
+    """What a class of errors has different from the rest of a policy; see `RetryPolicy`."""
 
-    await asyncio.sleep(seconds)
+    strategy: Strategy
+    max_retries: int
+    base_delay: float | None
+    max_delay: float
+    jitter: Jitter
 
 
-class _Clock(NamedTuple):
+class Rule(NamedTuple):
+    """What holds for one class of errors."""
+
+    strategy: Strategy
+    jitter: Jitter
+    base_delay: float
+    max_delay: float
+    max_retries: int
+
+
+class Clock(NamedTuple):
     """Where time comes from; tests pass their own."""
 
     now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = _sleep
+    sleep: Callable[[float], Awaitable[None]] = sleeper.sleep
     sleep_sync: Callable[[float], None] = time.sleep
 
 
@@ -58,8 +68,9 @@ class _Clock(NamedTuple):
 class RetryPolicy:
     """When to try again after a failure, and when to give up.
 
-    Retried are errors whose `retryable` is true (see `tollway.errors`) and those of `retry_on`.
-    Every other error, and cancellation, passes through untouched and at once.
+    Retried are errors whose `retryable` is true (see `tollway.errors`) and those of `retry_on`,
+    but none of `give_up_on`. Every other error, and cancellation, passes through untouched and at
+    once.
 
     The wait before retry n = 1, 2, … is d by `strategy`, spread by `jitter`, then capped at
     `max_delay` (twice that after a time-out). What the server asks for (`error.retry_after`) is a
@@ -75,10 +86,19 @@ class RetryPolicy:
         max_delay: Seconds.
         jitter: `none` d; `full` uniform in [0, d]; `equal` in [d/2, d]; `proportional` in
             [0.5 d, 1.5 d]; `additive` in [d, 1.1 d]. `random` and `decorrelated` take none.
-        deadline: Seconds from the start of a call after which no attempt begins; an attempt that
-            runs is not interrupted. None for no limit.
+        deadline: Seconds for a whole call: waiting for permits, attempts, and waits between them.
+            A wait that would pass it is not begun. When it comes, a wait for a permit ends, and so
+            does an attempt of an async function, by cancellation. A sync function cannot be
+            interrupted: the attempt ends on its own, and what it returns counts. None for no limit.
         seed: Makes the waits repeatable.
-        retry_on: Further classes of error to retry; those of tollway decide for themselves.
+        retry_on: Further classes of error to retry, those of tollway included where they are named.
+        give_up_on: Classes of error not to retry, whatever else is said.
+        overrides: By class of error (the nearest base class counts), what differs from the fields
+            above: `{OverloadedError: {"base_delay": 5.0, "max_retries": 20}}`. `max_retries` is
+            compared with all attempts of the call when an error of the class ends one.
+        budget: Bounds retries beside successes: a `RetryBudget`, None for no bound, or `auto`: a
+            budget shared by all calls of a credential and model in jobs, and none elsewhere.
+        hedge: Second attempts beside slow ones; for async functions only.
         on_retry: Called before each wait with the failed attempt, its error and the wait in
             seconds. What it raises ends the call.
 
@@ -94,12 +114,21 @@ class RetryPolicy:
     deadline: float | None = None
     seed: int | None = None
     retry_on: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
+    give_up_on: tuple[type[Exception], ...] = ()
+    overrides: Mapping[type[Exception], Override] = field(
+        default_factory=dict[type[Exception], Override], hash=False
+    )
+    budget: RetryBudget | Literal["auto"] | None = "auto"
+    hedge: Hedge | None = None
     on_retry: Callable[[Attempt, Exception, float], object] | None = None
-    _clock: _Clock = field(default=_Clock(), repr=False, compare=False)
+    _clock: Clock = field(default=Clock(), repr=False, compare=False)
     _draw: Callable[[], float] = field(init=False, repr=False, compare=False)
+    _rules: dict[type[BaseException], Rule] = field(init=False, repr=False, compare=False)
+    # Whether a call that succeeds at once has nothing to note anywhere.
+    _is_plain: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check every field and settle the base delay."""
+        """Check every field, settle the base delay and the rule of each class."""
         _check_name("strategy", self.strategy, get_args(Strategy))
         _check_name("jitter", self.jitter, get_args(Jitter))
         if self.base_delay is None:
@@ -107,149 +136,142 @@ class RetryPolicy:
         for name in ("base_delay", "max_delay", "deadline"):
             _check_seconds(name, getattr(self, name), optional=name == "deadline")
         _check_count("max_retries", self.max_retries)
+        if not (self.budget in {None, "auto"} or isinstance(self.budget, RetryBudget)):
+            raise ConfigurationError(f"budget={self.budget!r} is not a RetryBudget, None or 'auto'")
+        if not (self.hedge is None or isinstance(self.hedge, Hedge)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"hedge={self.hedge!r} is not a Hedge or None")
+        object.__setattr__(self, "overrides", dict(self.overrides))
+        own = Rule(
+            self.strategy, self.jitter, self.base_delay or 0.0, self.max_delay, self.max_retries
+        )
+        rules: dict[type[BaseException], Rule] = {BaseException: own}
+        for kind, override in self.overrides.items():
+            rules[kind] = _rule(own, kind, override)
+        object.__setattr__(self, "_rules", rules)
         # The module's generator is seeded anew in a forked child: siblings do not wait in step.
         draw = random.random if self.seed is None else random.Random(self.seed).random  # noqa: S311 - a wait is no secret
         object.__setattr__(self, "_draw", draw)
+        plain = self.deadline is None and self.hedge is None and self.budget in {None, "auto"}
+        object.__setattr__(self, "_is_plain", plain)
 
-    async def call(self, function: Callable[[], Awaitable[T]]) -> T:
+    def rule(self, kind: type[BaseException]) -> Rule:
+        """Return what holds for a class of errors, by the nearest base class that has a rule."""
+        rules = self._rules
+        return next(rules[base] for base in kind.__mro__ if base in rules)
+
+    def decide(
+        self,
+        rule: Rule,
+        retry: int,
+        *,
+        previous: float | None,
+        hint: float | None,
+        timed_out: bool,
+        remaining: float | None,
+    ) -> float | Literal["deadline", "hint"]:
+        """Return the wait before retry n in seconds, or why there is none; see `_core.retry_delay`.
+
+        Each call draws once.
+        """
+        return _core.retry_delay(
+            rule.strategy,
+            rule.jitter,
+            rule.base_delay,
+            rule.max_delay,
+            retry,
+            self._draw(),
+            previous=previous,
+            hint=hint,
+            timed_out=timed_out,
+            remaining=remaining,
+        )
+
+    async def call(self, function: Callable[[], Awaitable[T]], **around: Unpack[Around]) -> T:
         """Await `function()` until an attempt succeeds, and return its result.
+
+        Args:
+            function: Makes one attempt.
+            around: Any of these. `limiter`: each attempt takes a permit of it, retries and hedges
+                too, of `tokens`: a number, or a function that is asked before each. `breaker`: is
+                asked before each attempt and told how it ended. `budget`: what `budget="auto"`
+                means for this call. `until`: time of `time.monotonic()` that several calls share
+                as a deadline; the earlier one counts where the policy has its own. `record`: a
+                `CallRecord`, filled in while the call runs.
 
         Raises:
             RetriesExhaustedError: No attempt is left, or the server asks to wait more than 600 s;
                 carries all attempts, and the last error as its cause.
-            DeadlineExceededError: The next wait would leave no time before the deadline; raised
-                at once, with the last error as its cause.
+            DeadlineExceededError: The next wait would leave no time before the deadline, or the
+                deadline came during a wait or attempt; with the last error as its cause.
+            CircuitOpenError: The breaker is open, or opened while this call waited; with what
+                opened it as its cause. Nothing was sent.
             Exception: What is not to be retried, as it was raised.
 
         Cancellation: passes through at once, in an attempt and in a wait.
         """
-        calls = _Attempts(self, self._clock.now, self._draw)
-        while True:
+        if self._is_plain and not around:
+            started = self._clock.now()
             try:
                 return await function()
             except Exception as error:
-                wait = calls.wait_after(error)
+                call = Call(self, self._clock, started, around)
+                wait = call.wait_after(error)
                 if wait is None:
                     raise
-            await self._clock.sleep(wait)
+        else:
+            call = Call(self, self._clock, self._clock.now(), around)
+            wait = None
+        return await call.run(function, wait)
 
-    def call_sync(self, function: Callable[[], T]) -> T:
-        """Call `function()` as `call` does, blocking the thread while it waits."""
-        calls = _Attempts(self, self._clock.now, self._draw)
-        while True:
+    def call_sync(self, function: Callable[[], T], **around: Unpack[Around]) -> T:
+        """Call `function()` as `call` does, blocking the thread while it waits.
+
+        Raises:
+            ConfigurationError: The policy hedges; a thread cannot be cancelled.
+        """
+        if self.hedge is not None:
+            raise ConfigurationError("a sync function cannot be hedged: it cannot be cancelled")
+        if self._is_plain and not around:
+            started = self._clock.now()
             try:
                 return function()
             except Exception as error:
-                wait = calls.wait_after(error)
+                call = Call(self, self._clock, started, around)
+                wait = call.wait_after(error)
                 if wait is None:
                     raise
-            self._clock.sleep_sync(wait)
+        else:
+            call = Call(self, self._clock, self._clock.now(), around)
+            wait = None
+        return call.run_sync(function, wait)
 
 
-class _Attempts:
-    """The failed attempts of one call, and what follows each."""
-
-    __slots__ = ("_attempts", "_draw", "_now", "_policy", "_started")
-
-    def __init__(
-        self, policy: RetryPolicy, now: Callable[[], float], draw: Callable[[], float]
-    ) -> None:
-        self._policy = policy
-        self._now = now
-        self._draw = draw
-        self._started = now()
-        self._attempts: list[Attempt] = []
-
-    def wait_after(self, error: Exception) -> float | None:
-        """Return the seconds to wait, or None where the error is to be raised as it is.
-
-        Raises:
-            RetriesExhaustedError: As `RetryPolicy.call` says.
-            DeadlineExceededError: As `RetryPolicy.call` says.
-        """
-        policy = self._policy
-        if not _is_retryable(error, policy.retry_on):
-            return None
-        at = self._now() - self._started
-        number = len(self._attempts) + 1
-        if number > policy.max_retries:
-            self._record(error, at, 0.0)
-            raise RetriesExhaustedError(
-                f"{_times(number)} failed in {at:.1f} s; the last: {_describe(error)}",
-                self._attempts,
-            ) from error
-        decision = _core.retry_delay(
-            policy.strategy,
-            policy.jitter,
-            policy.base_delay or 0.0,
-            policy.max_delay,
-            number,
-            self._draw(),
-            previous=self._attempts[-1].wait if self._attempts else None,
-            hint=_hint(error),
-            timed_out=isinstance(error, (TimeoutError, APITimeoutError)),
-            remaining=None if policy.deadline is None else policy.deadline - at,
+def _rule(own: Rule, kind: Any, override: Override) -> Rule:
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        raise ConfigurationError(f"overrides={kind!r} is not a class of errors")
+    where = f"overrides[{kind.__name__}]"
+    unknown = sorted(set(override) - Override.__annotations__.keys())
+    if unknown:
+        raise ConfigurationError(
+            f"{where}={unknown[0]!r} is not one of {', '.join(Override.__annotations__)}"
         )
-        if decision == "deadline":
-            self._record(error, at, 0.0)
-            raise DeadlineExceededError(
-                f"no time for another attempt before the deadline of {policy.deadline:g} s; "
-                f"{_times(number)} failed in {at:.1f} s; the last: {_describe(error)}",
-                self._attempts,
-            ) from error
-        if decision == "hint":
-            self._record(error, at, 0.0)
-            raise RetriesExhaustedError(
-                f"given up after {_times(number)}: the server asks to wait {_hint(error):g} s, "
-                f"more than 600 s; the last: {_describe(error)}",
-                self._attempts,
-            ) from error
-        attempt = self._record(error, at, decision)
-        _logger.warning(
-            "attempt %d/%d failed: %s; next in %.2f s",
-            number,
-            policy.max_retries + 1,
-            attempt.error,
-            decision,
-        )
-        if policy.on_retry is not None:
-            policy.on_retry(attempt, error, decision)
-        return decision
-
-    def _record(self, error: Exception, at: float, wait: float) -> Attempt:
-        attempt = Attempt(
-            number=len(self._attempts) + 1,
-            at=at,
-            error=type(error).__name__,
-            status=getattr(error, "status", None),
-            request_id=getattr(error, "request_id", None),
-            wait=wait,
-        )
-        self._attempts.append(attempt)
-        return attempt
-
-
-def _is_retryable(error: Exception, retry_on: tuple[type[Exception], ...]) -> bool:
-    # A DeadlineExceededError is a TimeoutError: without the first test, one call's given-up
-    # deadline would be retried by a policy around it.
-    if isinstance(error, TollwayError):
-        return bool(getattr(error, "retryable", False))
-    return bool(getattr(error, "retryable", False)) or isinstance(error, retry_on)
-
-
-def _hint(error: Exception) -> float | None:
-    seconds = getattr(error, "retry_after", None)
-    return float(seconds) if isinstance(seconds, (int, float)) else None
-
-
-def _describe(error: Exception) -> str:
-    # Our own messages carry no key and no body; of others only the class is certain not to.
-    name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, TollwayError) else name
-
-
-def _times(number: int) -> str:
-    return "1 attempt" if number == 1 else f"{number} attempts"
+    strategy = override.get("strategy", own.strategy)
+    _check_name(f"{where}.strategy", strategy, get_args(Strategy))
+    base = override.get("base_delay")
+    if base is None:
+        base = own.base_delay if "strategy" not in override else _core.retry_base(strategy)
+    rule = Rule(
+        strategy,
+        override.get("jitter", own.jitter),
+        base,
+        override.get("max_delay", own.max_delay),
+        override.get("max_retries", own.max_retries),
+    )
+    _check_name(f"{where}.jitter", rule.jitter, get_args(Jitter))
+    _check_seconds(f"{where}.base_delay", rule.base_delay, optional=False)
+    _check_seconds(f"{where}.max_delay", rule.max_delay, optional=False)
+    _check_count(f"{where}.max_retries", rule.max_retries)
+    return rule
 
 
 def _check_name(field_name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -271,60 +293,3 @@ def _check_seconds(field_name: str, value: object, *, optional: bool) -> None:
         or not (math.isfinite(value) and value >= 0)
     ):
         raise ConfigurationError(f"{field_name}={value!r} is not a finite number of seconds ≥ 0")
-
-
-class _Options(TypedDict, total=False):
-    strategy: Strategy
-    max_retries: int
-    base_delay: float | None
-    max_delay: float
-    jitter: Jitter
-    deadline: float | None
-    seed: int | None
-    retry_on: tuple[type[Exception], ...]
-    on_retry: Callable[[Attempt, Exception, float], object] | None
-
-
-@overload
-def retry(policy: RetryPolicy, /) -> Callable[[F], F]: ...
-@overload
-def retry(function: F, /) -> F: ...
-@overload
-def retry(**options: Unpack[_Options]) -> Callable[[F], F]: ...
-def retry(
-    target: RetryPolicy | Callable[..., Any] | None = None, /, **options: Unpack[_Options]
-) -> object:
-    """Retry a function, sync or async, each time it is called.
-
-    Use it as `@retry`, as `@retry(policy)`, or with the fields of `RetryPolicy`:
-    `@retry(max_retries=3, retry_on=(OSError,))`. Errors are those of `RetryPolicy.call`.
-
-    Raises:
-        ConfigurationError: A generator function, whose body runs only after the call; or options
-            that `RetryPolicy` refuses.
-    """
-    if isinstance(target, RetryPolicy):
-        return functools.partial(_wrap, target)
-    policy = RetryPolicy(**options)
-    return functools.partial(_wrap, policy) if target is None else _wrap(policy, target)
-
-
-def _wrap(policy: RetryPolicy, function: Callable[..., Any]) -> Callable[..., Any]:
-    if not callable(function):
-        raise ConfigurationError(f"retry decorates functions, not {function!r}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        name = getattr(function, "__qualname__", repr(function))
-        raise ConfigurationError(f"{name} is a generator function; retry what it iterates over")
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def call(*args: object, **kwargs: object) -> object:
-            return await policy.call(functools.partial(function, *args, **kwargs))
-
-        return call
-
-    @functools.wraps(function)
-    def call_sync(*args: object, **kwargs: object) -> object:
-        return policy.call_sync(functools.partial(function, *args, **kwargs))
-
-    return call_sync
