@@ -12,6 +12,7 @@ from tollway import _core
 from tollway.bridge import run_sync
 from tollway.errors import (
     AuthenticationError,
+    BadRequestError,
     BadResponseError,
     ConfigurationError,
     ContextWindowError,
@@ -115,7 +116,8 @@ class Embedder:
     Args:
         model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself.
         limits: Ceilings to hold; or a `RateLimiter` of your own. Default: the provider's, for
-            OpenAI 500 requests and 100,000 tokens a minute; none elsewhere.
+            OpenAI 500 requests and 100,000 tokens a minute; none elsewhere. `Limits` without any
+            of `rpm`, `tpm` and `rps` keep these.
         retry: When to try again. Default: `RetryPolicy()`.
         batch_size: Texts a request. Default: about 128, as the limits make it good.
         too_long: What to do with a text over the model's window: `truncate` it, or raise an
@@ -180,6 +182,10 @@ class Embedder:
         """Close the connections that were opened for this event loop."""
         await self.provider.aclose()
 
+    def aclose_sync(self) -> None:
+        """Close the connections that synchronous calls opened; later calls open others."""
+        run_sync(self.aclose())
+
     @property
     def model(self) -> str:
         """`provider/model`."""
@@ -215,6 +221,8 @@ class Embedder:
         """
         import numpy as np  # noqa: PLC0415
 
+        if on_error not in {"raise", "nan"}:
+            raise ConfigurationError(f"on_error must be raise or nan, not {on_error!r}")
         _check_texts(texts)
         ordinals: dict[str, int] = {}
         inverse = [ordinals.setdefault(text, len(ordinals)) for text in texts]
@@ -238,7 +246,12 @@ class Embedder:
             return vectors if len(ordinals) == len(texts) else vectors[inverse]
 
         try:
-            await self.run(self.batches(range(len(ordinals)), prepared), keep, Tally())
+            await self.run(
+                self.batches(range(len(ordinals)), prepared),
+                keep,
+                Tally(),
+                lenient=on_error == "nan",
+            )
         except TollwayError as error:
             error.finished = finished()
             raise
@@ -315,12 +328,22 @@ class Embedder:
         batches: Iterable[Batch],
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
+        *,
+        lenient: bool = False,
     ) -> None:
         """Send every batch, at most `max_in_flight` at once, and deliver what became of each.
 
         Batches are drawn when there is room for one, so that memory is bounded by what is in
-        flight. One that fails is delivered as failed and the others go on, unless nothing has
-        succeeded yet, or nothing could: that error is raised.
+        flight; one without texts only lets other tasks run. One that fails is delivered as failed
+        and the others go on, unless nothing has succeeded yet, or nothing could: that error is
+        raised.
+
+        Args:
+            batches: What to send.
+            deliver: Awaited with what became of each, in order of completion.
+            tally: Added to.
+            lenient: Deliver as failed too what the provider answers but does not embed, though
+                nothing has succeeded yet: the texts are known or allowed to be what is wrong.
 
         Raises:
             TollwayError: As above; requests under way are closed, what was delivered stays.
@@ -330,7 +353,10 @@ class Embedder:
 
         async def work() -> None:
             for batch in source:
-                sent = await self._send(batch, tally)
+                if not batch.texts:
+                    await asyncio.sleep(0)
+                    continue
+                sent = await self._send(batch, tally, lenient=lenient)
                 tally.texts += len(batch.texts) - len(sent.failed)
                 await deliver(sent)
 
@@ -342,7 +368,7 @@ class Embedder:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _send(self, batch: Batch, tally: Tally) -> Sent:
+    async def _send(self, batch: Batch, tally: Tally, *, lenient: bool) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""
         rows = _Rows(batch)
         attempts = 0
@@ -372,7 +398,8 @@ class Embedder:
         except _FATAL:
             raise
         except TollwayError as error:
-            if tally.texts == 0 and rows.vectors is None:
+            answered = isinstance(error.__cause__ or error, (BadRequestError, BadResponseError))
+            if tally.texts == 0 and rows.vectors is None and not (lenient and answered):
                 raise
             return Sent(batch, rows.vectors, rows.missing, error)
         return Sent(batch, rows.vectors, (), None)
@@ -445,6 +472,10 @@ def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -
         limits = defaults
     elif isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
         # What the user leaves open about how the provider judges, the provider fills in.
+        if limits.rpm is limits.tpm is limits.rps is None:
+            limits = dataclasses.replace(
+                limits, rpm=defaults.rpm, tpm=defaults.tpm, rps=defaults.rps
+            )
         if limits.sub_window is None and limits.rpm is not None:
             limits = dataclasses.replace(limits, sub_window=defaults.sub_window)
         if limits.max_in_flight is None:

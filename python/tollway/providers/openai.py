@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import time
+import urllib.parse
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway import _core
@@ -109,7 +111,14 @@ class OpenAIProvider:
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
         at_openai = self.base_url == BASE_URL
-        key = api_key or os.environ.get("OPENAI_API_KEY") or ""
+        # A key read from a file often ends in a newline.
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ConfigurationError(
+                f"the key of openai/{model} holds a blank or a character that no header may hold; "
+                "look at OPENAI_API_KEY or api_key"
+            )
+        _check_address(self.base_url)
         if at_openai and not key:
             raise ConfigurationError(
                 f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
@@ -144,7 +153,7 @@ class OpenAIProvider:
         )
 
     def __repr__(self) -> str:
-        """Show model and address, never the key."""
+        """Show the model and the address, never the key."""
         return f"<OpenAIProvider {self.model} at {self.base_url}>"
 
     @property
@@ -183,13 +192,23 @@ class OpenAIProvider:
                     status=response.status,
                 ) from error
             raise error
-        decoded = _core.decode_embeddings(response.body, len(texts), self.rules.dimensions)
+        decoded = self._decode(response.body, len(texts))
         usage = Usage(
             input_tokens=decoded.prompt_tokens or 0,
             requests=1,
             estimated=decoded.prompt_tokens is None,
         )
         return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage)
+
+    def _decode(self, body: bytes, count: int) -> _core.DecodedEmbeddings:
+        try:
+            return _core.decode_embeddings(body, count, self.rules.dimensions)
+        except BadResponseError:
+            struck = _strike(body, self._key)
+            if struck == body:
+                raise
+        # The error shows some of the answer, which repeats the key.
+        return _core.decode_embeddings(struck, count, self.rules.dimensions)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
@@ -201,30 +220,52 @@ def error_of(response: Response, key: str = "") -> ProviderError:
 
     Args:
         response: The answer.
-        key: Struck out of the message, should the server repeat it.
+        key: Struck out, should the server repeat it.
     """
-    message, code, kind = _error_fields(response.body)
-    if key:
-        message = message.replace(key, "…")
+    message, code, kind = _error_fields(_strike(response.body, key))
     status = response.status
+    if status == 401 and not key:
+        message += "; set the environment variable OPENAI_API_KEY, or give api_key"
     if status == 429 and {code, kind} & PERMANENT_CODES:
         error: type[ProviderError] = InsufficientQuotaError
     else:
         error = ERRORS.get(status, InternalServerError if status >= 500 else BadRequestError)
+    what = code or kind
     return error(
-        f"{status} {code or kind or ''}: {message}".replace(" :", ":"),
+        f"{status} {what}: {message}" if what else f"{status}: {message}",
         status=status,
-        code=code or kind,
+        code=what,
         request_id=response.headers.get("x-request-id"),
         retry_after=_retry_after(response.headers),
     )
+
+
+def _strike(body: bytes, key: str) -> bytes:
+    return body.replace(key.encode(), "…".encode()) if key else body
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(base_url)
+        proper = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        parts, proper = None, False
+    if parts is not None and parts.username is not None:
+        raise ConfigurationError(
+            "base_url holds a user or password, which messages would show; give an http_client "
+            "that authenticates"
+        )
+    if not proper:
+        raise ConfigurationError(
+            f"base_url must be an address such as http://127.0.0.1:8080/v1, not {base_url!r}"
+        )
 
 
 def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
     """Message, code and type of an error body; its beginning where it is of another form."""
     try:
         parsed: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body[:200].decode(errors="replace"), None, None
     if isinstance(parsed, dict):
         fields = cast("dict[str, Any]", parsed)
@@ -240,15 +281,34 @@ def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: milliseconds, seconds or a date."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        wait = _number(value)
+        if wait is not None:
+            wait *= unit
+        elif name == "retry-after":
+            wait = _until(value)
+        if wait is not None and 0 <= wait < 86_400 * 31:
+            return wait
+    return None
+
+
+def _number(value: str) -> float | None:
     try:
-        if "retry-after-ms" in headers:
-            wait = float(headers["retry-after-ms"]) / 1000
-        elif (value := headers.get("retry-after")) is None:
-            return None
-        elif value.replace(".", "", 1).isdigit():
-            wait = float(value)
-        else:
-            wait = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        return float(value)
     except ValueError:
         return None
-    return wait if 0 <= wait < 86_400 * 31 else None
+
+
+def _until(date: str) -> float | None:
+    """Seconds from now to an HTTP date; 0.0 where it is past."""
+    try:
+        then = email.utils.parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return None
+    # HTTP dates are in GMT, said or not.
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, then.timestamp() - time.time())

@@ -17,11 +17,18 @@ struct ExactLog {
 
 impl ExactLog {
     fn new(quotas: &[Quota]) -> Self {
-        Self { quotas: quotas.to_vec(), admitted: Vec::new() }
+        Self {
+            quotas: quotas.to_vec(),
+            admitted: Vec::new(),
+        }
     }
 
     fn amount(quota: &Quota, tokens: u32) -> u64 {
-        if quota.unit == Unit::Requests { 1 } else { u64::from(tokens) }
+        if quota.unit == Unit::Requests {
+            1
+        } else {
+            u64::from(tokens)
+        }
     }
 
     fn used(&self, quota: &Quota, now: u64) -> u64 {
@@ -46,17 +53,27 @@ impl ExactLog {
                 .iter()
                 .map(move |quota| at + u64::try_from(quota.window.as_nanos()).unwrap())
         };
-        let mut times: Vec<u64> = self.admitted.iter().flat_map(|(at, _)| leaves(*at)).collect();
+        let mut times: Vec<u64> = self
+            .admitted
+            .iter()
+            .flat_map(|(at, _)| leaves(*at))
+            .collect();
         times.push(now);
         times.sort_unstable();
-        let due = times.into_iter().find(|at| *at >= now && self.admits(*at, tokens));
+        let due = times
+            .into_iter()
+            .find(|at| *at >= now && self.admits(*at, tokens));
         due.expect("everything leaves in the end")
     }
 }
 
 fn quota() -> impl Strategy<Value = Quota> {
     (any::<bool>(), 1u32..60, 1u64..2_000).prop_map(|(requests, limit, ticks)| Quota {
-        unit: if requests { Unit::Requests } else { Unit::Tokens },
+        unit: if requests {
+            Unit::Requests
+        } else {
+            Unit::Tokens
+        },
         limit,
         window: Duration::from_nanos(ticks * TICK),
     })
@@ -139,7 +156,11 @@ proptest! {
 
 #[test]
 fn a_saturated_limiter_wastes_nothing() {
-    let limits = Limits { rpm: Some(600), tpm: Some(120_000), ..Limits::default() };
+    let limits = Limits {
+        rpm: Some(600),
+        tpm: Some(120_000),
+        ..Limits::default()
+    };
     let limiter = Limiter::new(&limits, Some(Duration::ZERO)).unwrap();
     let (mut now, mut admitted) = (0, 0u64);
     let end = 600_000_000_000;
@@ -154,31 +175,79 @@ fn a_saturated_limiter_wastes_nothing() {
 
 #[test]
 fn a_log_idle_for_a_year_starts_free() {
-    let limits = Limits { rpm: Some(2), tpm: Some(10), ..Limits::default() };
+    let limits = Limits {
+        rpm: Some(2),
+        tpm: Some(10),
+        ..Limits::default()
+    };
     let limiter = Limiter::new(&limits, Some(Duration::ZERO)).unwrap();
     let day = 86_400_000_000_000;
     for days in [0, 100, 110, 204, 365, 365 + 203, 1_200, 3_000] {
         let now = days * day;
-        assert_eq!(limiter.try_acquire(now, 5), Ok(Decision::Admitted), "after {days} days");
-        assert_eq!(limiter.try_acquire(now + 1, 5), Ok(Decision::Admitted), "after {days} days");
-        assert!(matches!(limiter.try_acquire(now + 2, 0), Ok(Decision::Wait(_))));
+        assert_eq!(
+            limiter.try_acquire(now, 5),
+            Ok(Decision::Admitted),
+            "after {days} days"
+        );
+        assert_eq!(
+            limiter.try_acquire(now + 1, 5),
+            Ok(Decision::Admitted),
+            "after {days} days"
+        );
+        assert!(matches!(
+            limiter.try_acquire(now + 2, 0),
+            Ok(Decision::Wait(_))
+        ));
     }
 }
 
 #[test]
 fn what_can_never_fit_is_refused_at_once() {
-    let limits = Limits { tpm: Some(100), ..Limits::default() };
+    let limits = Limits {
+        tpm: Some(100),
+        ..Limits::default()
+    };
     let limiter = Limiter::new(&limits, None).unwrap();
-    let refused = Err(LimiterError::TooLarge { tokens: 101, limit: 100 });
+    let refused = Err(LimiterError::TooLarge {
+        tokens: 101,
+        limit: 100,
+    });
     assert_eq!(limiter.try_acquire(0, 101), refused);
-    assert_eq!(limiter.enqueue(0, 101), Err(LimiterError::TooLarge { tokens: 101, limit: 100 }));
-    assert!(Limiter::new(&Limits { rpm: Some(0), ..Limits::default() }, None).is_err());
-    assert!(Limiter::new(&Limits { tpm: Some(u32::MAX), ..Limits::default() }, None).is_err());
+    assert_eq!(
+        limiter.enqueue(0, 101),
+        Err(LimiterError::TooLarge {
+            tokens: 101,
+            limit: 100
+        })
+    );
+    assert!(
+        Limiter::new(
+            &Limits {
+                rpm: Some(0),
+                ..Limits::default()
+            },
+            None
+        )
+        .is_err()
+    );
+    assert!(
+        Limiter::new(
+            &Limits {
+                tpm: Some(u32::MAX),
+                ..Limits::default()
+            },
+            None
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn the_queue_is_served_in_order_and_not_passed() {
-    let limits = Limits { tpm: Some(100), ..Limits::default() };
+    let limits = Limits {
+        tpm: Some(100),
+        ..Limits::default()
+    };
     let limiter = Limiter::new(&limits, Some(Duration::ZERO)).unwrap();
     assert_eq!(limiter.enqueue(0, 100), Ok(None));
     let big = limiter.enqueue(0, 80).unwrap().unwrap();
@@ -189,7 +258,9 @@ fn the_queue_is_served_in_order_and_not_passed() {
     assert!(matches!(limiter.try_acquire(0, 0), Ok(Decision::Wait(_))));
 
     let mut admitted = Vec::new();
-    let Poll::Wait(wait) = limiter.poll(0, 9, &mut admitted) else { panic!("nothing fits yet") };
+    let Poll::Wait(wait) = limiter.poll(0, 9, &mut admitted) else {
+        panic!("nothing fits yet")
+    };
     assert!(admitted.is_empty());
     let then = u64::try_from(wait.as_nanos()).unwrap();
     assert_eq!(limiter.poll(then, 1, &mut admitted), Poll::More);
@@ -202,12 +273,32 @@ fn the_queue_is_served_in_order_and_not_passed() {
 #[test]
 fn threads_together_never_exceed_a_window() {
     for quotas in [
-        vec![Quota { unit: Unit::Requests, limit: 50, window: Duration::from_millis(5) }],
-        vec![Quota { unit: Unit::Tokens, limit: 500, window: Duration::from_millis(5) }],
+        vec![Quota {
+            unit: Unit::Requests,
+            limit: 50,
+            window: Duration::from_millis(5),
+        }],
+        vec![Quota {
+            unit: Unit::Tokens,
+            limit: 500,
+            window: Duration::from_millis(5),
+        }],
         vec![
-            Quota { unit: Unit::Requests, limit: 200, window: Duration::from_millis(8) },
-            Quota { unit: Unit::Requests, limit: 40, window: Duration::from_millis(1) },
-            Quota { unit: Unit::Tokens, limit: 900, window: Duration::from_millis(4) },
+            Quota {
+                unit: Unit::Requests,
+                limit: 200,
+                window: Duration::from_millis(8),
+            },
+            Quota {
+                unit: Unit::Requests,
+                limit: 40,
+                window: Duration::from_millis(1),
+            },
+            Quota {
+                unit: Unit::Tokens,
+                limit: 900,
+                window: Duration::from_millis(4),
+            },
         ],
     ] {
         let limiter = Limiter::with_quotas(&quotas).unwrap();
@@ -229,7 +320,10 @@ fn threads_together_never_exceed_a_window() {
                 mine
             };
             let threads: Vec<_> = (1..5).map(|seed| scope.spawn(move || run(seed))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap())
+                .collect()
         });
         assert!(admitted.load(Ordering::Relaxed) > 100);
         // The charge lies between the two clock readings. A window is surely broken only if it is
@@ -244,7 +338,10 @@ fn threads_together_never_exceed_a_window() {
                     .filter(|(before, after, _)| before >= start && after - start < window)
                     .map(|(_, _, tokens)| ExactLog::amount(quota, *tokens))
                     .sum();
-                assert!(used <= u64::from(quota.limit), "{used} in a window of {quota:?}");
+                assert!(
+                    used <= u64::from(quota.limit),
+                    "{used} in a window of {quota:?}"
+                );
             }
         }
     }

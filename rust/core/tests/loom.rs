@@ -12,7 +12,11 @@ use tollway_core::limiter::{Decision, Limiter, Quota, Unit};
 const TICK: u64 = 16_000;
 
 const fn quota(unit: Unit, limit: u32, ticks: u64) -> Quota {
-    Quota { unit, limit, window: Duration::from_nanos(ticks * TICK) }
+    Quota {
+        unit,
+        limit,
+        window: Duration::from_nanos(ticks * TICK),
+    }
 }
 
 /// Explore every schedule; `calls` gives each thread its (tick, tokens), `check` what was admitted.
@@ -45,7 +49,11 @@ fn model(
         }
         check(&admitted);
         // What the log says of itself is what was admitted: no charge lost, none made twice.
-        let latest = calls.iter().flat_map(|calls| calls.iter()).map(|call| call.0).max();
+        let latest = calls
+            .iter()
+            .flat_map(|calls| calls.iter())
+            .map(|call| call.0)
+            .max();
         let used = limiter.used(latest.unwrap() * TICK);
         for (quota, used) in quotas.iter().zip(used) {
             assert!(used <= quota.limit, "{used} of {quota:?}");
@@ -55,17 +63,15 @@ fn model(
 
 #[test]
 fn one_permit_is_given_once() {
-    static QUOTAS: &[Quota] =
-        &[quota(Unit::Requests, 1, 4)];
-    model(QUOTAS, 0, &[&[(1, 0)], &[(1, 0)], &[(1, 0)]], |admitted| assert_eq!(admitted.len(), 1));
+    static QUOTAS: &[Quota] = &[quota(Unit::Requests, 1, 4)];
+    model(QUOTAS, 0, &[&[(1, 0)], &[(1, 0)], &[(1, 0)]], |admitted| {
+        assert_eq!(admitted.len(), 1)
+    });
 }
 
 #[test]
 fn two_dimensions_are_one_decision() {
-    static QUOTAS: &[Quota] = &[
-        quota(Unit::Requests, 2, 8),
-        quota(Unit::Tokens, 5, 8),
-    ];
+    static QUOTAS: &[Quota] = &[quota(Unit::Requests, 2, 8), quota(Unit::Tokens, 5, 8)];
     model(QUOTAS, 0, &[&[(1, 3), (1, 2)], &[(1, 3)]], |admitted| {
         let tokens: u32 = admitted.iter().map(|call| call.1).sum();
         assert!(admitted.len() <= 2 && tokens <= 5, "{admitted:?}");
@@ -78,21 +84,30 @@ fn two_dimensions_are_one_decision() {
 /// an old word over a new one.
 #[test]
 fn a_stalled_helper_writes_nothing_old() {
-    static QUOTAS: &[Quota] =
-        &[quota(Unit::Requests, 2, 2)];
+    static QUOTAS: &[Quota] = &[quota(Unit::Requests, 2, 2)];
     static CALLS: &[&[(u64, u32)]] =
         &[&[(1, 0), (1, 0), (3, 0), (3, 0), (5, 0), (5, 0)], &[(1, 0)]];
     // Three windows of two: whoever the slow caller displaces, six are admitted, never seven.
-    model(QUOTAS, 62, CALLS, |admitted| assert_eq!(admitted.len(), 6, "{admitted:?}"));
+    model(QUOTAS, 62, CALLS, |admitted| {
+        assert_eq!(admitted.len(), 6, "{admitted:?}")
+    });
 }
 
 /// Without a request quota, admissions of one granule share a slot that is written again and again.
 #[test]
 fn a_shared_slot_keeps_every_charge() {
-    static QUOTAS: &[Quota] =
-        &[quota(Unit::Tokens, 4, 64)];
-    model(QUOTAS, 63, &[&[(1, 2), (70, 1)], &[(1, 1), (1, 1)]], |admitted| {
-        let early: u32 = admitted.iter().filter(|call| call.0 == 1).map(|call| call.1).sum();
-        assert!(early <= 4, "{admitted:?}");
-    });
+    static QUOTAS: &[Quota] = &[quota(Unit::Tokens, 4, 64)];
+    model(
+        QUOTAS,
+        63,
+        &[&[(1, 2), (70, 1)], &[(1, 1), (1, 1)]],
+        |admitted| {
+            let early: u32 = admitted
+                .iter()
+                .filter(|call| call.0 == 1)
+                .map(|call| call.1)
+                .sum();
+            assert!(early <= 4, "{admitted:?}");
+        },
+    );
 }

@@ -52,16 +52,30 @@ impl Limiter {
         sub_window: Option<f64>,
         margin: Option<f64>,
     ) -> PyResult<Self> {
-        let sub_window = sub_window.map(|length| seconds("sub_window", length)).transpose()?;
+        let sub_window = sub_window
+            .map(|length| seconds("sub_window", length))
+            .transpose()?;
         let margin = margin.map(|margin| seconds("margin", margin)).transpose()?;
-        let limits = limiter::Limits { rpm, tpm, rps, sub_window };
+        let limits = limiter::Limits {
+            rpm,
+            tpm,
+            rps,
+            sub_window,
+        };
         let limiter = limiter::Limiter::new(&limits, margin).map_err(refusal)?;
-        Ok(Self { limiter: Box::new(limiter), origin: Instant::now() })
+        Ok(Self {
+            limiter: Box::new(limiter),
+            origin: Instant::now(),
+        })
     }
 
     #[pyo3(signature = (tokens=0, now=None))]
     fn try_acquire(&self, tokens: u32, now: Option<f64>) -> PyResult<f64> {
-        match self.limiter.try_acquire(self.now(now)?, tokens).map_err(refusal)? {
+        match self
+            .limiter
+            .try_acquire(self.now(now)?, tokens)
+            .map_err(refusal)?
+        {
             Decision::Admitted => Ok(0.0),
             Decision::Wait(wait) => Ok(wait.as_secs_f64()),
         }
@@ -69,7 +83,9 @@ impl Limiter {
 
     #[pyo3(signature = (tokens=0, now=None))]
     fn enqueue(&self, tokens: u32, now: Option<f64>) -> PyResult<Option<Ticket>> {
-        self.limiter.enqueue(self.now(now)?, tokens).map_err(refusal)
+        self.limiter
+            .enqueue(self.now(now)?, tokens)
+            .map_err(refusal)
     }
 
     fn cancel(&self, ticket: Ticket) -> bool {

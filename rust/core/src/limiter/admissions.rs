@@ -29,9 +29,9 @@ const SHARED_TICKS: u64 = 64;
 /// `last_seen` is at most this far behind the head's time: about a second.
 const SEEN_SLACK: u64 = if cfg!(loom) { 4 } else { 1 << 16 };
 
-const SERIAL_MASK: Word = (1 << SERIAL_BITS) - 1;
-const TICK_MASK: Word = (1 << TICK_BITS) - 1;
-const SUM_MASK: Word = (1 << SUM_BITS) - 1;
+const SERIAL_MASK: u32 = (1 << SERIAL_BITS) - 1;
+const TICK_MASK: u64 = (1 << TICK_BITS) - 1;
+const SUM_MASK: u64 = (1 << SUM_BITS) - 1;
 
 /// The state after one admission, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,28 +48,21 @@ pub(super) struct Entry {
 
 impl Entry {
     fn pack(self) -> Word {
-        let mut word = Word::from(self.serial) & SERIAL_MASK;
-        word = word << TICK_BITS | Word::from(self.tick) & TICK_MASK;
-        // Under loom the two sums share what is left of 64 bits.
-        #[cfg(not(loom))]
-        {
-            word = word << SUM_BITS | Word::from(self.tokens);
-            word << SUM_BITS | Word::from(self.requests)
+        let mut word = Word::from(self.serial & SERIAL_MASK);
+        word = word << TICK_BITS | Word::from(self.tick & TICK_MASK);
+        for sum in [self.tokens, self.requests] {
+            word = word << SUM_BITS | Word::from(u64::from(sum) & SUM_MASK);
         }
-        #[cfg(loom)]
-        {
-            word = word << SUM_BITS | Word::from(self.tokens) & SUM_MASK;
-            word << SUM_BITS | Word::from(self.requests) & SUM_MASK
-        }
+        word
     }
 
     #[allow(clippy::cast_possible_truncation)]
     fn unpack(word: Word) -> Self {
         Self {
-            serial: (word >> (TICK_BITS + 2 * SUM_BITS) & SERIAL_MASK) as u32,
-            tick: (word >> (2 * SUM_BITS) & TICK_MASK) as u64,
-            tokens: (word >> SUM_BITS & SUM_MASK) as u32,
-            requests: (word & SUM_MASK) as u32,
+            serial: (word >> (TICK_BITS + 2 * SUM_BITS)) as u32 & SERIAL_MASK,
+            tick: (word >> (2 * SUM_BITS)) as u64 & TICK_MASK,
+            tokens: ((word >> SUM_BITS) as u64 & SUM_MASK) as u32,
+            requests: (word as u64 & SUM_MASK) as u32,
         }
     }
 
@@ -79,11 +72,11 @@ impl Entry {
             Unit::Requests => (self.requests, earlier.requests),
             Unit::Tokens => (self.tokens, earlier.tokens),
         };
-        u64::from(now.wrapping_sub(then)) & SUM_MASK as u64
+        u64::from(now.wrapping_sub(then)) & SUM_MASK
     }
 
     fn ticks_since(self, earlier: Self) -> u64 {
-        self.tick.wrapping_sub(earlier.tick) & TICK_MASK as u64
+        self.tick.wrapping_sub(earlier.tick) & TICK_MASK
     }
 }
 
@@ -152,7 +145,15 @@ impl Log {
             AtomicWord::new(word.pack())
         };
         Self {
-            head: Line(AtomicWord::new(Entry { serial, tick: 0, tokens: 0, requests: 0 }.pack())),
+            head: Line(AtomicWord::new(
+                Entry {
+                    serial,
+                    tick: 0,
+                    tokens: 0,
+                    requests: 0,
+                }
+                .pack(),
+            )),
             last_seen: AtomicU64::new(0),
             ring: (0..slots).map(empty).collect(),
             granule,
@@ -176,9 +177,8 @@ impl Log {
     }
 
     /// How far `serial` is behind the head's.
-    #[allow(clippy::cast_possible_truncation)]
-    pub fn behind(&self, view: &View, serial: u32) -> u32 {
-        (Word::from(view.head.serial.wrapping_sub(serial)) & SERIAL_MASK) as u32
+    pub fn behind(view: &View, serial: u32) -> u32 {
+        view.head.serial.wrapping_sub(serial) & SERIAL_MASK
     }
 
     /// Slots of the ring.
@@ -213,8 +213,12 @@ impl Log {
         // The head's time lies in the 203 days up to `last_seen + SEEN_SLACK`; the load of the head
         // made every raise that came before it visible.
         let latest = self.last_seen.load(Ordering::Relaxed) + SEEN_SLACK;
-        let behind = latest.wrapping_sub(head.tick) & TICK_MASK as u64;
-        View { word, head, time: latest.saturating_sub(behind) }
+        let behind = latest.wrapping_sub(head.tick) & TICK_MASK;
+        View {
+            word,
+            head,
+            time: latest.saturating_sub(behind),
+        }
     }
 
     /// Write the slot of `word`, which was the head a moment ago, unless somebody has.
@@ -228,7 +232,10 @@ impl Log {
             if held == word || self.head.0.load(Ordering::Acquire) != word {
                 return;
             }
-            if slot.compare_exchange(held, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if slot
+                .compare_exchange(held, word, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
                 return;
             }
         }
@@ -236,11 +243,13 @@ impl Log {
 
     /// The entry with the serial `back` before the head's.
     pub fn entry(&self, view: &View, back: u32) -> Result<Entry, Moved> {
-        let serial = Word::from(view.head.serial.wrapping_sub(back)) & SERIAL_MASK;
-        #[allow(clippy::cast_possible_truncation)]
-        let serial = serial as u32;
+        let serial = view.head.serial.wrapping_sub(back) & SERIAL_MASK;
         let entry = Entry::unpack(self.slot(serial).load(Ordering::Acquire));
-        if entry.serial == serial { Ok(entry) } else { Err(Moved) }
+        if entry.serial == serial {
+            Ok(entry)
+        } else {
+            Err(Moved)
+        }
     }
 
     /// Admit one request at `now`: one swap of the head.

@@ -1,8 +1,8 @@
 //! An exact, lock-free limiter of requests and tokens over sliding windows.
 
 mod admissions;
-mod quota;
 mod queue;
+mod quota;
 mod window;
 
 pub use queue::{Poll, Ticket};

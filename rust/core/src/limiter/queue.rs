@@ -55,7 +55,10 @@ impl Queue {
 
     /// Tokens that the first in the queue asks for.
     pub fn head(&self) -> Option<u32> {
-        self.lock().waiting.first_key_value().map(|(_, tokens)| *tokens)
+        self.lock()
+            .waiting
+            .first_key_value()
+            .map(|(_, tokens)| *tokens)
     }
 
     pub fn push(&self, tokens: u32) -> Ticket {
@@ -90,7 +93,9 @@ impl Queue {
         let mut waiters = self.lock();
         let mut left = most;
         let outcome = loop {
-            let Some(first) = waiters.waiting.first_entry() else { break Poll::Empty };
+            let Some(first) = waiters.waiting.first_entry() else {
+                break Poll::Empty;
+            };
             if left == 0 {
                 break Poll::More;
             }

@@ -73,12 +73,18 @@ impl Limits {
             } else {
                 window / SHORT_MARGIN_DIVISOR
             });
-            quotas.push(Quota { unit, limit, window: window + margin });
+            quotas.push(Quota {
+                unit,
+                limit,
+                window: window + margin,
+            });
         };
         if let Some(rpm) = self.rpm {
             add(Unit::Requests, rpm, MINUTE);
             if let Some(length) = self.sub_window.filter(|length| !length.is_zero()) {
-                let share = (f64::from(rpm) * length.as_secs_f64() / 60.0).ceil().max(1.0);
+                let share = (f64::from(rpm) * length.as_secs_f64() / 60.0)
+                    .ceil()
+                    .max(1.0);
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let count = share as u32;
                 let own_rate = Duration::from_secs_f64(60.0 * share / f64::from(rpm));
@@ -125,6 +131,9 @@ mod tests {
         };
         let quotas = limits.quotas(None);
         assert_eq!(quotas[0].window, Duration::from_millis(60_250));
-        assert_eq!((quotas[1].limit, quotas[1].window), (10, Duration::from_millis(1020)));
+        assert_eq!(
+            (quotas[1].limit, quotas[1].window),
+            (10, Duration::from_millis(1020))
+        );
     }
 }

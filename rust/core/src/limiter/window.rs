@@ -155,7 +155,9 @@ impl Limiter {
             return Ok(self.admit(now, tokens));
         }
         let head = self.queue.head().unwrap_or(0);
-        Ok(Decision::Wait(self.wait(now, tokens).max(self.wait(now, head))))
+        Ok(Decision::Wait(
+            self.wait(now, tokens).max(self.wait(now, head)),
+        ))
     }
 
     /// Admit at once, or join the queue: `None` when admitted.
@@ -179,7 +181,8 @@ impl Limiter {
 
     /// Admit from the front of the queue whatever fits at `now`, `most` at the most.
     pub fn poll(&self, now: u64, most: usize, admitted: &mut Vec<Ticket>) -> Poll {
-        self.queue.poll(most, admitted, |tokens| self.admit(now, tokens))
+        self.queue
+            .poll(most, admitted, |tokens| self.admit(now, tokens))
     }
 
     /// How many wait.
@@ -195,7 +198,11 @@ impl Limiter {
                 .windows
                 .iter()
                 .map(|window| {
-                    let horizon = self.log.floor(now).max(view.time).saturating_sub(window.ticks);
+                    let horizon = self
+                        .log
+                        .floor(now)
+                        .max(view.time)
+                        .saturating_sub(window.ticks);
                     let (_, base) = self.base(&view, window, horizon)?;
                     Ok(u32::try_from(view.head.since(base, window.unit)).unwrap_or(u32::MAX))
                 })
@@ -208,7 +215,10 @@ impl Limiter {
 
     fn check(&self, tokens: u32) -> Result<(), LimiterError> {
         if tokens > self.max_tokens {
-            return Err(LimiterError::TooLarge { tokens, limit: self.max_tokens });
+            return Err(LimiterError::TooLarge {
+                tokens,
+                limit: self.max_tokens,
+            });
         }
         Ok(())
     }
@@ -249,7 +259,10 @@ impl Limiter {
     /// When every quota would admit a request of `tokens`, if nothing else is admitted before:
     /// `None` for at once, else a time in ticks.
     fn due(&self, view: &View, now: u64, tokens: u32) -> Result<Option<u64>, Moved> {
-        let now = self.log.floor(now).max(view.time.saturating_sub(self.log.rounding()));
+        let now = self
+            .log
+            .floor(now)
+            .max(view.time.saturating_sub(self.log.rounding()));
         let mut due = None;
         for window in &self.windows {
             let at = if window.unit == Unit::Requests && self.counts_by_serial {
@@ -260,7 +273,11 @@ impl Limiter {
                 }
                 view.time_of(self.log.entry(view, window.limit - 1)?) + window.ticks
             } else {
-                let amount = if window.unit == Unit::Requests { 1 } else { tokens };
+                let amount = if window.unit == Unit::Requests {
+                    1
+                } else {
+                    tokens
+                };
                 self.room_for(view, window, now, amount)?
             };
             if at > now {
@@ -271,13 +288,7 @@ impl Limiter {
     }
 
     /// When the window will have room for `amount` more, in ticks.
-    fn room_for(
-        &self,
-        view: &View,
-        window: &Window,
-        now: u64,
-        amount: u32,
-    ) -> Result<u64, Moved> {
+    fn room_for(&self, view: &View, window: &Window, now: u64, amount: u32) -> Result<u64, Moved> {
         let fits = |entry| {
             view.head.since(entry, window.unit) + u64::from(amount) <= u64::from(window.limit)
         };
@@ -303,11 +314,15 @@ impl Limiter {
     /// The newest entry at or before `horizon`, and how far behind the head it is.
     fn base(&self, view: &View, window: &Window, horizon: u64) -> Result<(u32, Entry), Moved> {
         let at = |back: u32| {
-            if back == 0 { Ok(view.head) } else { self.log.entry(view, back) }
+            if back == 0 {
+                Ok(view.head)
+            } else {
+                self.log.entry(view, back)
+            }
         };
         let oldest = self.log.slots() - 1;
         let outside = |entry: Entry| view.time_of(entry) <= horizon;
-        let hint = self.log.behind(view, window.base.load(Ordering::Relaxed)).min(oldest);
+        let hint = Log::behind(view, window.base.load(Ordering::Relaxed)).min(oldest);
 
         // Step away from the hint, in strides that double, until the edge lies in between:
         // `inside` is in the window (or past the head), `found` is not.
