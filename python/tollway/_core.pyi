@@ -2,16 +2,19 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CircuitBreaker",
     "DecodedEmbeddings",
     "Encoding",
     "Limiter",
+    "RetryBudget",
     "RowTable",
+    "Scheduler",
     "decode_embeddings",
     "embeddings_body",
     "encoding_names",
@@ -68,6 +71,85 @@ def retry_delay(
     Raises:
         ConfigurationError: No such strategy or jitter.
     """
+
+@final
+class Scheduler:
+    """Pending waiters, soonest first; times are seconds of whatever clock the caller reads.
+
+    40 bytes a waiter, at most 80 just after it has grown; cancelling is O(1) on average.
+    """
+
+    def __new__(cls) -> Scheduler: ...
+    def push(self, due: float, waiter: object) -> int:
+        """Keep a waiter until `due`; return the ticket that cancels it."""
+
+    def cancel(self, ticket: int) -> object | None:
+        """Take a waiter out before its time; None if it is out already."""
+
+    def pop_due(self, now: float, most: int) -> tuple[list[Any], float | None]:
+        """Take out what is due, by time and then by arrival, and say when the next is due.
+
+        Args:
+            now: The present.
+            most: Waiters to take at the most.
+
+        Returns:
+            The waiters, and when the first of the others is due: in the past where there were
+            more, None where there are none.
+        """
+
+    @property
+    def memory(self) -> int:
+        """Bytes held for what is pending, spare room included."""
+
+    def __len__(self) -> int: ...
+
+@final
+class RetryBudget:
+    """Retries that successes have paid for; see `tollway.retry.RetryBudget`."""
+
+    def __new__(cls, ratio: float, interval: float) -> RetryBudget: ...
+    def deposit(self) -> None:
+        """Note a success, which pays for `ratio` of a retry."""
+
+    def take(self, now: float) -> float:
+        """Take a retry: 0.0 when taken, else the seconds until one may go unpaid."""
+
+    def take_paid(self) -> bool:
+        """Take a retry if one is paid for."""
+
+    @property
+    def balance(self) -> float:
+        """Retries paid for and not taken, at most 100."""
+
+@final
+class CircuitBreaker:
+    """Whether requests are let through; see `tollway.retry.CircuitBreaker`."""
+
+    def __new__(cls, cooldown: float) -> CircuitBreaker: ...
+    def state(self, now: float) -> Literal["closed", "open", "half_open"]:
+        """Whether requests are let through: all, none, or one."""
+
+    def admit(self, now: float) -> int | float:
+        """Return a pass (int), or the seconds (float) until one is given.
+
+        0.0 seconds while another request is the probe of a half-open breaker.
+        """
+
+    def is_valid(self, pass_: int) -> bool:
+        """Whether a pass still lets its holder send."""
+
+    def trip(self, pass_: int, now: float, hint: float | None = None) -> bool:
+        """Open for the cooldown or the longer hint; False where the pass is no longer valid."""
+
+    def succeed(self, pass_: int) -> bool:
+        """Note a success; True where it was the probe's and closed the breaker."""
+
+    def release(self, pass_: int) -> None:
+        """Note an end that proves nothing: the next one may be the probe."""
+
+    def reset(self) -> None:
+        """Close by hand; passes given before are no longer valid."""
 
 # Embedding
 
