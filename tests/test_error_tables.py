@@ -128,9 +128,8 @@ async def test_an_embedder_takes_a_table_of_its_own():
     table = OPENAI_ERRORS.with_rules(ErrorRule(errors.BadRequestError, 503))
     with Simulator(faults=Faults({"503": 1.0})) as sim:
         policy = RetryPolicy(base_delay=0)
-        async with Embedder(
-            "openai/text-embedding-3-small", base_url=sim.base_url, retry=policy, errors=table
-        ) as embedder:
+        options = {"api_key": "any", "base_url": sim.base_url, "errors": table}
+        async with Embedder("openai/text-embedding-3-small", retry=policy, **options) as embedder:
             with pytest.raises(errors.BadRequestError, match="503"):
                 await embedder.embed(["a"])
     assert len(sim.ledger) == 1
