@@ -7,6 +7,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::entry::{Long, Short};
+use super::pairs::Pairs;
 use super::table::{Table, release};
 
 /// Threads that can work with one vocabulary at the same time and remember.
@@ -14,6 +15,7 @@ const LANES: usize = 16;
 
 /// The tables of one lane.
 pub struct Cache {
+    pub pairs: Pairs,
     pub short: Table<Short>,
     pub long: Table<Long<4>>,
     pub longer: Table<Long<8>>,
@@ -24,6 +26,7 @@ pub struct Cache {
 impl Cache {
     const fn new() -> Self {
         Self {
+            pairs: Pairs::none(),
             short: Table::new(),
             long: Table::new(),
             longer: Table::new(),

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use super::cache::Cache;
 use super::encoding::Encoding;
 use super::entry::{Long, Short};
+use super::merge::merge_with;
 use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
 
 impl Encoding {
@@ -70,12 +71,24 @@ impl Sink for Counter<'_> {
             window[..piece.len()].copy_from_slice(piece);
             self.near(Portable, &window, 0, piece.len())
         } else {
-            self.encoding.count_piece(piece)
+            self.count_piece(piece)
         };
     }
 }
 
 impl Counter<'_> {
+    fn count_piece(&mut self, piece: &[u8]) -> usize {
+        let ranks = self.encoding.ranks;
+        if ranks.find(piece).is_some() {
+            return 1;
+        }
+        let pairs = &mut self.cache.pairs;
+        pairs.make_room(self.bytes);
+        let mut tokens = 0;
+        merge_with(ranks, pairs, piece, |_, _| tokens += 1);
+        tokens
+    }
+
     /// The tokens of the piece of `length` bytes at `at`, both below 64.
     #[inline(always)]
     fn near(&mut self, machine: impl Machine, window: &Window, at: usize, length: usize) -> usize {
@@ -102,7 +115,7 @@ impl Counter<'_> {
     #[cold]
     #[inline(never)]
     fn learn_short(&mut self, key: Short, bytes: &[u8; REACH], length: usize) -> usize {
-        let count = self.encoding.count_piece(&bytes[..length]);
+        let count = self.count_piece(&bytes[..length]);
         self.cache
             .short
             .insert(key.with_count(count), (), self.bytes);
@@ -112,7 +125,7 @@ impl Counter<'_> {
     #[cold]
     #[inline(never)]
     fn learn_long(&mut self, key: Long<4>, bytes: &[u8; REACH], length: usize) -> usize {
-        let count = self.encoding.count_piece(&bytes[..length]);
+        let count = self.count_piece(&bytes[..length]);
         self.cache
             .long
             .insert(key.with_count(count), (), self.bytes);
@@ -123,15 +136,15 @@ impl Counter<'_> {
     fn longer(&mut self, bytes: &[u8; REACH], length: usize) -> usize {
         let piece = &bytes[..length];
         if length > Long::<8>::MAX {
-            return self.encoding.count_piece(piece);
+            return self.count_piece(piece);
         }
         let key = Long::key(bytes, length);
-        self.cache.longer.find(Portable, &key).unwrap_or_else(|| {
-            let count = self.encoding.count_piece(piece);
-            self.cache
-                .longer
-                .insert(key.with_count(count), (), self.bytes);
-            count
-        })
+        if let Some(count) = self.cache.longer.find(Portable, &key) {
+            return count;
+        }
+        let count = self.count_piece(piece);
+        let entry = key.with_count(count);
+        self.cache.longer.insert(entry, (), self.bytes);
+        count
     }
 }

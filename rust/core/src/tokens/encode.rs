@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicUsize;
 use super::cache::Cache;
 use super::encoding::Encoding;
 use super::entry::{Long, Short};
-use super::merge::merge;
+use super::merge::merge_with;
+use super::pairs::Pairs;
 use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
 
 /// As few as text usually has; a list of ids rarely grows more than once.
@@ -17,7 +18,7 @@ impl Encoding {
         ids.reserve(text.len() / BYTES_A_TOKEN);
         let Some(mut held) = self.lanes.hold() else {
             for piece in self.pattern.pieces(text) {
-                self.encode_piece(piece, ids);
+                self.encode_piece(&mut Pairs::none(), piece, ids);
             }
             return;
         };
@@ -31,17 +32,11 @@ impl Encoding {
         walk(self.pattern, text.as_bytes(), &mut encoder);
     }
 
-    fn encode_piece(&self, piece: &[u8], ids: &mut Vec<u32>) {
-        if let Some(id) = self.ranks.find(piece) {
-            ids.push(id);
-            return;
+    fn encode_piece(&self, pairs: &mut Pairs, piece: &[u8], ids: &mut Vec<u32>) {
+        match self.ranks.find(piece) {
+            Some(id) => ids.push(id),
+            None => merge_with(self.ranks, pairs, piece, |_, id| ids.push(id)),
         }
-        let mut start = 0;
-        merge(self.ranks, piece, |end| {
-            // Every part is a token: a byte, or what a merge found in the vocabulary.
-            ids.extend(self.ranks.find(&piece[start..end]));
-            start = end;
-        });
     }
 }
 
@@ -72,12 +67,18 @@ impl Sink for Encoder<'_> {
             window[..piece.len()].copy_from_slice(piece);
             self.near(Portable, &window, 0, piece.len());
         } else {
-            self.encoding.encode_piece(piece, self.ids);
+            self.encode_piece(piece);
         }
     }
 }
 
 impl Encoder<'_> {
+    fn encode_piece(&mut self, piece: &[u8]) {
+        let pairs = &mut self.cache.pairs;
+        pairs.make_room(self.bytes);
+        self.encoding.encode_piece(pairs, piece, self.ids);
+    }
+
     /// Appends the ids of the piece of `length` bytes at `at`, both below 64.
     #[inline(always)]
     fn near(&mut self, machine: impl Machine, window: &Window, at: usize, length: usize) {
@@ -99,7 +100,7 @@ impl Encoder<'_> {
                 None => self.learn_long(key, &bytes[..length]),
             }
         } else {
-            self.encoding.encode_piece(&bytes[..length], self.ids);
+            self.encode_piece(&bytes[..length]);
         }
     }
 
@@ -107,7 +108,7 @@ impl Encoder<'_> {
     #[inline(never)]
     fn learn_short(&mut self, key: Short, piece: &[u8]) {
         let from = self.ids.len();
-        self.encoding.encode_piece(piece, self.ids);
+        self.encode_piece(piece);
         if let Some((count, ids)) = few(&self.ids[from..]) {
             let entry = key.with_count(count);
             self.cache.short_ids.insert(entry, ids, self.bytes);
@@ -118,7 +119,7 @@ impl Encoder<'_> {
     #[inline(never)]
     fn learn_long(&mut self, key: Long<4>, piece: &[u8]) {
         let from = self.ids.len();
-        self.encoding.encode_piece(piece, self.ids);
+        self.encode_piece(piece);
         if let Some((count, ids)) = few(&self.ids[from..]) {
             let entry = key.with_count(count);
             self.cache.long_ids.insert(entry, ids, self.bytes);

@@ -13,6 +13,7 @@ mod encoding;
 mod entry;
 mod hash;
 mod merge;
+mod pairs;
 mod pretokenize;
 mod rank_file;
 mod shorten;

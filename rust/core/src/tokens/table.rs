@@ -90,10 +90,9 @@ impl<E: Entry, V: Copy + Default> Table<E, V> {
         let (least, most) = E::FOURS;
         let fours = (4 * self.fours.len()).max(least);
         let more = (fours - self.fours.len()) * (size_of::<Four<E>>() + size_of::<[V; 4]>());
-        if fours > most || !reserve(more) {
+        if fours > most || !reserve(more, bytes) {
             return;
         }
-        bytes.fetch_add(more, Ordering::Relaxed);
         let entries = std::mem::replace(&mut self.fours, vec![Four::default(); fours]);
         let values = std::mem::replace(&mut self.values, vec![[V::default(); 4]; fours]);
         self.shift = 64 - fours.trailing_zeros();
@@ -111,11 +110,16 @@ impl<E: Entry, V: Copy + Default> Table<E, V> {
 /// Bytes of all tables.
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 
-fn reserve(bytes: usize) -> bool {
+/// Takes so many from the budget and adds them to `held`, if there are as many left.
+pub fn reserve(bytes: usize, held: &AtomicUsize) -> bool {
     let take = |reserved: usize| Some(reserved + bytes).filter(|&all| all <= BUDGET);
-    RESERVED
+    let taken = RESERVED
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-        .is_ok()
+        .is_ok();
+    if taken {
+        held.fetch_add(bytes, Ordering::Relaxed);
+    }
+    taken
 }
 
 /// Gives bytes back to the budget.
