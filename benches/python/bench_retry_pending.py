@@ -118,15 +118,14 @@ def main() -> None:
     if options.only:
         print(json.dumps(asyncio.run(run(options.only, options.count))))
         return
-    results = {name: [] for name in CONTENDERS}
-    for _ in range(options.rounds):
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--only", name, "--count", str(options.count)]
+    for name in CONTENDERS:
+        command = [sys.executable, __file__, "--only", name, "--count", str(options.count)]
+        rounds = []
+        for _ in range(options.rounds):
             ran = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[name].append(json.loads(ran.stdout))
-    for name, rounds in results.items():
+            rounds.append(json.loads(ran.stdout))
         shown = (f"{key} {statistics.median(r[key] for r in rounds):8.2f}" for key in rounds[0])
-        print(f"{name:<10}", *shown)
+        print(f"{name:<10}", *shown, flush=True)
 
 
 if __name__ == "__main__":

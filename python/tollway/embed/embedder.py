@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tollway import _core
 from tollway.bridge import run_sync
+from tollway.embed.rows import Rows
 from tollway.errors import (
     AuthenticationError,
     BadRequestError,
@@ -26,7 +27,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter import Limits, RateLimiter, shared_limiter
-from tollway.providers import EmbeddingAnswer, EmbeddingProvider, embedding_provider
+from tollway.providers import EmbeddingProvider, embedding_provider
 from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
 from tollway.tokens import get_encoding
 from tollway.types import Usage
@@ -393,7 +394,7 @@ class Embedder:
         self, batch: Batch, tally: Tally, budget: RetryBudget | None, *, lenient: bool
     ) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""
-        rows = _Rows(batch)
+        rows = Rows(batch)
         record = CallRecord()
         hedges = 0
 
@@ -452,49 +453,6 @@ class Embedder:
         if price == "listed":
             return input_cost(self.provider.name, self.provider.model, tokens)
         return 0.0 if price == "free" else None
-
-
-class _Rows:
-    """The rows of a batch as they come in, over one attempt or several."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self.missing: Sequence[int] = range(len(batch.texts))
-        self.vectors: NDArray[np.float32] | None = None
-
-    def pending(self) -> tuple[Sequence[int], Sequence[str], int]:
-        """Return the positions that have no row yet, their texts, and their tokens."""
-        missing, texts, counts = self.missing, self._batch.texts, self._batch.counts
-        if len(missing) == len(texts):
-            return missing, texts, int(counts.sum())
-        return missing, [texts[i] for i in missing], int(counts[missing].sum())
-
-    def place(self, asked: Sequence[int], answer: EmbeddingAnswer) -> None:
-        """Take the good rows of an answer to the texts at `asked`.
-
-        Raises:
-            BadResponseError: Some rows are of no use; the good ones are taken.
-        """
-        import numpy as np  # noqa: PLC0415
-
-        bad = answer.bad_rows
-        if len(bad) < len(asked):
-            if len(asked) == len(self._batch.texts):
-                # The first answer with a good row is the array: nothing is copied.
-                self.vectors = answer.vectors
-            else:
-                if self.vectors is None:
-                    shape = (len(self._batch.texts), answer.vectors.shape[1])
-                    self.vectors = np.full(shape, np.nan, np.float32)
-                self.vectors[asked] = answer.vectors
-        self.missing = [asked[row] for row, _ in bad]
-        if bad:
-            row, reason = bad[0]
-            raise BadResponseError(
-                f"{len(bad)} of {len(asked)} rows of an answer are of no use, the first for text "
-                f"{row} of the request: {reason}",
-                status=200,
-            )
 
 
 def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -> RateLimiter:
