@@ -205,9 +205,7 @@ fn add_chunk(
                 parts.push((start + end, id));
             }
         });
-        let Some(&(first_end, _)) = parts.first() else {
-            return None;
-        };
+        let &(first_end, _) = parts.first()?;
         let before = first_part.checked_sub(1).map(|last| start_of(done, last));
         if before.is_none_or(|before| meet(ranks, pairs, &piece[before..first_end], start - before))
         {

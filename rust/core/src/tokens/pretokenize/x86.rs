@@ -82,6 +82,7 @@ impl Halves {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn load(block: &[u8; BLOCK_BYTES]) -> Self {
+        #[allow(clippy::cast_ptr_alignment)] // the loads ask for none
         let from = block.as_ptr().cast::<__m256i>();
         // SAFETY: the block has twice 32 bytes, and the load asks for no alignment.
         unsafe { Self(_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
@@ -246,6 +247,7 @@ fn twice(pair: [u64; 2]) -> __m256i {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn avx2_equal(pairs: &[u64; 8], key: [u64; 2], mask: [u64; 2]) -> u32 {
+    #[allow(clippy::cast_ptr_alignment)] // the loads ask for none
     let from = pairs.as_ptr().cast::<__m256i>();
     // SAFETY: there are twice 32 bytes, and the loads ask for no alignment.
     let halves = unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] };
