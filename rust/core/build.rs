@@ -119,7 +119,7 @@ fn check(name: &str, published: &str, file: &[u8]) -> Result<()> {
     Err(format!("{name}: sha256 {digest} is not the published {published}").into())
 }
 
-/// Writes the tokens' bytes, where each starts, the bytes → id slots and the ids of byte pairs.
+/// Writes the tokens' bytes, where each starts, the bytes → id slots, and the ids of bytes and of byte pairs.
 fn write_vocabulary(out: &Path, name: &str, tokens: &[Vec<u8>]) -> Result<()> {
     let by_bytes: HashMap<&[u8], u32> = (0..)
         .zip(tokens)
@@ -143,12 +143,14 @@ fn write_vocabulary(out: &Path, name: &str, tokens: &[Vec<u8>]) -> Result<()> {
     }
     let pairs =
         (0..=u16::MAX).map(|pair| by_bytes.get(&pair.to_be_bytes()[..]).map_or(0, |id| id + 1));
-    if (0..=u8::MAX).any(|byte| !by_bytes.contains_key(&[byte][..])) {
-        return Err(format!("{name}: a byte is not a token").into());
-    }
+    let singles = (0..=u8::MAX)
+        .map(|byte| by_bytes.get(&[byte][..]).copied())
+        .collect::<Option<Vec<u32>>>()
+        .ok_or_else(|| format!("{name}: a byte is not a token"))?;
     fs::write(out.join(format!("{name}.bytes")), tokens.concat())?;
     write_words(out, &format!("{name}.starts"), starts)?;
     write_words(out, &format!("{name}.slots"), slots)?;
+    write_words(out, &format!("{name}.singles"), singles)?;
     write_words(out, &format!("{name}.pairs"), pairs)
 }
 

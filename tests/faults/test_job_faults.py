@@ -12,6 +12,7 @@ from tollway.embed.job import embed_job_async
 from tollway.errors import (
     BadRequestError,
     BadResponseError,
+    CircuitOpenError,
     InsufficientQuotaError,
     RetriesExhaustedError,
 )
@@ -19,7 +20,8 @@ from tollway.simulator import FAULTS, Faults, Simulator, vector
 from tollway.transport import HttpxTransport, Response
 
 MODEL = "openai/text-embedding-3-small"
-QUICK = RetryPolicy(base_delay=0.001, max_delay=0.01, seed=3)
+# Without a budget, which would delay so many retries for seconds.
+QUICK = RetryPolicy(base_delay=0.001, max_delay=0.01, seed=3, budget=None)
 # All but the one that no retry cures.
 EVERY = {name: 0.02 for name in FAULTS if name != "insufficient_quota"}
 
@@ -178,10 +180,17 @@ async def test_a_spent_quota_stops_a_job_at_once_and_the_next_goes_on(tmp_path):
                 await embed_job_async(texts, output, embedder)
             # One request learnt of it; no more than those in flight were on their way.
             assert len(sim.ledger) <= 20 + 5
+            sent = len(sim.ledger)
+            with pytest.raises(CircuitOpenError) as refused:
+                await embedder.embed(texts)
+            assert isinstance(refused.value.__cause__, InsufficientQuotaError)
+            assert refused.value.finished.shape == (400, 1536)
+            assert len(sim.ledger) == sent
+            embedder.breaker.reset()
             with pytest.raises(InsufficientQuotaError) as caught:
                 await embedder.embed(texts)
             assert caught.value.finished.shape == (400, 1536)
-            assert len(sim.ledger) <= 20 + 5 + 5
+            assert len(sim.ledger) <= sent + 5
     assert not output.exists()
     paid = sim.ledger.answered_counts()
     assert len(paid) == 80

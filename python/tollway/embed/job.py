@@ -261,6 +261,7 @@ class _Job:
                 self.tally,
                 # Rows from before show that the model works.
                 lenient=len(self.rows) > 0,
+                budgeted=True,
             )
             if not self.order:
                 raise InputError("the input holds no text; nothing was sent")

@@ -17,30 +17,23 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway import _core
 from tollway.errors import (
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
     BadResponseError,
     ConfigurationError,
-    InsufficientQuotaError,
-    InternalServerError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
     ProviderError,
-    RateLimitError,
 )
 from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.errors import OPENAI_ERRORS
 from tollway.transport import HttpxTransport, Request
 from tollway.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    from tollway.providers.errors import ErrorTable
     from tollway.transport import Response, Transport
 
-__all__ = ["ERRORS", "PERMANENT_CODES", "OpenAIProvider", "error_of"]
+__all__ = ["OpenAIProvider", "error_of"]
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -51,34 +44,6 @@ _DIMENSIONS = {
     "text-embedding-3-small": 1536,
     "text-embedding-ada-002": 1536,
 }
-
-ERRORS: dict[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: InsufficientQuotaError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: APITimeoutError,
-    409: InternalServerError,
-    413: BadRequestError,
-    422: BadRequestError,
-    429: RateLimitError,
-    503: OverloadedError,
-    504: APITimeoutError,
-    529: OverloadedError,
-}
-"""What a status means; other 5xx are `InternalServerError`, other 4xx `BadRequestError`."""
-
-PERMANENT_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "project_spend_limit_exceeded",
-    }
-)
-"""Types and codes of a 429 that waiting does not help."""
 
 
 class OpenAIProvider:
@@ -91,6 +56,7 @@ class OpenAIProvider:
         dimensions: Shorter vectors, where the model can.
         http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` to send with.
         transport: Or any `tollway.transport.Transport`.
+        errors: What its errors mean, where that is not what they mean at OpenAI.
 
     Raises:
         ConfigurationError: No key, or a model that OpenAI does not serve.
@@ -107,6 +73,7 @@ class OpenAIProvider:
         dimensions: int | None = None,
         http_client: Any = None,
         transport: Transport | None = None,
+        errors: ErrorTable = OPENAI_ERRORS,
     ) -> None:
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
@@ -119,19 +86,20 @@ class OpenAIProvider:
                 "look at OPENAI_API_KEY or api_key"
             )
         _check_address(self.base_url)
-        if at_openai and not key:
-            raise ConfigurationError(
-                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
-                "api_key. (local/universal-sentence-encoder needs none.)"
-            )
         if at_openai and model not in _DIMENSIONS:
             near = difflib.get_close_matches(model, _DIMENSIONS, 3, 0) or sorted(_DIMENSIONS)
             raise ConfigurationError(
                 f"OpenAI serves no embedding model {model!r}; the nearest are {', '.join(near)}. "
                 "For another server give base_url"
             )
+        if at_openai and not key:
+            raise ConfigurationError(
+                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
+                "api_key. (local/universal-sentence-encoder needs none.)"
+            )
         self.model = model
         self._dimensions = dimensions
+        self._errors = errors
         self._key = key
         self._transport: Transport = transport or HttpxTransport(http_client)
         # Some endpoints refuse base64: learned from their first answer.
@@ -184,7 +152,7 @@ class OpenAIProvider:
             Request("POST", f"{self.base_url}/embeddings", headers, body)
         )
         if response.status != 200:
-            error = error_of(response, self._key)
+            error = error_of(response, self._key, self._errors)
             if asked_base64 and response.status in {400, 422} and "encoding_format" in str(error):
                 self._base64 = False
                 raise BadResponseError(
@@ -215,21 +183,21 @@ class OpenAIProvider:
         await self._transport.aclose()
 
 
-def error_of(response: Response, key: str = "") -> ProviderError:
+def error_of(
+    response: Response, key: str = "", errors: ErrorTable = OPENAI_ERRORS
+) -> ProviderError:
     """Return the exception that an answer other than 200 means.
 
     Args:
         response: The answer.
         key: Struck out, should the server repeat it.
+        errors: Decides which exception.
     """
     message, code, kind = _error_fields(_strike(response.body, key))
     status = response.status
     if status == 401 and not key:
         message += "; set the environment variable OPENAI_API_KEY, or give api_key"
-    if status == 429 and {code, kind} & PERMANENT_CODES:
-        error: type[ProviderError] = InsufficientQuotaError
-    else:
-        error = ERRORS.get(status, InternalServerError if status >= 500 else BadRequestError)
+    error = errors.classify(status, (code, kind), response.body)
     what = code or kind
     return error(
         f"{status} {what}: {message}" if what else f"{status}: {message}",

@@ -3,6 +3,8 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -55,9 +57,28 @@ pub fn map<I: Sync, O: Send>(
     if items.len() > 1
         && bytes >= PARALLEL_BYTES
         && let Some(pool) = pool()
+        && pool.current_num_threads() > 1
     {
         return pool.install(|| items.par_iter().map_init(Vec::new, &work).collect());
     }
     let mut buffer = Vec::new();
     items.iter().map(|item| work(&mut buffer, item)).collect()
+}
+
+/// What the child of a fork must know before it counts; see `tollway_core::tokens::forked`.
+#[pyfunction]
+fn after_fork() {
+    tollway_core::tokens::forked();
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let os = py.import("os")?;
+    // Where processes do not fork there is nothing to register with.
+    if let Some(register) = os.getattr_opt("register_at_fork")? {
+        let hooks = PyDict::new(py);
+        hooks.set_item("after_in_child", wrap_pyfunction!(after_fork, module)?)?;
+        register.call((), Some(&hooks))?;
+    }
+    Ok(())
 }

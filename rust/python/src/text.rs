@@ -3,12 +3,22 @@
 //! ASCII is already UTF-8 and is borrowed. Other text is transcoded into a buffer of ours, because
 //! the interpreter's own conversion would leave a second copy in the caller's object.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::types::string::PyStringData;
 
-const REPLACEMENT: u32 = 0xfffd;
+use tollway_core::tokens::transcode::{Point, is_high, points_in, transcode};
+
+/// The largest buffer that a thread keeps from call to call.
+const KEPT_BYTES: usize = 256 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The code points of a `str`, borrowed from the object. They stay as they are for as long as the
 /// object lives, with or without the thread attached: a `str` never changes.
@@ -22,10 +32,12 @@ pub enum Text<'a> {
 
 impl<'a> Text<'a> {
     pub fn new(string: &'a Bound<'_, PyString>) -> PyResult<Self> {
+        // SAFETY: `string` is a str. Its own mark is read, so that no text is looked through.
+        let is_ascii = unsafe { ffi::PyUnicode_IS_ASCII(string.as_ptr()) } != 0;
         // SAFETY: PyO3 asks for care because it reads CPython's object layout; it is compiled for
         // this interpreter's version (the wheel is not abi3).
         Ok(match unsafe { string.data() }? {
-            PyStringData::Ucs1(bytes) if bytes.is_ascii() => {
+            PyStringData::Ucs1(bytes) if is_ascii => {
                 // SAFETY: ASCII is UTF-8.
                 Self::Ascii(unsafe { std::str::from_utf8_unchecked(bytes) })
             }
@@ -74,12 +86,26 @@ impl<'a> Text<'a> {
     {
         let length = match self {
             Self::Ascii(text) => return text,
-            Self::Latin1(points) => transcode::<2, _>(points, buffer),
-            Self::Ucs2(points) => transcode::<3, _>(points, buffer),
-            Self::Ucs4(points) => transcode::<4, _>(points, buffer),
+            Self::Latin1(points) => transcode(points, buffer),
+            Self::Ucs2(points) => transcode(points, buffer),
+            Self::Ucs4(points) => transcode(points, buffer),
         };
         // SAFETY: `transcode` wrote the UTF-8 form of one scalar value after the other.
         unsafe { std::str::from_utf8_unchecked(&buffer[..length]) }
+    }
+
+    /// Calls `work` with the text as UTF-8, in this thread's buffer where it is not ASCII.
+    pub fn read<R>(self, work: impl FnOnce(&str) -> R) -> R {
+        if let Self::Ascii(text) = self {
+            return work(text);
+        }
+        // Taken, so that `work` may come back here.
+        let mut buffer = BUFFER.take();
+        let result = work(self.utf8(&mut buffer));
+        if buffer.len() <= KEPT_BYTES {
+            BUFFER.set(buffer);
+        }
+        result
     }
 
     /// How many code points the first `bytes` bytes of [`Self::utf8`] came from.
@@ -93,12 +119,15 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The first `points` code points of `string`, a new object.
-pub fn substring<'py>(string: &Bound<'py, PyString>, points: usize) -> PyResult<Bound<'py, PyAny>> {
-    let end = isize::try_from(points)?;
+/// These code points of `string`, a new object.
+pub fn substring<'py>(
+    string: &Bound<'py, PyString>,
+    points: Range<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (start, end) = (isize::try_from(points.start)?, isize::try_from(points.end)?);
     // SAFETY: `string` is a str; the result is a new reference, or null with an exception set.
     unsafe {
-        let cut = ffi::PyUnicode_Substring(string.as_ptr(), 0, end);
+        let cut = ffi::PyUnicode_Substring(string.as_ptr(), start, end);
         Bound::from_owned_ptr_or_err(string.py(), cut)
     }
 }
@@ -108,79 +137,7 @@ pub fn as_str<'a, 'py>(item: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyS
     item.cast::<PyString>().ok()
 }
 
-fn is_high(point: u32) -> bool {
-    (0xd800..0xdc00).contains(&point)
-}
-
-fn whole_pair<T: Copy + Into<u32>>(points: &[T], end: usize) -> usize {
+fn whole_pair<T: Point>(points: &[T], end: usize) -> usize {
     let split = end > 0 && end < points.len() && is_high(points[end - 1].into());
     end + usize::from(split)
-}
-
-/// The scalar value at `at`, and where the next one begins.
-#[inline]
-fn scalar<T: Copy + Into<u32>>(points: &[T], at: usize) -> (u32, usize) {
-    let point = points[at].into();
-    if !(0xd800..0xe000).contains(&point) {
-        return (point, at + 1);
-    }
-    match points.get(at + 1).map(|&next| next.into()) {
-        Some(low @ 0xdc00..0xe000) if is_high(point) => {
-            (0x1_0000 + ((point - 0xd800) << 10) + (low - 0xdc00), at + 2)
-        }
-        _ => (REPLACEMENT, at + 1),
-    }
-}
-
-/// Writes UTF-8 to the start of `buffer`, which grows to `MAX` bytes a code point; returns how
-/// much was written.
-#[allow(clippy::cast_possible_truncation)] // each byte takes the bits it has room for
-fn transcode<const MAX: usize, T: Copy + Into<u32>>(points: &[T], buffer: &mut Vec<u8>) -> usize {
-    if buffer.len() < MAX * points.len() {
-        buffer.resize(MAX * points.len(), 0);
-    }
-    let mut out = 0;
-    let mut at = 0;
-    while at < points.len() {
-        let (point, next) = scalar(points, at);
-        at = next;
-        let tail = |shift: u32| 0x80 | (point >> shift & 0x3f) as u8;
-        match point {
-            0..0x80 => {
-                buffer[out] = point as u8;
-                out += 1;
-            }
-            0x80..0x800 => {
-                buffer[out..out + 2].copy_from_slice(&[0xc0 | (point >> 6) as u8, tail(0)]);
-                out += 2;
-            }
-            0x800..0x1_0000 => {
-                let bytes = [0xe0 | (point >> 12) as u8, tail(6), tail(0)];
-                buffer[out..out + 3].copy_from_slice(&bytes);
-                out += 3;
-            }
-            _ => {
-                let bytes = [0xf0 | (point >> 18) as u8, tail(12), tail(6), tail(0)];
-                buffer[out..out + 4].copy_from_slice(&bytes);
-                out += 4;
-            }
-        }
-    }
-    out
-}
-
-fn points_in<T: Copy + Into<u32>>(points: &[T], mut bytes: usize) -> usize {
-    let mut at = 0;
-    while bytes > 0 && at < points.len() {
-        let (point, next) = scalar(points, at);
-        at = next;
-        let width = match point {
-            0..0x80 => 1,
-            0x80..0x800 => 2,
-            0x800..0x1_0000 => 3,
-            _ => 4,
-        };
-        bytes = bytes.saturating_sub(width);
-    }
-    at
 }

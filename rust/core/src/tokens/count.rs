@@ -1,14 +1,32 @@
 //! Counting without ids.
 
+use std::sync::atomic::AtomicUsize;
+
+use super::cache::Cache;
 use super::encoding::Encoding;
+use super::entry::{Long, Short};
+use super::merge::merge_with;
+use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
 
 impl Encoding {
     /// The number of tokens of `text`; special tokens are ordinary text.
     pub fn count(&self, text: &str) -> usize {
-        self.pattern
-            .pieces(text)
-            .map(|piece| self.count_piece(piece))
-            .sum()
+        let Some(mut held) = self.lanes.hold() else {
+            return self
+                .pattern
+                .pieces(text)
+                .map(|piece| self.count_piece(piece))
+                .sum();
+        };
+        let (cache, bytes) = held.cache();
+        let mut counter = Counter {
+            encoding: self,
+            cache,
+            bytes,
+            tokens: 0,
+        };
+        walk(self.pattern, text.as_bytes(), &mut counter);
+        counter.tokens
     }
 
     /// Whether `text` has at most `budget` tokens; stops at the piece that has more.
@@ -21,5 +39,112 @@ impl Encoding {
             }
         }
         true
+    }
+}
+
+/// Adds the tokens of pieces up.
+struct Counter<'a> {
+    encoding: &'a Encoding,
+    cache: &'a mut Cache,
+    /// What the cache has of the budget.
+    bytes: &'a AtomicUsize,
+    tokens: usize,
+}
+
+impl Sink for Counter<'_> {
+    #[inline(always)]
+    fn block(&mut self, machine: impl Machine, window: &Window, mut ends: u64) {
+        let mut tokens = 0;
+        let mut at = 0;
+        while ends != 0 {
+            let end = ends.trailing_zeros() as usize;
+            ends &= ends - 1;
+            tokens += self.near(machine, window, at, end - at);
+            at = end;
+        }
+        self.tokens += tokens;
+    }
+
+    fn piece(&mut self, piece: &[u8]) {
+        self.tokens += if piece.len() <= Long::<8>::MAX {
+            let mut window = [0; size_of::<Window>()];
+            window[..piece.len()].copy_from_slice(piece);
+            self.near(Portable, &window, 0, piece.len())
+        } else {
+            self.count_piece(piece)
+        };
+    }
+}
+
+impl Counter<'_> {
+    fn count_piece(&mut self, piece: &[u8]) -> usize {
+        let ranks = self.encoding.ranks;
+        if ranks.find(piece).is_some() {
+            return 1;
+        }
+        let pairs = &mut self.cache.pairs;
+        pairs.make_room(self.bytes);
+        let mut tokens = 0;
+        merge_with(ranks, pairs, piece, |_, _| tokens += 1);
+        tokens
+    }
+
+    /// The tokens of the piece of `length` bytes at `at`, both below 64.
+    #[inline(always)]
+    fn near(&mut self, machine: impl Machine, window: &Window, at: usize, length: usize) -> usize {
+        let Some(bytes) = window[at..].first_chunk::<REACH>() else {
+            return 0;
+        };
+        if length <= Short::MAX {
+            let key = Short::key(bytes, length);
+            match self.cache.short.find(machine, &key) {
+                Some(count) => count,
+                None => self.learn_short(key, bytes, length),
+            }
+        } else if length <= Long::<4>::MAX {
+            let key = Long::key(bytes, length);
+            match self.cache.long.find(machine, &key) {
+                Some(count) => count,
+                None => self.learn_long(key, bytes, length),
+            }
+        } else {
+            self.longer(bytes, length)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn_short(&mut self, key: Short, bytes: &[u8; REACH], length: usize) -> usize {
+        let count = self.count_piece(&bytes[..length]);
+        self.cache
+            .short
+            .insert(key.with_count(count), (), self.bytes);
+        count
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn_long(&mut self, key: Long<4>, bytes: &[u8; REACH], length: usize) -> usize {
+        let count = self.count_piece(&bytes[..length]);
+        self.cache
+            .long
+            .insert(key.with_count(count), (), self.bytes);
+        count
+    }
+
+    #[inline(never)]
+    fn longer(&mut self, bytes: &[u8; REACH], length: usize) -> usize {
+        let piece = &bytes[..length];
+        if length > Long::<8>::MAX {
+            return self.count_piece(piece);
+        }
+        let key = Long::key(bytes, length);
+        if let Some(count) = self.cache.longer.find(Portable, &key) {
+            return count;
+        }
+        let count = self.count_piece(piece);
+        let entry = key.with_count(count);
+        self.cache.longer.insert(entry, (), self.bytes);
+        count
     }
 }

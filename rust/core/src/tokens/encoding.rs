@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::cache::Lanes;
 use super::merge::merge;
 use super::pretokenize::Pattern;
 use super::special::Specials;
@@ -12,8 +13,15 @@ pub struct Encoding {
     name: &'static str,
     pub(super) ranks: Ranks,
     pub(super) pattern: Pattern,
+    /// Encodings that cut and merge alike share what they remember.
+    pub(super) lanes: &'static Lanes,
     specials: Specials,
 }
+
+static R50K_LANES: Lanes = Lanes::new();
+static P50K_LANES: Lanes = Lanes::new();
+static CL100K_LANES: Lanes = Lanes::new();
+static O200K_LANES: Lanes = Lanes::new();
 
 const ENDOFTEXT: &str = "<|endoftext|>";
 const R50K_RANKS: Ranks = Ranks {
@@ -38,6 +46,7 @@ pub static ENCODINGS: [Encoding; 7] = [
             limit: 100_256,
         },
         pattern: Pattern::Cl100k,
+        lanes: &CL100K_LANES,
         specials: Specials {
             named: &[
                 (ENDOFTEXT, 100_257),
@@ -53,6 +62,7 @@ pub static ENCODINGS: [Encoding; 7] = [
         name: "o200k_base",
         ranks: O200K_RANKS,
         pattern: Pattern::O200k,
+        lanes: &O200K_LANES,
         specials: Specials {
             named: &[(ENDOFTEXT, 199_999), ("<|endofprompt|>", 200_018)],
             reserved: 0..0,
@@ -62,6 +72,7 @@ pub static ENCODINGS: [Encoding; 7] = [
         name: "o200k_harmony",
         ranks: O200K_RANKS,
         pattern: Pattern::O200k,
+        lanes: &O200K_LANES,
         specials: Specials {
             named: &[
                 ("<|startoftext|>", 199_998),
@@ -88,6 +99,7 @@ pub static ENCODINGS: [Encoding; 7] = [
         name: "p50k_base",
         ranks: P50K_RANKS,
         pattern: Pattern::Gpt2,
+        lanes: &P50K_LANES,
         specials: Specials {
             named: &[(ENDOFTEXT, 50_256)],
             reserved: 0..0,
@@ -97,6 +109,7 @@ pub static ENCODINGS: [Encoding; 7] = [
         name: "p50k_edit",
         ranks: P50K_RANKS,
         pattern: Pattern::Gpt2,
+        lanes: &P50K_LANES,
         specials: Specials {
             named: &[
                 (ENDOFTEXT, 50_256),
@@ -111,6 +124,7 @@ pub static ENCODINGS: [Encoding; 7] = [
         name: "r50k_base",
         ranks: R50K_RANKS,
         pattern: Pattern::Gpt2,
+        lanes: &R50K_LANES,
         specials: Specials {
             named: &[(ENDOFTEXT, 50_256)],
             reserved: 0..0,
@@ -120,6 +134,7 @@ pub static ENCODINGS: [Encoding; 7] = [
         name: "gpt2",
         ranks: R50K_RANKS,
         pattern: Pattern::Gpt2,
+        lanes: &R50K_LANES,
         specials: Specials {
             named: &[(ENDOFTEXT, 50_256)],
             reserved: 0..0,
@@ -151,22 +166,6 @@ impl Encoding {
     /// The vocabulary as the file that is published for it, `base64(token) rank` a line.
     pub fn rank_file(&self) -> Vec<u8> {
         self.ranks.to_file()
-    }
-
-    /// Appends the ids of `text`; special tokens are ordinary text.
-    pub fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        for piece in self.pattern.pieces(text) {
-            if let Some(id) = self.ranks.find(piece) {
-                ids.push(id);
-                continue;
-            }
-            let mut start = 0;
-            merge(self.ranks, piece, |end| {
-                // Every part is a token: a byte, or what a merge found in the vocabulary.
-                ids.extend(self.ranks.find(&piece[start..end]));
-                start = end;
-            });
-        }
     }
 
     /// Appends the ids of `text`, with special tokens that `allowed` accepts as one id each.

@@ -4,11 +4,15 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::pairs::Pairs;
 use super::vocab::{MAX_TOKEN_BYTES, Ranks};
 
-/// Pieces up to here find the lowest rank by looking at all of them; longer ones keep a heap, so
-/// that no piece takes more than n log n.
+/// Pieces up to here find the lowest rank by looking at all of them.
 const SCAN_LIMIT: usize = 128;
+/// A long piece is merged in chunks of so many bytes; the second where the first gives no answer.
+const CHUNKS: [usize; 2] = [64, 256];
+/// So many tokens before a chunk are merged again where it cannot follow them.
+const TRIED_ANEW: usize = 8;
 /// No merge starts here.
 const NONE: u32 = u32::MAX;
 /// An entry of the heap is `rank << POSITION_BITS | position`: 20 bits of rank, 16 TiB of text.
@@ -16,31 +20,52 @@ const POSITION_BITS: u32 = 44;
 // The heap keeps the length of a part in a byte.
 const _: () = assert!(MAX_TOKEN_BYTES <= u8::MAX as usize);
 
+/// A token of a piece: where it ends, and its id.
+type Part = (usize, u32);
+
 /// Calls `part` with the end of each token of `piece`, left to right. A piece that is a token
 /// itself is not looked up here: that is the caller's first step.
+pub fn merge(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
+    merge_with(ranks, &mut Pairs::none(), piece, |end, _| part(end));
+}
+
+/// As `merge`, with what `pairs` remembers; `part` is given the id of the token too.
 #[inline]
-pub fn merge(ranks: Ranks, piece: &[u8], part: impl FnMut(usize)) {
+pub fn merge_with(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], mut part: impl FnMut(usize, u32)) {
     match piece.len() {
-        0..=16 => scan::<16>(ranks, piece, part),
-        17..=32 => scan::<32>(ranks, piece, part),
-        33..=SCAN_LIMIT => scan::<SCAN_LIMIT>(ranks, piece, part),
-        _ => heap(ranks, piece, part),
+        0..=16 => scan::<16>(ranks, pairs, piece, part),
+        17..=32 => scan::<32>(ranks, pairs, piece, part),
+        33..=64 => scan::<64>(ranks, pairs, piece, part),
+        65..=SCAN_LIMIT => scan::<SCAN_LIMIT>(ranks, pairs, piece, part),
+        _ => {
+            let parts = chunked(ranks, pairs, piece).unwrap_or_else(|| heap(ranks, piece));
+            for (end, id) in parts {
+                part(end, id);
+            }
+        }
     }
 }
 
 /// For pieces of at most `N` ≤ 256 bytes. Parts are addressed by their first byte.
 #[allow(clippy::cast_possible_truncation)] // positions are below N
-fn scan<const N: usize>(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
+fn scan<const N: usize>(
+    ranks: Ranks,
+    pairs: &mut Pairs,
+    piece: &[u8],
+    mut part: impl FnMut(usize, u32),
+) {
     let n = piece.len();
     // `rank << 8 | position` of the merge of this part with the next: the minimum of all is the
     // leftmost of the lowest rank, and a loop without branches finds it.
     let mut keys = [NONE; N];
-    let mut end = [0u8; N];
-    let mut previous = [0u8; N];
+    let mut ids = [0; N];
+    let mut end = [0u16; N];
+    let mut previous = [0u16; N];
     let key = |rank: Option<u32>, at: usize| rank.map_or(NONE, |rank| rank << 8 | at as u32);
     for at in 0..n {
-        end[at] = at as u8 + 1;
-        previous[at] = (at as u8).wrapping_sub(1);
+        ids[at] = ranks.byte(piece[at]);
+        end[at] = at as u16 + 1;
+        previous[at] = (at as u16).wrapping_sub(1);
         if at + 1 < n {
             keys[at] = key(ranks.find_pair(piece[at], piece[at + 1]), at);
         }
@@ -53,28 +78,161 @@ fn scan<const N: usize>(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize))
         let left = (lowest & 0xff) as usize;
         let right = usize::from(end[left]);
         let after = usize::from(end[right]);
-        end[left] = after as u8;
+        end[left] = after as u16;
+        // The rank of a token is its id.
+        ids[left] = lowest >> 8;
         keys[right] = NONE;
         keys[left] = NONE;
         if after < n {
-            previous[after] = left as u8;
-            keys[left] = key(ranks.find(&piece[left..usize::from(end[after])]), left);
+            previous[after] = left as u16;
+            let union = &piece[left..usize::from(end[after])];
+            keys[left] = key(pairs.find(ranks, ids[left], ids[after], union), left);
         }
         if left > 0 {
             let before = usize::from(previous[left]);
-            keys[before] = key(ranks.find(&piece[before..after]), before);
+            let union = &piece[before..after];
+            keys[before] = key(pairs.find(ranks, ids[before], ids[left], union), before);
         }
     }
     let mut at = 0;
     while at < n {
+        let id = ids[at];
         at = usize::from(end[at]);
-        part(at);
+        part(at, id);
+    }
+}
+
+/// For long pieces, in linear time where it gives an answer.
+///
+/// Tokens side by side are the merge of their bytes if and only if each two neighbours are the
+/// merge of theirs: the first merge across a boundary would also come first among the two alone.
+/// So a piece is merged chunk by chunk, and where one follows the other the two tokens are checked.
+/// A chunk is left some way before its end, where merges do not yet know what follows.
+fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
+    let mut done: Vec<Part> = Vec::new();
+    let mut last: Option<Chunk> = None;
+    let mut at = 0;
+    while at < piece.len() {
+        if let Some(chunk) = &mut last
+            && piece.get(at..at + chunk.size) == piece.get(chunk.start..chunk.start + chunk.size)
+            && (chunk.repeats || chunk.meets_itself(ranks, pairs, piece, &done))
+        {
+            // The same bytes again: the same tokens, and the same two where they meet.
+            let step = at - chunk.start;
+            let until = done.len();
+            for part in chunk.first_part..until {
+                let (end, id) = done[part];
+                done.push((end + step, id));
+            }
+            *chunk = Chunk {
+                start: at,
+                size: chunk.size,
+                first_part: until,
+                repeats: true,
+            };
+            at += step;
+            continue;
+        }
+        let mut sizes = CHUNKS.into_iter();
+        last = Some(sizes.find_map(|size| add_chunk(ranks, pairs, piece, size, &mut done))?);
+        at = done.last()?.0;
+    }
+    Some(done)
+}
+
+/// The chunk whose tokens were added last.
+struct Chunk {
+    start: usize,
+    /// Bytes that were merged, the ones that were left included.
+    size: usize,
+    first_part: usize,
+    /// Whether it is known that its tokens may follow themselves.
+    repeats: bool,
+}
+
+impl Chunk {
+    fn meets_itself(&self, ranks: Ranks, pairs: &mut Pairs, piece: &[u8], done: &[Part]) -> bool {
+        let end = done[done.len() - 1].0;
+        let first = done[self.first_part].0 - self.start;
+        let last_start = start_of(done, done.len() - 1);
+        meet(
+            ranks,
+            pairs,
+            &piece[last_start..end + first],
+            end - last_start,
+        )
+    }
+}
+
+/// Where the part at `index` begins.
+fn start_of(parts: &[Part], index: usize) -> usize {
+    index.checked_sub(1).map_or(0, |before| parts[before].0)
+}
+
+/// Whether the merge of these bytes is two tokens, the first of `first` bytes.
+fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
+    let mut ends = 0;
+    let mut only = true;
+    scan_any(ranks, pairs, bytes, |end, _| {
+        only &= end == first || end == bytes.len();
+        ends += 1;
+    });
+    only && ends == 2
+}
+
+/// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
+/// last of `done` cannot be followed by the first of them, it and a few before it are tried anew.
+/// `None`, and `done` as it was, where that does not help either.
+fn add_chunk(
+    ranks: Ranks,
+    pairs: &mut Pairs,
+    piece: &[u8],
+    size: usize,
+    done: &mut Vec<Part>,
+) -> Option<Chunk> {
+    for back in 0..=done.len().min(TRIED_ANEW) {
+        let first_part = done.len() - back;
+        let start = start_of(done, first_part);
+        let bytes = &piece[start..piece.len().min(start + size)];
+        let sure = if start + size < piece.len() {
+            size - size / 4
+        } else {
+            size
+        };
+        let mut parts: Vec<Part> = Vec::with_capacity(size);
+        scan_any(ranks, pairs, bytes, |end, id| {
+            if end <= sure {
+                parts.push((start + end, id));
+            }
+        });
+        let &(first_end, _) = parts.first()?;
+        let before = first_part.checked_sub(1).map(|last| start_of(done, last));
+        if before.is_none_or(|before| meet(ranks, pairs, &piece[before..first_end], start - before))
+        {
+            done.truncate(first_part);
+            done.append(&mut parts);
+            return Some(Chunk {
+                start,
+                size,
+                first_part,
+                repeats: false,
+            });
+        }
+    }
+    None
+}
+
+fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
+    match piece.len() {
+        0..=16 => scan::<16>(ranks, pairs, piece, part),
+        17..=64 => scan::<64>(ranks, pairs, piece, part),
+        _ => scan::<256>(ranks, pairs, piece, part),
     }
 }
 
 /// For pieces of any length: 14 bytes of memory a byte, n log n time.
 #[allow(clippy::cast_possible_truncation)] // parts have at most MAX_TOKEN_BYTES bytes
-fn heap(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
+fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
     let n = piece.len();
     let key = |rank: u32, at: usize| Reverse(u64::from(rank) << POSITION_BITS | at as u64);
 
@@ -121,15 +279,21 @@ fn heap(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
             }
         }
     }
+    let mut parts = Vec::new();
     let mut at = 0;
     while at < n {
-        at += usize::from(length[at]);
-        part(at);
+        let end = at + usize::from(length[at]);
+        // Every part is a token: a byte, or what was found in the vocabulary.
+        parts.extend(ranks.find(&piece[at..end]).map(|id| (end, id)));
+        at = end;
     }
+    parts
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use proptest::prelude::*;
 
     use super::super::vocab::{CL100K, O200K, P50K};
@@ -156,6 +320,17 @@ mod tests {
         let mut ends = Vec::new();
         run(&mut |end| ends.push(end));
         ends
+    }
+
+    /// The ends of parts, after checking that each has the id of its bytes.
+    fn with_ids(ranks: Ranks, piece: &[u8], parts: Vec<Part>) -> Vec<usize> {
+        let mut start = 0;
+        let check = |(end, id): Part| {
+            assert_eq!(ranks.find(&piece[start..end]), Some(id));
+            start = end;
+            end
+        };
+        parts.into_iter().map(check).collect()
     }
 
     fn all() -> [Ranks; 4] {
@@ -201,7 +376,40 @@ mod tests {
             for ranks in all() {
                 let expected = naive(ranks, &piece);
                 prop_assert_eq!(&collect(|part| merge(ranks, &piece, part)), &expected);
-                prop_assert_eq!(&collect(|part| heap(ranks, &piece, part)), &expected);
+                prop_assert_eq!(&with_ids(ranks, &piece, heap(ranks, &piece)), &expected);
+                let pairs = &mut Pairs::none();
+                if let Some(parts) = chunked(ranks, pairs, &piece) {
+                    prop_assert_eq!(&with_ids(ranks, &piece, parts), &expected);
+                }
+            }
+        }
+    }
+
+    /// Long pieces: runs of something short, and letters at random.
+    fn long_piece() -> impl Strategy<Value = Vec<u8>> {
+        let unit = prop_oneof![
+            prop::sample::select(vec![
+                " ", "a", "=", "\n", "ab", "뷁", "🙂", "\u{301}", "the", "-="
+            ])
+            .prop_map(|unit| unit.as_bytes().to_vec()),
+            prop::collection::vec(any::<u8>(), 1..7),
+        ];
+        let run = (unit, 1usize..700).prop_map(|(unit, times)| unit.repeat(times));
+        let letters =
+            prop::collection::vec(prop::sample::select(b"abcdefg \nxyz".to_vec()), 0..900);
+        prop::collection::vec(prop_oneof![run, letters], 1..4).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_and_heap_agree(piece in long_piece()) {
+            for ranks in all() {
+                let pairs = &mut Pairs::none();
+                pairs.make_room(&AtomicUsize::new(0));
+                let expected = heap(ranks, &piece);
+                if let Some(parts) = chunked(ranks, pairs, &piece) {
+                    prop_assert_eq!(parts, expected);
+                }
             }
         }
     }
@@ -228,6 +436,7 @@ mod tests {
         assert_eq!(p50k.find_pair(b' ', b' '), Some(50_257));
         assert_eq!(r50k.find(&spaces), None);
         assert_eq!(r50k.find_pair(b' ', b' '), None);
+        assert!((0..=255).all(|byte| p50k.find(&[byte]) == Some(p50k.byte(byte))));
         assert_eq!(p50k.token(50_256), None);
         assert_eq!(r50k.token(50_257), None);
     }

@@ -19,6 +19,8 @@ pub struct Vocab {
     slots: &'static [[u8; 4]],
     /// `id + 1` of the token of two bytes, first byte high; 0 where there is none.
     pairs: &'static [[u8; 4]],
+    /// The id of the token of each byte.
+    singles: &'static [[u8; 4]],
 }
 
 macro_rules! vocab {
@@ -32,6 +34,9 @@ macro_rules! vocab {
                 .as_chunks()
                 .0,
             pairs: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".pairs"))
+                .as_chunks()
+                .0,
+            singles: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".singles"))
                 .as_chunks()
                 .0,
         }
@@ -74,6 +79,12 @@ impl Ranks {
             }
             at = (at + 1) & (slots.len() - 1);
         }
+    }
+
+    /// The id of the token of this byte: every byte is one.
+    #[inline]
+    pub fn byte(&self, byte: u8) -> u32 {
+        u32::from_le_bytes(self.vocab.singles[usize::from(byte)])
     }
 
     /// The id of the token of these two bytes.

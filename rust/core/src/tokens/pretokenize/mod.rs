@@ -4,8 +4,19 @@
 //! every position, so pieces cover the text without gap or overlap. The comments quote the
 //! alternatives of the pattern in the order in which they are tried.
 
+mod blocks;
+pub(super) mod boundary;
 mod class;
 pub(super) mod flags;
+mod masks;
+mod portable;
+mod walk;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(super) use masks::Machine;
+pub(super) use portable::Portable;
+pub(super) use walk::{REACH, Sink, Window, walk};
 
 use class::{class, run};
 use flags::{LETTER, LOWER, NEWLINE, NUMBER, PREFIX, SPACE, SYMBOL, UPPER};

@@ -1,0 +1,346 @@
+//! Hands the pieces of a text to a sink, a block of them at a time.
+
+use super::Pattern;
+use super::blocks::ends;
+use super::masks::{BLOCK_BYTES, Machine};
+use super::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+
+/// Bytes that can be read from the start of a piece in a window, whatever its length.
+pub const REACH: usize = 64;
+/// A block and what can be read beyond it.
+pub type Window = [u8; BLOCK_BYTES + REACH];
+
+/// What is done with the pieces.
+pub trait Sink {
+    /// Pieces side by side, the first at 0: `ends` has one or more positions, all below 64.
+    fn block(&mut self, machine: impl Machine, window: &Window, ends: u64);
+    /// One piece of any length.
+    fn piece(&mut self, piece: &[u8]);
+}
+
+/// Hands all pieces of `text` to `sink`, in order, by the best means that this machine has.
+#[inline]
+pub fn walk(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("bmi2")
+            && std::arch::is_x86_feature_detected!("lzcnt")
+        {
+            // SAFETY: these are the features that it asks for.
+            return unsafe { avx512(pattern, text, sink) };
+        }
+        if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("bmi2")
+            && std::arch::is_x86_feature_detected!("lzcnt")
+        {
+            // SAFETY: as above.
+            return unsafe { avx2(pattern, text, sink) };
+        }
+    }
+    by_pattern(pattern, Portable, text, sink);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bw,bmi1,bmi2,lzcnt,popcnt")]
+fn avx512(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
+    by_pattern(pattern, Avx512::new(), text, sink);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn avx2(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
+    by_pattern(pattern, Avx2::new(), text, sink);
+}
+
+/// The pattern becomes a constant of each loop.
+#[inline(always)]
+fn by_pattern(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut impl Sink) {
+    match pattern {
+        Pattern::Gpt2 => blocks(Pattern::Gpt2, machine, text, sink),
+        Pattern::Cl100k => blocks(Pattern::Cl100k, machine, text, sink),
+        Pattern::O200k => blocks(Pattern::O200k, machine, text, sink),
+    }
+}
+
+#[inline(always)]
+fn blocks(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut impl Sink) {
+    let mut at = 0;
+    while let Some(window) = text[at..].first_chunk::<{ size_of::<Window>() }>() {
+        let step = block(pattern, machine, window, BLOCK_BYTES, false, sink);
+        at += if step > 0 {
+            step
+        } else {
+            scalar(pattern, &text[at..], sink)
+        };
+    }
+    // What is left is copied to where a whole window can be read at every byte of it.
+    let rest = &text[at..];
+    let mut buffer = [0; 2 * size_of::<Window>()];
+    buffer[..rest.len()].copy_from_slice(rest);
+    let mut at = 0;
+    while at < rest.len() {
+        let Some(window) = buffer[at..].first_chunk() else {
+            return;
+        };
+        let left = rest.len() - at;
+        let length = left.min(BLOCK_BYTES);
+        let step = block(pattern, machine, window, length, length == left, sink);
+        at += if step > 0 {
+            step
+        } else {
+            scalar(pattern, &rest[at..], sink)
+        };
+    }
+}
+
+/// Hands over the pieces that a block knows whole; returns where they end.
+#[inline(always)]
+fn block(
+    pattern: Pattern,
+    machine: impl Machine,
+    window: &Window,
+    length: usize,
+    last: bool,
+    sink: &mut impl Sink,
+) -> usize {
+    let Some(block) = window.first_chunk() else {
+        return 0;
+    };
+    let ends = ends(pattern, machine, block, length, last);
+    if ends == 0 {
+        return 0;
+    }
+    sink.block(machine, window, ends);
+    BLOCK_BYTES - 1 - ends.leading_zeros() as usize
+}
+
+/// Hands over at least one piece, and then more until a block has passed: where one block fails
+/// the next would too. Returns where they end.
+#[inline(never)]
+fn scalar(pattern: Pattern, text: &[u8], sink: &mut impl Sink) -> usize {
+    let mut at = 0;
+    while at < BLOCK_BYTES.min(text.len()) {
+        let end = pattern.piece_end(text, at);
+        sink.piece(&text[at..end]);
+        at = end;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::masks::{Ascii, Wide};
+    use super::*;
+
+    const PATTERNS: [Pattern; 3] = [Pattern::Gpt2, Pattern::Cl100k, Pattern::O200k];
+
+    /// Collects the ends of pieces.
+    #[derive(Default)]
+    struct Ends(Vec<usize>);
+
+    impl Ends {
+        fn push(&mut self, length: usize) {
+            self.0.push(self.0.last().unwrap_or(&0) + length);
+        }
+    }
+
+    impl Sink for Ends {
+        fn block(&mut self, _: impl Machine, _: &Window, mut ends: u64) {
+            let from = *self.0.last().unwrap_or(&0);
+            while ends != 0 {
+                self.0.push(from + ends.trailing_zeros() as usize);
+                ends &= ends - 1;
+            }
+        }
+
+        fn piece(&mut self, piece: &[u8]) {
+            self.push(piece.len());
+        }
+    }
+
+    fn found(run: impl FnOnce(&mut Ends)) -> Vec<usize> {
+        let mut ends = Ends::default();
+        run(&mut ends);
+        ends.0
+    }
+
+    /// The scalar scanner's answer.
+    fn expected(pattern: Pattern, text: &str) -> Vec<usize> {
+        found(|ends| {
+            pattern
+                .pieces(text)
+                .for_each(|piece| ends.push(piece.len()));
+        })
+    }
+
+    fn check(text: &str) -> Result<(), TestCaseError> {
+        let bytes = text.as_bytes();
+        for pattern in PATTERNS {
+            let expected = expected(pattern, text);
+            prop_assert_eq!(&found(|ends| walk(pattern, bytes, ends)), &expected);
+            let portable = found(|ends| by_pattern(pattern, Portable, bytes, ends));
+            prop_assert_eq!(&portable, &expected);
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: all processors with AVX2 have the other features too.
+                let avx2 = found(|ends| unsafe { avx2(pattern, bytes, ends) });
+                prop_assert_eq!(&avx2, &expected);
+            }
+        }
+        Ok(())
+    }
+
+    fn same_sets(machine: impl Machine, block: &[u8; BLOCK_BYTES]) -> Result<(), TestCaseError> {
+        let (ascii, wide): (Ascii, Wide) = (machine.ascii(block), machine.wide(block));
+        prop_assert_eq!(ascii, Portable.ascii(block));
+        prop_assert_eq!(wide, Portable.wide(block));
+        Ok(())
+    }
+
+    fn same_pairs(
+        machine: impl Machine,
+        pairs: &[u64; 8],
+        key: [u64; 2],
+        mask: [u64; 2],
+    ) -> Result<(), TestCaseError> {
+        let expected = Portable.equal(pairs, key, mask);
+        prop_assert_eq!(machine.equal(pairs, key, mask), expected);
+        Ok(())
+    }
+
+    /// What the patterns tell apart, and what surrounds it.
+    const ATOMS: [&str; 58] = [
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\n\n",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{2028}",
+        "\u{b}",
+        "'",
+        "''",
+        "'s",
+        "'S",
+        "'ll",
+        "'lL",
+        "'re",
+        "'v",
+        "'ve",
+        "'k",
+        "'\u{17f}",
+        "\u{17f}",
+        "\u{212a}",
+        "a",
+        "Z",
+        "word",
+        "Word",
+        "WORD",
+        "camelCase",
+        "HTTPServer",
+        "ǅ",
+        "ʰ",
+        "é",
+        "É",
+        "я",
+        "Я",
+        "漢字",
+        "가나",
+        "힣",
+        "\u{d7ff}",
+        "क",
+        "\u{301}",
+        "नि",
+        "1",
+        "12345",
+        "½",
+        "٣",
+        "!",
+        "?!",
+        "/",
+        "//",
+        "/\n",
+        "“",
+        "—",
+        "🙂",
+        "\u{fe0f}",
+        "\0",
+        "\u{200d}",
+    ];
+
+    fn text() -> impl Strategy<Value = String> {
+        let atoms = prop::collection::vec(prop::sample::select(ATOMS.to_vec()), 0..90);
+        let runs = prop::collection::vec(
+            (
+                prop::sample::select(ATOMS.to_vec()),
+                prop_oneof![Just(1usize), 1usize..80],
+            ),
+            0..6,
+        );
+        let ascii = prop::collection::vec(0u8..128, 0..200);
+        prop_oneof![
+            4 => atoms.prop_map(|atoms| atoms.concat()),
+            2 => runs.prop_map(|runs| runs.iter().map(|(atom, n)| atom.repeat(*n)).collect()),
+            1 => ascii.prop_map(|bytes| bytes.into_iter().map(char::from).collect()),
+            1 => any::<String>(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn blocks_cut_as_the_scalar_scanner(text in text()) {
+            check(&text)?;
+        }
+
+        #[test]
+        fn every_machine_sees_the_same(
+            block in prop::array::uniform32(any::<[u8; 2]>()),
+            pairs in any::<[u64; 8]>(),
+            mask in any::<[u64; 2]>(),
+            at in 0usize..4,
+        ) {
+            let mut bytes = [0; BLOCK_BYTES];
+            bytes.copy_from_slice(block.as_flattened());
+            let key = [pairs[2 * at], pairs[2 * at + 1] ^ !mask[1]];
+            #[cfg(target_arch = "x86_64")]
+            {
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: there is AVX2.
+                    let machine = unsafe { Avx2::new() };
+                    same_sets(machine, &bytes)?;
+                    same_pairs(machine, &pairs, key, mask)?;
+                }
+                if std::arch::is_x86_feature_detected!("avx512bw") {
+                    // SAFETY: there is AVX-512 BW.
+                    let machine = unsafe { Avx512::new() };
+                    same_sets(machine, &bytes)?;
+                    same_pairs(machine, &pairs, key, mask)?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_atom_at_every_place_of_a_block() {
+        for atom in ATOMS {
+            for other in ATOMS {
+                for at in 40..68 {
+                    let text = format!(
+                        "{}{atom}{other}b c",
+                        "a".repeat(at % 7) + &" b".repeat(at / 2)
+                    );
+                    check(&text).unwrap();
+                }
+            }
+        }
+    }
+}
