@@ -98,6 +98,15 @@ impl Encoding {
         loop {
             let seen = whole_characters(text, size.min(text.len()));
             match self.truncate(&text[..seen], max_tokens, false) {
+                // Among others a character can have more tokens than it has alone.
+                Truncated::Cut(0) => {
+                    let alone = next_length(text);
+                    return if self.fits(&text[..alone], max_tokens) {
+                        alone
+                    } else {
+                        0
+                    };
+                }
                 Truncated::Cut(end) => return end,
                 _ if seen == text.len() => return seen,
                 _ => size = size.saturating_mul(2),
