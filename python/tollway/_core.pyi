@@ -1,7 +1,9 @@
 """The compiled core: `rust/python` over `rust/core`."""
 
-from collections.abc import Collection, Iterable, Sequence
+from asyncio import Future
+from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from os import PathLike
 from typing import Any, Literal, final
 
 import numpy as np
@@ -9,8 +11,11 @@ from numpy.typing import NDArray
 
 __all__ = [
     "CircuitBreaker",
+    "Completions",
     "DecodedEmbeddings",
     "Encoding",
+    "HTTPClient",
+    "HTTPResponse",
     "Limiter",
     "RetryBudget",
     "RowTable",
@@ -194,7 +199,7 @@ def request_caps(
 
 def embeddings_body(
     model: str,
-    texts: list[str],
+    texts: Sequence[str],
     *,
     dimensions: int | None = None,
     base64: bool = True,
@@ -247,6 +252,108 @@ def decode_embeddings(body: bytes, n: int, dimensions: int | None = None) -> Dec
             not one of the n. Says what was found, with at most 200 characters of the body.
         ConfigurationError: `dimensions` is 0.
     """
+
+# Requests over HTTP
+
+@final
+class Completions:
+    """Completes the futures of one event loop, from the thread that HTTP runs on.
+
+    The loop watches `fileno()` and calls `drain()`. It is woken once for all requests that end
+    before it drains. With `wake`, that is called instead, on the other thread. All methods are for
+    the loop's own thread. Requests that wait when it is dropped are closed.
+    """
+
+    def __new__(cls, wake: Callable[[], object] | None = None) -> Completions: ...
+    def __len__(self) -> int:
+        """Return the number of requests under way."""
+
+    def fileno(self) -> int:
+        """Return the file that is readable when there is something to drain."""
+
+    def drain(self) -> None:
+        """Complete the futures whose requests have ended."""
+
+    def cancel(self, number: int, /) -> None:
+        """Close a request and leave its future alone; nothing, if it has ended."""
+
+@final
+class HTTPResponse:
+    """An answer over HTTP, whatever its status."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A new dict, names in lower case; several fields of a name are joined by commas."""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, unpacked; empty where `embeddings` holds what it said."""
+
+    @property
+    def embeddings(self) -> DecodedEmbeddings | None:
+        """The rows, where they were asked for and came."""
+
+@final
+class HTTPClient:
+    """Connections to any number of servers; see `tollway.transport.NativeTransport`.
+
+    Times are seconds. A file, header or address that cannot be used is a `ConfigurationError`.
+    """
+
+    def __new__(
+        cls,
+        *,
+        headers: dict[str, str],
+        connect: float,
+        first_byte: float,
+        idle: float,
+        total: float,
+        max_answer: int,
+        ca_bundle: str | PathLike[str] | None = None,
+        client_cert: str | PathLike[str] | None = None,
+        client_key: str | PathLike[str] | None = None,
+        proxy: str | None = None,
+        http2: bool = False,
+    ) -> HTTPClient: ...
+    def prepare(self) -> None:
+        """Start the thread, and read the system's certificates."""
+
+    def send(
+        self,
+        completions: Completions,
+        future: Future[HTTPResponse],
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes,
+        timeout: float | None,
+    ) -> int:
+        """Begin a request that completes `future`; return its number among `completions`."""
+
+    def embed(
+        self,
+        completions: Completions,
+        future: Future[HTTPResponse],
+        url: str,
+        headers: dict[str, str],
+        model: str,
+        texts: Sequence[str],
+        timeout: float | None,
+        *,
+        dimensions: int | None = None,
+        base64: bool = True,
+        extra: bytes | None = None,
+        length: int | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> int:
+        """Begin a request for vectors; see `NativeTransport.embed`."""
+
+    def close_idle(self) -> None:
+        """Close the connections that no request uses."""
 
 @final
 class RowTable:

@@ -138,7 +138,9 @@ class Embedder:
         batch_size: Texts a request. Default: about 128, as the limits make it good.
         too_long: What to do with a text over the model's window: `truncate` it, or raise an
             `error` that names it.
-        options: For the provider: `api_key`, `base_url`, `dimensions`, `http_client`, `errors`.
+        options: For the provider: `api_key`, `base_url`, `dimensions`, `errors`; and for how it
+            connects: `ca_bundle`, `client_cert`, `proxy`, `headers`, `timeout`, `http2`, or an
+            `http_client` of your own (see `tollway.transport`).
 
     Raises:
         ConfigurationError: A value, model or key that cannot work. Nothing was sent.

@@ -73,4 +73,12 @@ proptest! {
         let body: Value = serde_json::from_slice(&embeddings_body(&PLAIN, &texts).unwrap()).unwrap();
         prop_assert_eq!(&body["input"], &json!(texts));
     }
+
+    #[test]
+    fn what_must_be_escaped_is_wherever_it_stands(
+        texts in prop::collection::vec("[a-zé\u{0}-\u{20}\"\\\\/\u{7f}]{0,90}|[a-z]{20,40}\"[a-z]{0,40}\n", 0..4)
+    ) {
+        let body: Value = serde_json::from_slice(&embeddings_body(&PLAIN, &texts).unwrap()).unwrap();
+        prop_assert_eq!(&body["input"], &json!(texts));
+    }
 }

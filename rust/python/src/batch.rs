@@ -30,6 +30,10 @@ impl<'py> Batch<'py> {
         Ok(Self { held })
     }
 
+    pub fn py(&self) -> Python<'py> {
+        self.held.py()
+    }
+
     /// The texts, or an error that names the first item that is none.
     pub fn strings(&self) -> PyResult<Vec<&Bound<'py, PyString>>> {
         let wrong = |index: usize, item: &Bound<'py, PyAny>| {

@@ -10,9 +10,11 @@ use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
-use tollway_core::embed::{self, Caps, Digest, PackError, Request};
+use tollway_core::embed::{self, BodyError, BodyWriter, Caps, Decoded, Digest, PackError, Request};
 
+use crate::batch::Batch;
 use crate::errors;
+use crate::text::Text;
 
 #[pyfunction]
 #[pyo3(signature = (counts, max_texts, max_tokens=None, *, target_tokens=None))]
@@ -56,47 +58,61 @@ fn request_caps(
     (caps.texts, caps.target_tokens)
 }
 
+/// Below this many bytes of text, detaching costs more than what is done meanwhile.
+const DETACHED_BYTES: usize = 8 << 10;
+
 #[pyfunction]
 #[pyo3(signature = (model, texts, *, dimensions=None, base64=true, extra=None))]
 fn embeddings_body<'py>(
     py: Python<'py>,
     model: &Bound<'py, PyString>,
-    texts: Vec<Bound<'py, PyString>>,
+    texts: &Bound<'py, PyAny>,
     dimensions: Option<u32>,
     base64: bool,
     extra: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let model = utf8(model)?;
-    let texts = texts.iter().map(utf8).collect::<PyResult<Vec<String>>>()?;
-    let body = py.detach(|| {
+    let (body, _) = write_body(model, texts, dimensions, base64, extra)?;
+    Ok(PyBytes::new(py, &body))
+}
+
+/// The body of a request, from strings that are read in place, and the number of them.
+pub fn write_body(
+    model: &Bound<'_, PyString>,
+    texts: &Bound<'_, PyAny>,
+    dimensions: Option<u32>,
+    base64: bool,
+    extra: Option<&[u8]>,
+) -> PyResult<(Vec<u8>, usize)> {
+    let batch = Batch::new(texts)?;
+    let strings = batch.strings()?;
+    let texts = strings.iter().map(|string| Text::new(string));
+    let texts = texts.collect::<PyResult<Vec<_>>>()?;
+    let model = Text::new(model)?.read(str::to_owned);
+    let size = texts.iter().map(|text| text.size()).sum();
+    let write = || {
         let request = Request {
             model: &model,
             dimensions,
             base64,
             extra,
         };
-        embed::embeddings_body(&request, &texts)
-    });
-    let body = body.map_err(|error| errors::configuration(error.to_string()))?;
-    Ok(PyBytes::new(py, &body))
-}
-
-/// A copy, so that no UTF-8 is cached in the caller's str; a lone surrogate becomes U+FFFD.
-fn utf8(text: &Bound<'_, PyString>) -> PyResult<String> {
-    if let Ok(bytes) = text.encode_utf8() {
-        return Ok(String::from_utf8_lossy(bytes.as_bytes()).into_owned());
-    }
-    let units = text.call_method1("encode", ("utf-16-le", "surrogatepass"))?;
-    let units = units.cast_into::<PyBytes>()?;
-    let (units, _) = units.as_bytes().as_chunks::<2>();
-    let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
-    Ok(char::decode_utf16(units)
-        .map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect())
+        let mut body = BodyWriter::new(&request, texts.len(), size)?;
+        for text in &texts {
+            text.read(|text| body.text(text));
+        }
+        Ok(body.finish())
+    };
+    let body = if size < DETACHED_BYTES {
+        write()
+    } else {
+        batch.py().detach(write)
+    };
+    let body = body.map_err(|error: BodyError| errors::configuration(error.to_string()))?;
+    Ok((body, texts.len()))
 }
 
 #[pyclass(frozen, module = "tollway._core")]
-struct DecodedEmbeddings {
+pub struct DecodedEmbeddings {
     #[pyo3(get)]
     vectors: Py<PyArray2<f32>>,
     #[pyo3(get)]
@@ -136,15 +152,21 @@ fn decode_embeddings(
     let shape = (n, decoded.dimension.unwrap_or(0));
     let rows = Array2::from_shape_vec(shape, rows)
         .map_err(|error| errors::bad_response(error.to_string()))?;
-    let bad_rows = decoded
-        .bad_rows
-        .into_iter()
-        .map(|(row, reason)| (row, reason.to_string()));
-    Ok(DecodedEmbeddings {
-        vectors: rows.into_pyarray(py).unbind(),
-        bad_rows: bad_rows.collect(),
-        prompt_tokens: decoded.prompt_tokens,
-    })
+    Ok(DecodedEmbeddings::new(rows.into_pyarray(py), decoded))
+}
+
+impl DecodedEmbeddings {
+    pub fn new(vectors: Bound<'_, PyArray2<f32>>, decoded: Decoded) -> Self {
+        let bad_rows = decoded
+            .bad_rows
+            .into_iter()
+            .map(|(row, reason)| (row, reason.to_string()));
+        Self {
+            vectors: vectors.unbind(),
+            bad_rows: bad_rows.collect(),
+            prompt_tokens: decoded.prompt_tokens,
+        }
+    }
 }
 
 #[pyclass(frozen, module = "tollway._core")]

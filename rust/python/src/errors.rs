@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use tollway_io::client::{Failure, Kind};
 
 fn raise(name: &str, message: String) -> PyErr {
     Python::attach(|py| {
@@ -29,4 +30,15 @@ pub fn request_too_large(message: impl Into<String>) -> PyErr {
 /// A provider's answer cannot be used.
 pub fn bad_response(message: impl Into<String>) -> PyErr {
     raise("BadResponseError", message.into())
+}
+
+/// A request has no answer to give.
+pub fn no_answer(failure: Failure) -> PyErr {
+    let name = match failure.kind {
+        Kind::Timeout => "APITimeoutError",
+        Kind::Connection => "APIConnectionError",
+        Kind::Answer => "BadResponseError",
+        Kind::Configuration => "ConfigurationError",
+    };
+    raise(name, failure.message)
 }

@@ -1,12 +1,15 @@
 //! `tollway._core`: converts, detaches, calls the core, converts back.
 
 mod batch;
+mod client;
+mod completions;
 mod cut;
 mod decode;
 mod embed;
 mod encodings;
 mod errors;
 mod limiter;
+mod place;
 mod pool;
 mod retry;
 mod rules;
@@ -18,6 +21,7 @@ use pyo3::prelude::*;
 /// The compiled core of tollway.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    client::register(module)?;
     embed::register(module)?;
     limiter::register(module)?;
     pool::register(module)?;

@@ -65,10 +65,12 @@ pub fn map<I: Sync, O: Send>(
     items.iter().map(|item| work(&mut buffer, item)).collect()
 }
 
-/// What the child of a fork must know before it counts; see `tollway_core::tokens::forked`.
+/// What the child of a fork must know before it counts or connects; see
+/// `tollway_core::tokens::forked` and `tollway_io::fork`.
 #[pyfunction]
 fn after_fork() {
     tollway_core::tokens::forked();
+    tollway_io::fork::forked();
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

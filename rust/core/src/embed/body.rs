@@ -43,31 +43,65 @@ pub fn embeddings_body<T: AsRef<str>>(
     request: &Request<'_>,
     texts: &[T],
 ) -> Result<Vec<u8>, BodyError> {
-    let extra = request.extra.map(members).transpose()?.unwrap_or_default();
-    let length: usize = texts.iter().map(|text| text.as_ref().len() + 8).sum();
-    let mut body = Vec::with_capacity(length + length / 16 + extra.len() + 128);
-    body.extend_from_slice(b"{\"model\":");
-    write_string(&mut body, request.model);
-    body.extend_from_slice(b",\"input\":[");
-    for (index, text) in texts.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
+    let length = texts.iter().map(|text| text.as_ref().len()).sum();
+    let mut body = BodyWriter::new(request, texts.len(), length)?;
+    for text in texts {
+        body.text(text.as_ref());
+    }
+    Ok(body.finish())
+}
+
+/// A body that is given its texts one by one, as UTF-8 that need not be kept.
+pub struct BodyWriter<'a> {
+    request: Request<'a>,
+    extra: &'a [u8],
+    body: Vec<u8>,
+    has_texts: bool,
+}
+
+impl<'a> BodyWriter<'a> {
+    /// Begin; `texts` and `length` say how many texts there will be, and of how many bytes in all,
+    /// so that memory is taken once.
+    pub fn new(request: &Request<'a>, texts: usize, length: usize) -> Result<Self, BodyError> {
+        let extra = request.extra.map(members).transpose()?.unwrap_or_default();
+        let capacity = length + length / 16 + 8 * texts + extra.len() + 128;
+        let mut body = Vec::with_capacity(capacity);
+        body.extend_from_slice(b"{\"model\":");
+        write_string(&mut body, request.model);
+        body.extend_from_slice(b",\"input\":[");
+        Ok(Self {
+            request: *request,
+            extra,
+            body,
+            has_texts: false,
+        })
+    }
+
+    /// Add the next text.
+    pub fn text(&mut self, text: &str) {
+        if std::mem::replace(&mut self.has_texts, true) {
+            self.body.push(b',');
         }
-        write_string(&mut body, text.as_ref());
+        write_string(&mut self.body, text);
     }
-    body.push(b']');
-    if let Some(dimensions) = request.dimensions {
-        body.extend_from_slice(format!(",\"dimensions\":{dimensions}").as_bytes());
+
+    /// End, and return the body.
+    pub fn finish(self) -> Vec<u8> {
+        let mut body = self.body;
+        body.push(b']');
+        if let Some(dimensions) = self.request.dimensions {
+            body.extend_from_slice(format!(",\"dimensions\":{dimensions}").as_bytes());
+        }
+        if self.request.base64 {
+            body.extend_from_slice(b",\"encoding_format\":\"base64\"");
+        }
+        if !self.extra.is_empty() {
+            body.push(b',');
+            body.extend_from_slice(self.extra);
+        }
+        body.push(b'}');
+        body
     }
-    if request.base64 {
-        body.extend_from_slice(b",\"encoding_format\":\"base64\"");
-    }
-    if !extra.is_empty() {
-        body.push(b',');
-        body.extend_from_slice(extra);
-    }
-    body.push(b'}');
-    Ok(body)
 }
 
 /// The text between the braces of an object.
@@ -81,6 +115,54 @@ fn members(object: &[u8]) -> Result<&[u8], BodyError> {
     Ok(object[1..object.len() - 1].trim_ascii())
 }
 
+/// Bytes looked at together: what stands between two escapes is copied as a whole.
+const BLOCK: usize = 32;
+
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
 fn write_string(body: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(body, text).expect("a string is JSON and a Vec takes any of it");
+    body.push(b'"');
+    let bytes = text.as_bytes();
+    let (mut at, mut plain) = (0, 0);
+    while at < bytes.len() {
+        if let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
+            // No early exit, so that the loop becomes a few SIMD instructions.
+            if !block
+                .iter()
+                .fold(false, |any, byte| any | needs_escape(*byte))
+            {
+                at += BLOCK;
+                continue;
+            }
+        }
+        let end = bytes.len().min(at + BLOCK);
+        for (i, &byte) in bytes[at..end].iter().enumerate() {
+            if needs_escape(byte) {
+                body.extend_from_slice(&bytes[plain..at + i]);
+                write_escape(body, byte);
+                plain = at + i + 1;
+            }
+        }
+        at = end;
+    }
+    body.extend_from_slice(&bytes[plain..]);
+    body.push(b'"');
+}
+
+fn write_escape(body: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            body.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            return;
+        }
+    };
+    body.extend_from_slice(&[b'\\', short]);
 }

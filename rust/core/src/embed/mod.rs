@@ -8,7 +8,7 @@ mod problem;
 mod rows;
 mod vector;
 
-pub use body::{BodyError, Request, embeddings_body};
+pub use body::{BodyError, BodyWriter, Request, embeddings_body};
 pub use decode::{Decoded, decode, decode_new};
 pub use pack::{Caps, PackError, TARGET_TEXTS, pack, request_caps};
 pub use problem::{DecodeError, Problem};

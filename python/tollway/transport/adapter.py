@@ -1,7 +1,7 @@
-"""Requests over HTTP: a small protocol, and its adapter for the clients of httpx and httpx2.
+"""A transport over the clients of httpx and httpx2.
 
-This is the only module that asks which of the two a client belongs to. An adapter raises no
-exception of either: a request that got no answer is an `APIConnectionError` or `APITimeoutError`.
+This is the only module that asks which of the two a client belongs to. It raises no exception of
+either: a request that got no answer is an `APIConnectionError` or `APITimeoutError`.
 """
 
 from __future__ import annotations
@@ -11,85 +11,20 @@ import contextlib
 import importlib
 import os
 import weakref
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tollway.errors import APIConnectionError, APITimeoutError, ConfigurationError
+from tollway.transport.base import CONNECT_TIMEOUT, TIMEOUT, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from tollway.transport.base import Request
 
-__all__ = ["HttpxTransport", "Request", "Response", "Transport"]
-
-# Seconds. An answer of 2,048 vectors takes long to compute; a server that is there accepts a
-# connection soon.
-TIMEOUT = 600.0
-CONNECT_TIMEOUT = 5.0
+__all__ = ["HttpxTransport"]
 
 _LIBRARIES = ("httpx", "httpx2")
 
 # A loop keeps its tasks by weak references only.
 _closing: set[asyncio.Task[None]] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTP request. Its headers carry the key, so that they are not shown.
-
-    Attributes:
-        method: `GET`, `POST`.
-        url: Absolute; never with a key in it.
-        headers: As sent.
-        body: As sent.
-        timeout: Seconds for the whole exchange.
-    """
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False, default=b"")
-    timeout: float = TIMEOUT
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer, whatever its status.
-
-    Attributes:
-        status: HTTP status.
-        headers: Names in lower case.
-        body: Whole and decompressed.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-
-
-class Transport(Protocol):
-    """What carries requests."""
-
-    async def open(self) -> None:
-        """Make ready for this event loop, so that the first request leaves as soon as the others.
-
-        A permit counts from when it is given: what comes between it and the wire must be short.
-        """
-        ...
-
-    async def send(self, request: Request) -> Response:
-        """Send a request and return the whole answer.
-
-        Raises:
-            APITimeoutError: No whole answer within `request.timeout`.
-            APIConnectionError: No connection, or it broke.
-
-        Cancellation closes the request.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections that the transport itself opened."""
-        ...
 
 
 class HttpxTransport:
@@ -150,8 +85,9 @@ class HttpxTransport:
         timeout = client.timeout
         if timeout == library.Timeout(5.0):
             timeout = library.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
+        total = TIMEOUT if request.timeout is None else request.timeout
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(total):
                 answer = await client.request(
                     request.method,
                     request.url,
@@ -163,7 +99,7 @@ class HttpxTransport:
         except (TimeoutError, library.TimeoutException) as error:
             raise APITimeoutError(
                 f"{request.url} did not answer in time ({type(error).__name__}, at most "
-                f"{request.timeout:g} s)"
+                f"{total:g} s)"
             ) from error
         except library.TransportError as error:
             raise APIConnectionError(

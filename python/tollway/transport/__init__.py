@@ -1,0 +1,7 @@
+"""Requests over HTTP: a small protocol, our own client, and an adapter for those of httpx."""
+
+from tollway.transport.adapter import HttpxTransport
+from tollway.transport.base import Request, Response, Timeouts, Transport
+from tollway.transport.native import NativeTransport
+
+__all__ = ["HttpxTransport", "NativeTransport", "Request", "Response", "Timeouts", "Transport"]

@@ -1,0 +1,306 @@
+//! One request and its answer.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use http::header::{CONTENT_ENCODING, HOST, HeaderValue, PROXY_AUTHORIZATION};
+use http::{HeaderMap, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout_at;
+
+use super::buffer::Body;
+use super::connect::{Origin, connect, host_and_port};
+use super::connection::{Connection, Unanswered};
+use super::failure::{Failure, root};
+use super::{Answer, Request, State};
+
+/// How long each part of an exchange may take; no limit where there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// To look up the name, connect, and agree on how to encrypt.
+    pub connect: Duration,
+    /// From then to the head of the answer.
+    pub first_byte: Duration,
+    /// Between two parts of the answer.
+    pub idle: Duration,
+    /// For everything.
+    pub total: Duration,
+}
+
+/// A request on its way.
+struct Exchange<'a> {
+    state: &'a State,
+    times: Times,
+    /// When all must be over.
+    end: tokio::time::Instant,
+    /// What to call it in a failure.
+    name: String,
+}
+
+/// An address taken apart.
+struct Target {
+    origin: Arc<Origin>,
+    uri: Uri,
+}
+
+pub(super) async fn exchange(state: Arc<State>, request: Request) -> Result<Answer, Failure> {
+    let target = Target::parse(&request.url)?;
+    let exchange = Exchange {
+        state: &state,
+        times: request.times,
+        end: after(Instant::now(), request.times.total),
+        name: target.name(),
+    };
+    exchange.run(target, request).await
+}
+
+fn after(start: Instant, time: Duration) -> tokio::time::Instant {
+    // Thirty years stand for no limit; more would not fit everywhere.
+    tokio::time::Instant::from_std(start + time.min(Duration::from_secs(1_000_000_000)))
+}
+
+impl Exchange<'_> {
+    async fn run(self, target: Target, request: Request) -> Result<Answer, Failure> {
+        let Target { origin, uri } = target;
+        let mut message = message(self.state, &origin, uri, request)?;
+        let (mut connection, answer) = loop {
+            let idle = self.state.pool.take(&origin);
+            let is_new = idle.is_none();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => self.connect(&origin).await?,
+            };
+            if is_new && let Some(shared) = connection.share() {
+                self.state.pool.put(origin.clone(), shared);
+            }
+            let answer = self
+                .within(
+                    self.times.first_byte,
+                    "first byte",
+                    connection.send(message),
+                )
+                .await
+                .map_err(|late| self.late(late, "did not begin to answer"))?;
+            match answer {
+                Ok(answer) => break (connection, answer),
+                // The connection had ended before any of it was written, so that the server cannot
+                // have seen it. What was written is never sent again here: it may have been
+                // processed, and each attempt takes its own permit.
+                Err(Unanswered::Unsent(unsent)) if !is_new => message = *unsent,
+                Err(Unanswered::Unsent(_)) => return Err(self.broken("the connection ended")),
+                Err(Unanswered::Failed(error)) => return Err(self.broken(&reason(&error))),
+            }
+        };
+        let (head, body) = answer.into_parts();
+        let body = self.read(&mut connection, body).await?;
+        if connection.is_ready().await && !connection.is_shared() {
+            self.state.pool.put(origin, connection);
+        }
+        let body = self.unpack(&head.headers, body)?;
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        })
+    }
+
+    async fn connect(&self, origin: &Arc<Origin>) -> Result<Connection, Failure> {
+        let proxy = self.state.proxy(origin);
+        let connecting = async {
+            let connected = connect(origin, proxy, || self.state.tls()).await?;
+            Connection::new(connected).await
+        };
+        self.within(self.times.connect, "connect", connecting)
+            .await
+            .map_err(|late| self.late(late, "could not be reached"))?
+            .map_err(|failure| Failure {
+                message: format!("{}: {}", self.name, failure.message),
+                ..failure
+            })
+    }
+
+    /// Waits, but not for longer than `time` nor past the end; else the time that ran out.
+    async fn within<T>(
+        &self,
+        time: Duration,
+        name: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, (&'static str, Duration)> {
+        let own = after(Instant::now(), time);
+        let late = if own < self.end {
+            (name, time)
+        } else {
+            ("total", self.times.total)
+        };
+        timeout_at(own.min(self.end), work).await.map_err(|_| late)
+    }
+
+    /// The whole body.
+    async fn read(
+        &self,
+        connection: &mut Connection,
+        mut incoming: Incoming,
+    ) -> Result<Body, Failure> {
+        let most = self.state.max_body;
+        let told = incoming.size_hint().exact();
+        let told = told.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if told.is_some_and(|length| length > most) {
+            return Err(self.too_long());
+        }
+        // What a server says is not reason enough to take memory for it at once.
+        let mut body = Body::with_capacity(told.unwrap_or(0).min(32 << 20));
+        loop {
+            let frame = connection.until(incoming.frame());
+            let frame = self
+                .within(self.times.idle, "idle", frame)
+                .await
+                .map_err(|late| self.late(late, "stopped answering"))?;
+            let bytes = match frame {
+                None => return Ok(body),
+                Some(Err(error)) => {
+                    let got = body.len();
+                    let reason = match told {
+                        Some(all) => format!("{} after {got} of {all} bytes", reason(&error)),
+                        None => format!("{} after {got} bytes", reason(&error)),
+                    };
+                    return Err(self.broken(&reason));
+                }
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            if body.len() + bytes.len() > most {
+                return Err(self.too_long());
+            }
+            body.extend(&bytes);
+        }
+    }
+
+    /// The body as it was before it was packed: some servers pack though nobody asked for it.
+    fn unpack(&self, headers: &HeaderMap, body: Body) -> Result<Body, Failure> {
+        let packed = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let source: Box<dyn Read + '_> = match packed {
+            None | Some(b"" | b"identity") => return Ok(body),
+            Some(b"gzip" | b"x-gzip") => Box::new(MultiGzDecoder::new(&body[..])),
+            Some(b"deflate") => Box::new(ZlibDecoder::new(&body[..])),
+            Some(_) => {
+                let name = &self.name;
+                return Err(Failure::answer(format!(
+                    "{name} packed its answer in a form that was not asked for"
+                )));
+            }
+        };
+        let mut whole = Vec::new();
+        let most = u64::try_from(self.state.max_body).unwrap_or(u64::MAX);
+        source
+            .take(most.saturating_add(1))
+            .read_to_end(&mut whole)
+            .map_err(|_| {
+                Failure::answer(format!("{}'s answer could not be unpacked", self.name))
+            })?;
+        if whole.len() > self.state.max_body {
+            return Err(self.too_long());
+        }
+        Ok(whole.into())
+    }
+
+    fn late(&self, (name, time): (&'static str, Duration), what: &str) -> Failure {
+        Failure::timeout(&format!("{} {what}", self.name), name, time)
+    }
+
+    fn broken(&self, reason: &str) -> Failure {
+        Failure::connection(format!("{} broke off: {reason}", self.name))
+    }
+
+    fn too_long(&self) -> Failure {
+        let (name, most) = (&self.name, self.state.max_body);
+        Failure::answer(format!("{name}'s answer is longer than {most} bytes"))
+    }
+}
+
+fn reason(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() {
+        return "the connection was closed before the answer was complete".to_owned();
+    }
+    root(error)
+}
+
+fn message(
+    state: &State,
+    origin: &Origin,
+    uri: Uri,
+    request: Request,
+) -> Result<http::Request<Full<Bytes>>, Failure> {
+    let proxy = if origin.is_https {
+        None
+    } else {
+        state.proxy(origin)
+    };
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    let host = authority.and_then(|host| HeaderValue::try_from(host).ok());
+    let mut message = http::Request::new(Full::new(request.body));
+    *message.version_mut() = Version::HTTP_11;
+    *message.method_mut() = request.method;
+    let headers = message.headers_mut();
+    *headers = request.headers;
+    if let (Some(host), false) = (host, headers.contains_key(HOST)) {
+        headers.insert(HOST, host);
+    }
+    if let Some(value) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
+        headers.insert(PROXY_AUTHORIZATION, value.clone());
+    }
+    // Whole to a proxy that passes it on, and to HTTP/2, which takes it apart itself.
+    *message.uri_mut() = if proxy.is_some() || (origin.is_https && state.http2) {
+        uri
+    } else {
+        let path = uri
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
+        path.parse()
+            .map_err(|_| Failure::configuration("the address has no proper path"))?
+    };
+    Ok(message)
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Self, Failure> {
+        // The address is not shown: this one may hold anything.
+        let wrong =
+            || Failure::configuration("a request needs an address such as http://host/path");
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong()),
+        };
+        if uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
+            return Err(Failure::configuration(
+                "an address must not hold a user or password; send them in a header",
+            ));
+        }
+        let default = if is_https { 443 } else { 80 };
+        let (host, port) = host_and_port(&uri, default).ok_or_else(wrong)?;
+        let origin = Origin {
+            is_https,
+            host,
+            port,
+        };
+        let origin = Arc::new(origin);
+        Ok(Self { origin, uri })
+    }
+
+    /// The address without its query, which may hold a key.
+    fn name(&self) -> String {
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        let authority = self
+            .uri
+            .authority()
+            .map_or("", http::uri::Authority::as_str);
+        format!("{scheme}://{authority}{}", self.uri.path())
+    }
+}
