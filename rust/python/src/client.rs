@@ -249,7 +249,7 @@ fn stop(py: Python<'_>) {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     completions::register(module)?;
     module.add_class::<HTTPClient>()?;
-    // Before the interpreter takes down what requests under way write to.
+    // Before the interpreter frees what requests under way write to.
     let atexit = module.py().import("atexit")?;
     let stop = wrap_pyfunction!(stop, module)?;
     atexit.call_method1("register", (stop,)).map(drop)

@@ -152,8 +152,8 @@ impl Client {
         self.state().tls().map(drop)
     }
 
-    /// Sends a request. `done` is called once, whatever happens: on the client's thread, or here
-    /// where the thread has ended.
+    /// Sends a request. `done` is called once on the client's thread, whatever becomes of the
+    /// request, unless [`stop`] ends that.
     pub fn start(
         &self,
         request: Request,
@@ -193,8 +193,9 @@ impl Pending {
     }
 }
 
-/// Calls its function when it is dropped, if nobody did before: a request that is cancelled, or
-/// meets the end of the thread, must not be waited for for ever.
+/// Calls its function when it is dropped, if nobody did before: a request that is cancelled or
+/// panics must not be waited for for ever. At the end of the process nobody is told: a thread that
+/// wakes up then finds an interpreter that is half gone.
 struct Once<F: FnOnce(Result<Answer, Failure>)>(Option<F>);
 
 impl<F: FnOnce(Result<Answer, Failure>)> Once<F> {
@@ -207,8 +208,10 @@ impl<F: FnOnce(Result<Answer, Failure>)> Once<F> {
 
 impl<F: FnOnce(Result<Answer, Failure>)> Drop for Once<F> {
     fn drop(&mut self) {
-        self.call(Err(Failure::connection(
-            "the request was ended before its answer came",
-        )));
+        if !runtime::is_stopped() {
+            self.call(Err(Failure::connection(
+                "the request was ended before its answer came",
+            )));
+        }
     }
 }

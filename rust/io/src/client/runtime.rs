@@ -4,6 +4,7 @@
 //! never handed from core to core.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,6 +17,7 @@ use crate::fork::PerProcess;
 struct Runtime {
     handle: Handle,
     stop: Arc<Notify>,
+    is_stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -37,11 +39,13 @@ impl Runtime {
         Ok(Self {
             handle,
             stop,
+            is_stopped: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
         })
     }
 
     fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
         self.stop.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = { thread }.take() {
@@ -59,16 +63,27 @@ impl Drop for Runtime {
 
 /// The handle of this process's thread, started now if need be.
 pub(super) fn handle() -> Result<&'static Handle, Failure> {
+    if is_stopped() {
+        return Err(Failure::connection(
+            "the process is ending, and sends no more requests",
+        ));
+    }
     let started = RUNTIME.get_or_make(Runtime::start);
     started.map(|runtime| &runtime.handle).map_err(|error| {
         Failure::connection(format!("the thread for HTTP could not be started: {error}"))
     })
 }
 
-/// Closes every connection of this process and ends the thread. Requests under way fail, and so do
-/// those that come later.
+/// Closes every connection of this process and ends the thread. Requests under way end without a
+/// word, and later ones fail.
 pub fn stop() {
     if let Some(runtime) = RUNTIME.get() {
         runtime.stop();
     }
+}
+
+pub(super) fn is_stopped() -> bool {
+    RUNTIME
+        .get()
+        .is_some_and(|runtime| runtime.is_stopped.load(Ordering::Acquire))
 }
