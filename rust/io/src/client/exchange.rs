@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http::header::{CONTENT_ENCODING, HOST, HeaderValue, PROXY_AUTHORIZATION};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
@@ -66,7 +67,13 @@ fn after(start: Instant, time: Duration) -> tokio::time::Instant {
 impl Exchange<'_> {
     async fn run(self, target: Target, request: Request) -> Result<Answer, Failure> {
         let Target { origin, uri } = target;
-        let mut message = message(self.state, &origin, uri, request)?;
+        // Whole to a proxy that passes the request on, and to HTTP/2, which takes it apart itself.
+        let form = if !origin.is_https && self.state.proxy(&origin).is_some() {
+            uri.clone()
+        } else {
+            path_of(&uri)?
+        };
+        let mut message = message(self.state, &origin, &uri, request)?;
         let (mut connection, answer) = loop {
             let idle = self.state.pool.take(&origin);
             let is_new = idle.is_none();
@@ -77,6 +84,7 @@ impl Exchange<'_> {
             if is_new && let Some(shared) = connection.share() {
                 self.state.pool.put(origin.clone(), shared);
             }
+            *message.uri_mut() = if connection.is_shared() { &uri } else { &form }.clone();
             let answer = self
                 .within(
                     self.times.first_byte,
@@ -227,10 +235,18 @@ fn reason(error: &hyper::Error) -> String {
     root(error)
 }
 
+fn path_of(uri: &Uri) -> Result<Uri, Failure> {
+    let path = uri.path_and_query().cloned();
+    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| Failure::configuration("the address has no proper path"))
+}
+
 fn message(
     state: &State,
     origin: &Origin,
-    uri: Uri,
+    uri: &Uri,
     request: Request,
 ) -> Result<http::Request<Full<Bytes>>, Failure> {
     let proxy = if origin.is_https {
@@ -251,16 +267,6 @@ fn message(
     if let Some(value) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
         headers.insert(PROXY_AUTHORIZATION, value.clone());
     }
-    // Whole to a proxy that passes it on, and to HTTP/2, which takes it apart itself.
-    *message.uri_mut() = if proxy.is_some() || (origin.is_https && state.http2) {
-        uri
-    } else {
-        let path = uri
-            .path_and_query()
-            .map_or("/", http::uri::PathAndQuery::as_str);
-        path.parse()
-            .map_err(|_| Failure::configuration("the address has no proper path"))?
-    };
     Ok(message)
 }
 

@@ -88,7 +88,6 @@ pub struct Client {
 struct Common {
     proxies: Proxies,
     tls: Tls,
-    http2: bool,
     max_body: usize,
 }
 
@@ -125,7 +124,6 @@ impl Client {
         let common = Common {
             proxies,
             tls: Tls::new(&options.certificates, options.http2)?,
-            http2: options.http2,
             max_body: options.max_body,
         };
         Ok(Self {
