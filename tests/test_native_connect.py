@@ -16,13 +16,13 @@ import h2.connection
 import h2.events
 import pytest
 import trustme
-from wire import Wire, answer
 
 from tollway import Embedder
 from tollway.errors import APIConnectionError, ConfigurationError, RetriesExhaustedError
 from tollway.retry import RetryPolicy
 from tollway.simulator import Simulator
 from tollway.transport import NativeTransport, Request
+from wire import Wire, answer
 
 KEY = "sk-secret"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -228,8 +228,8 @@ class Proxy:
         self.wire.__exit__()
 
     def script(self, connection):
-        head, body = connection.read()
-        method, target, _ = head.split(" ", 2)
+        head, _ = connection.read()
+        method, target, _version = head.split(" ", 2)
         self.targets.append(f"{method} {target}")
         expected = base64.b64encode(b"user:hunter2").decode()
         if f"proxy-authorization: Basic {expected}" not in head.split("\r\n"):
@@ -310,11 +310,11 @@ async def test_proxies_that_refuse(authority):
 
 
 def test_a_proxy_that_cannot_be_is_refused_without_its_password(monkeypatch):
-    with pytest.raises(ConfigurationError, match="^proxy must be an address") as caught:
+    with pytest.raises(ConfigurationError, match=r"^proxy must be an address") as caught:
         NativeTransport(proxy="socks5://user:hunter2@127.0.0.1:1")
     assert "hunter2" not in str(caught.value)
     monkeypatch.setenv("HTTPS_PROXY", "ftp://user:hunter2@127.0.0.1:1")
-    with pytest.raises(ConfigurationError, match="^HTTPS_PROXY must be an address") as caught:
+    with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY must be an address") as caught:
         NativeTransport()
     assert "hunter2" not in str(caught.value)
 

@@ -274,7 +274,7 @@ class Completions:
     def drain(self) -> None:
         """Complete the futures whose requests have ended."""
 
-    def cancel(self, number: int, /) -> None:
+    def cancel(self, number: int) -> None:
         """Close a request and leave its future alone; nothing, if it has ended."""
 
 @final

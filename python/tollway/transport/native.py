@@ -69,10 +69,7 @@ class NativeTransport:
             timeout = Timeouts()
         elif not isinstance(timeout, Timeouts):
             timeout = Timeouts(first_byte=timeout, idle=timeout, total=timeout)
-        if isinstance(client_cert, tuple):
-            certificate, key = client_cert
-        else:
-            certificate, key = client_cert, None
+        certificate, key = client_cert if isinstance(client_cert, tuple) else (client_cert, None)
         if max_answer < 1:
             raise ConfigurationError(f"max_answer must be at least 1, not {max_answer}")
         self._client = _core.HTTPClient(

@@ -171,8 +171,8 @@ impl Completions {
         result
     }
 
-    fn cancel(&self, py: Python<'_>, id: u64) {
-        let waiting = lock(&self.waiting).by_id.remove(&id);
+    fn cancel(&self, py: Python<'_>, number: u64) {
+        let waiting = lock(&self.waiting).by_id.remove(&number);
         if let Some(waiting) = waiting {
             waiting.end(py);
         }

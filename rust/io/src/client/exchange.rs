@@ -73,7 +73,7 @@ impl Exchange<'_> {
         } else {
             path_of(&uri)?
         };
-        let mut message = message(self.state, &origin, &uri, request)?;
+        let mut message = message(self.state, &origin, &uri, request);
         let (mut connection, answer) = loop {
             let idle = self.state.pool.take(&origin);
             let is_new = idle.is_none();
@@ -248,7 +248,7 @@ fn message(
     origin: &Origin,
     uri: &Uri,
     request: Request,
-) -> Result<http::Request<Full<Bytes>>, Failure> {
+) -> http::Request<Full<Bytes>> {
     let proxy = if origin.is_https {
         None
     } else {
@@ -267,7 +267,7 @@ fn message(
     if let Some(value) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
         headers.insert(PROXY_AUTHORIZATION, value.clone());
     }
-    Ok(message)
+    message
 }
 
 impl Target {
