@@ -22,7 +22,7 @@ from tollway.errors import APIConnectionError, ConfigurationError, RetriesExhaus
 from tollway.retry import RetryPolicy
 from tollway.simulator import Simulator
 from tollway.transport import NativeTransport, Request
-from wire import Wire, answer
+from wire import Wire, answer, eventually
 
 KEY = "sk-secret"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -191,8 +191,7 @@ async def test_http2_where_it_is_offered_and_taken(authority):
         assert wire.connections == 1
         # One request that is given up leaves the others their connection.
         task = asyncio.create_task(transport.send(post(wire.url, b"never")))
-        while len(wire.requests) < 31:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(eventually, lambda: len(wire.requests) == 31)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
