@@ -11,7 +11,7 @@ CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-retry soak wheel ci clean
+.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-embed bench-retry soak wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -93,6 +93,11 @@ bench-retry: build $(VENV)/.bench ## Compare retries with other libraries, and p
 	$(BIN)/python -m pytest -q benches/python/bench_retry.py --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 	$(BIN)/python benches/python/bench_retry_pending.py
 	$(BIN)/python benches/python/bench_retry_outage.py --seconds 120
+
+bench-embed: build $(VENV)/.bench ## Compare the CPU of an embedding with other clients
+	cargo build --quiet --release -p tollway-io --example canned
+	$(BIN)/python benches/python/bench_client.py
+	$(BIN)/python -m pytest -q benches/python/bench_embed.py --benchmark-columns=median,iqr,rounds
 
 soak: build $(VENV)/.test ## Kill a job many times and check that nothing is lost
 	$(BIN)/python benches/python/soak_kills.py --kills 50
