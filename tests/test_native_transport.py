@@ -661,3 +661,14 @@ async def test_requests_that_cannot_be():
         await transport.embed("http://127.0.0.1:1/", {}, "m", "one text")
     with pytest.raises(ConfigurationError, match="max_answer"):
         NativeTransport(max_answer=0)
+
+
+def test_neither_httpx_nor_an_sdk_is_imported_to_embed(sim):
+    code = (
+        "import sys; from tollway import Embedder\n"
+        f"e = Embedder('openai/{MODEL}', base_url='{sim.base_url}', api_key='any')\n"
+        "assert e.embed_sync(['a']).shape == (1, 1536)\n"
+        "print([it for it in ('httpx', 'httpx2', 'openai', 'anyio') if it in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"

@@ -32,8 +32,8 @@ use pool::Pool;
 use proxy::{Proxies, Proxy};
 use tls::Tls;
 
-/// How a client connects.
-#[derive(Debug, Clone, Default)]
+/// How a client connects. Not to be shown: the proxy's address may hold a password.
+#[derive(Clone, Default)]
 pub struct Options {
     /// Whom to trust, and who we are.
     pub certificates: Certificates,

@@ -25,7 +25,7 @@ impl fmt::Debug for Proxy {
 }
 
 /// What to connect through.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub enum ProxyChoice {
     /// What the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
     #[default]
