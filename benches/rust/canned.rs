@@ -169,7 +169,10 @@ fn answer(rows: usize, is_base64: bool) -> Vec<u8> {
         body.push('}');
     }
     body.push_str("],\"model\":\"text-embedding-3-small\",\"usage\":{\"prompt_tokens\":");
-    body.push_str(&format!("{rows},\"total_tokens\":{rows}}}}}"));
+    let rows = rows.to_string();
+    for part in [&rows, ",\"total_tokens\":", &rows, "}}"] {
+        body.push_str(part);
+    }
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
