@@ -226,15 +226,15 @@ async def test_a_slow_answer_is_no_late_one():
 
     def script(connection):
         connection.read()
-        data = answer(b"x" * 40)
-        connection.send(data[:-40])
-        for _ in range(40):
-            time.sleep(0.01)
+        data = answer(b"x" * 25)
+        connection.send(data[:-25])
+        for _ in range(25):
+            time.sleep(0.1)
             connection.send(b"x")
 
     with Wire(script) as wire:
-        transport = NativeTransport(timeout=Timeouts(idle=0.3, first_byte=math.inf))
-        assert (await transport.send(post(wire.url))).body == b"x" * 40
+        transport = NativeTransport(timeout=Timeouts(idle=2.0, first_byte=math.inf))
+        assert (await transport.send(post(wire.url))).body == b"x" * 25
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan])
@@ -284,6 +284,8 @@ async def test_a_connection_closed_between_requests_is_not_used():
             assert (await transport.send(post(wire.url, body))).status == 200
             closing.release()
             await asyncio.to_thread(closed.acquire, timeout=30)
+            # The kernel has yet to deliver the end.
+            await asyncio.sleep(0.1)
     assert [body for _, body in wire.requests] == [b"0", b"1", b"2", b"3", b"4"]
     assert wire.connections == 5
 
@@ -332,11 +334,18 @@ async def test_a_server_that_closes_after_each_answer_at_its_own_pace():
     assert sum(answered) > 200
 
 
-async def test_what_a_server_says_unasked_ends_the_connection():
+@pytest.mark.parametrize("is_later", [False, True])
+async def test_what_a_server_says_unasked_ends_the_connection(is_later):
+    late = answer(b"for nobody", "408 Request Timeout")
+    idle, said = threading.Semaphore(0), threading.Semaphore(0)
+
     def script(connection):
         connection.read()
-        connection.send(answer())
-        connection.send(answer(b"for nobody", "408 Request Timeout"))
+        connection.send(answer() if is_later else answer() + late)
+        if is_later:
+            idle.acquire(timeout=30)
+            connection.send(late)
+        said.release()
         connection.wait_for_the_end()
 
     with Wire(script) as wire:
@@ -344,7 +353,10 @@ async def test_what_a_server_says_unasked_ends_the_connection():
         for _ in range(3):
             reply = await transport.send(post(wire.url))
             assert (reply.status, reply.body) == (200, b"{}")
-            await asyncio.sleep(0.05)
+            idle.release()
+            await asyncio.to_thread(said.acquire, timeout=30)
+            await asyncio.sleep(0.1)
+    assert wire.connections == 3
 
 
 async def test_connection_close_is_heard():

@@ -106,7 +106,7 @@ class Wire:
 
     def _serve(self, sock):
         self._open.add(sock)
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(ValueError):
             try:
                 if self._context:
                     wrapped = self._context.wrap_socket(sock, server_side=True)
@@ -114,6 +114,9 @@ class Wire:
                     sock = wrapped
                     self._open.add(sock)
                 self._script(Connection(self, sock))
+            except OSError:
+                # The client went before the script came to wait for it.
+                self.ended.set()
             finally:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)

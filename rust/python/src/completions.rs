@@ -1,6 +1,7 @@
 //! Futures of one event loop, completed together: the loop is woken once for all that are ready.
 
 use std::collections::HashMap;
+#[cfg(unix)]
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -100,6 +100,7 @@ pub(super) async fn connect(
 /// A socket and a second handle of it.
 fn duplicate(tcp: TcpStream) -> io::Result<(TcpStream, std::net::TcpStream)> {
     let socket = SockRef::from(&tcp).try_clone()?;
+    socket.set_nonblocking(true)?;
     Ok((tcp, socket.into()))
 }
 
