@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     )
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import register_provider
-    from tollway.retry import RetryPolicy, retry
+    from tollway.retry import (
+        CallRecord,
+        CircuitBreaker,
+        Hedge,
+        RetryBudget,
+        RetryPolicy,
+        retry,
+    )
     from tollway.tokens import (
         Encoding,
         HuggingFaceTokenizer,
@@ -36,14 +43,18 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CallRecord",
+    "CircuitBreaker",
     "Document",
     "Embedder",
     "Encoding",
+    "Hedge",
     "HuggingFaceTokenizer",
     "JobReport",
     "Limits",
     "Plan",
     "RateLimiter",
+    "RetryBudget",
     "RetryPolicy",
     "TokenCount",
     "TokenEstimator",
@@ -72,6 +83,10 @@ _HOMES = {
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
     "register_provider": "tollway.providers",
+    "CallRecord": "tollway.retry",
+    "CircuitBreaker": "tollway.retry",
+    "Hedge": "tollway.retry",
+    "RetryBudget": "tollway.retry",
     "RetryPolicy": "tollway.retry",
     "retry": "tollway.retry",
     "Encoding": "tollway.tokens",
