@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_documents,
     )
     from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter.bucket import TokenBucket
     from tollway.providers import register_provider
     from tollway.retry import RetryPolicy, retry
     from tollway.tokens import (
@@ -45,6 +46,7 @@ __all__ = [
     "Plan",
     "RateLimiter",
     "RetryPolicy",
+    "TokenBucket",
     "TokenCount",
     "TokenEstimator",
     "count_messages",
@@ -71,6 +73,7 @@ _HOMES = {
     "read_documents": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
+    "TokenBucket": "tollway.limiter.bucket",
     "register_provider": "tollway.providers",
     "RetryPolicy": "tollway.retry",
     "retry": "tollway.retry",

@@ -159,29 +159,32 @@ class Adaptive:
             limit = self._limits.get(stated.limit)
             if limit is not None and sent_at >= limit.stated_at:
                 limit.stated, limit.stated_at = stated.quota, sent_at
-        if now > self._now:
-            if self._now > float("-inf"):
-                for limit in self._limits.values():
-                    limit.recover(now - self._now)
-            self._now = now
+        self._pass(now)
         if self._growth is not None:
             self._growth.note(used, now)
-        if outcome == "answered":
-            return None
-        wait = min(feedback.retry_after or 0.0, _LONGEST_PAUSE)
         exceeded: tuple[str, ...] = ()
         if outcome == "refused":
             self.refusals += 1
-            exceeded = tuple(name for name in feedback.exceeded if name in self._limits)
             if feedback.too_steep:
-                exceeded = ()
                 self._growth = self._growth or _Growth(Ramp(), float("inf"))
                 self._growth.refuse(used, sent_at, now)
             else:
-                for name in exceeded or _OF_A_MINUTE:
-                    if name in self._limits:
-                        self._limits[name].refuse(sent_at, now)
-        return Pause(exceeded, wait) if wait > 0 else None
+                exceeded = tuple(name for name in feedback.exceeded if name in self._limits)
+                self._refuse(exceeded or _OF_A_MINUTE, sent_at, now)
+        wait = min(feedback.retry_after or 0.0, _LONGEST_PAUSE)
+        return Pause(exceeded, wait) if wait > 0 and outcome != "answered" else None
+
+    def _pass(self, now: float) -> None:
+        """Recover for the time since the last answer."""
+        if self._now < now:
+            for limit in self._limits.values():
+                limit.recover(now - self._now)
+            self._now = now
+
+    def _refuse(self, names: tuple[str, ...], sent_at: float, now: float) -> None:
+        for name in names:
+            if name in self._limits:
+                self._limits[name].refuse(sent_at, now)
 
 
 @dataclass(slots=True)

@@ -369,14 +369,14 @@ def _details(text: str) -> Iterator[Mapping[str, Any]]:
         return
     # A stream's errors come as a list of one.
     if isinstance(parsed, list) and parsed:
-        parsed = cast("list[Any]", parsed)[0]
+        parsed = parsed[0]
     for name in ("error", "details"):
         parsed = cast("dict[str, Any]", parsed).get(name) if isinstance(parsed, dict) else None
     yield from _mappings(parsed)
 
 
 def _mappings(found: Any) -> Iterator[Mapping[str, Any]]:
-    for item in cast("list[Any]", found) if isinstance(found, list) else []:
+    for item in found if isinstance(found, list) else []:
         if isinstance(item, Mapping):
             yield cast("Mapping[str, Any]", item)
 
