@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tollway.providers.base import EmbeddingAnswer
     from tollway.retry import RetryBudget
 
 __all__ = ["DEFAULT_MODEL", "Batch", "Embedder", "Prepared", "Sent", "Tally", "TooLong"]
@@ -398,7 +399,7 @@ class Embedder:
         record = CallRecord()
         hedges = 0
 
-        async def attempt() -> None:
+        async def attempt() -> EmbeddingAnswer:
             nonlocal hedges
             asked, texts, tokens = rows.pending()
             is_hedge, hedges = record.hedges > hedges, record.hedges
@@ -417,6 +418,7 @@ class Embedder:
             if len(answer.bad_rows) < len(texts):
                 self._check_dimensions(answer.vectors.shape[1])
             rows.place(asked, answer)
+            return answer
 
         try:
             await self.retry.call(
