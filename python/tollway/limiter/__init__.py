@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING
 
 from tollway import _core
 from tollway.errors import ConfigurationError
+from tollway.limiter.learning import Learning, most_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["Limits", "RateLimiter", "shared_limiter"]
+    from tollway.limiter.adaptive import Outcome, Ramp
+    from tollway.limiter.feedback import Feedback
+
+__all__ = ["AUTO_LIMITS", "Limits", "RateLimiter", "shared_limiter"]
 
 # Admissions handed to an event loop in one callback: resolving a future takes about a microsecond,
 # so that the loop is held for well under a millisecond.
@@ -50,6 +54,7 @@ class Limits:
             allows `ceil(rpm / 60)` requests a second. 0 switches off what a provider has by
             default.
         max_in_flight: Requests under way at once, for whoever sends them.
+        auto: The limits are where to begin; what the server states replaces them, up or down.
 
     Raises:
         ConfigurationError: A value is not a whole number above zero (`sub_window`: from 0 to 60).
@@ -60,12 +65,13 @@ class Limits:
     rps: int | None = None
     sub_window: float | None = None
     max_in_flight: int | None = None
+    auto: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no limiter could hold."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None:
+            if value is None or field.name == "auto":
                 continue
             if field.name == "sub_window":
                 if not 0 <= value <= 60:
@@ -74,6 +80,10 @@ class Limits:
                 raise ConfigurationError(
                     f"{field.name} must be a whole number from 1 to {2**31 - 1}, not {value!r}"
                 )
+
+
+AUTO_LIMITS = Limits(rpm=500, tpm=100_000, max_in_flight=25, auto=True)
+"""Where `limits="auto"` begins: what the lowest paid tiers allow, until the first answer."""
 
 
 class RateLimiter:
@@ -86,17 +96,20 @@ class RateLimiter:
         limits: What to hold; without any, everything is admitted at once.
         margin: Seconds by which every window is made longer, for the jitter between a permit and
             its bytes on the wire. Default: 0.25 on windows of a minute, 2 % of shorter ones.
+        ramp: How fast the traffic may grow, where the provider judges that too.
     """
 
-    def __init__(self, limits: Limits, *, margin: float | None = None) -> None:
+    def __init__(
+        self, limits: Limits, *, margin: float | None = None, ramp: Ramp | None = None
+    ) -> None:
         self.limits = limits
         self._core = _core.Limiter(
-            rpm=limits.rpm,
-            tpm=limits.tpm,
+            **most_of(limits),
             rps=limits.rps,
             sub_windows=(limits.sub_window,) if limits.sub_window else (),
             margin=margin,
         )
+        self._learning = Learning(self._core, limits, ramp)
         # Guards the step from a ticket to its waiter; the core guards itself.
         self._lock = threading.Lock()
         self._waiters: dict[int, _Waiter] = {}
@@ -118,6 +131,34 @@ class RateLimiter:
     def waiting(self) -> int:
         """How many callers wait."""
         return self._core.waiting
+
+    @property
+    def current_limits(self) -> Limits:
+        """The limits that hold now: as given, or as the server's answers taught."""
+        return self._learning.limits()
+
+    def learn(
+        self,
+        feedback: Feedback,
+        *,
+        outcome: Outcome = "answered",
+        took: float = 0.0,
+        tokens: int = 0,
+    ) -> None:
+        """Take in what an answer says about the limits; retries do this for each attempt.
+
+        A limit that the server states holds from now on, though never above the configured one. A
+        refusal that names a time pauses the limit until then, for everybody; repeated ones shrink
+        it, and it recovers slowly. See `tollway.limiter.adaptive`.
+
+        Args:
+            feedback: What the answer says.
+            outcome: `answered`; `refused` by a limit (429); `overloaded`, which shrinks nothing.
+            took: Seconds since the request was sent: what an older one says does not count.
+            tokens: How many the request was admitted with.
+        """
+        if self._learning.learn(feedback, outcome=outcome, took=took, tokens=tokens):
+            _timer.call(self)
 
     def try_acquire(self, tokens: int = 0) -> float:
         """Admit a request of `tokens` now, or say when it could be; never blocks.
@@ -217,6 +258,7 @@ class RateLimiter:
     def abandon_waiters(self) -> None:
         """Start a forked child without its parent's waiters, whose threads it does not have."""
         self._lock = threading.Lock()
+        self._learning.forget_lock()
         self._core.clear_queue()
         self.due, self.is_called = float("inf"), False
         waiters, self._waiters = self._waiters, {}

@@ -37,6 +37,7 @@ _MEMORY = 120.0
 _LONGEST_PAUSE = 600.0
 
 _OF_A_MINUTE = ("rpm", "tpm", "input_tpm", "output_tpm")
+_OF_TOKENS = ("tpm", "input_tpm", "tpd")
 _RAMPED = ("tpm", "input_tpm")
 
 
@@ -83,12 +84,14 @@ class _Limit:
     stated_at: float = float("-inf")
     # Of the limit, after refusals.
     share: float = 1.0
+    # The largest request: refusals do not shrink the limit below it, or it would never go.
+    largest: int = 0
     # When the last refusal that counts came: what was sent before it met the same congestion.
     refused_at: float = float("-inf")
 
     def ceiling(self) -> int:
-        whole = self.stated or self.assumed or self.most
-        return max(1, int(min(self.most, whole) * self.share))
+        whole = min(self.most, self.stated or self.assumed or self.most)
+        return max(1, int(whole * self.share), min(self.largest, whole))
 
     def refuse(self, sent_at: float, now: float) -> None:
         if sent_at <= self.refused_at:
@@ -122,6 +125,7 @@ class Adaptive:
         self._limits = {
             name: _Limit(limit, (assumed or {}).get(name)) for name, limit in most.items()
         }
+        # Nothing is shrunk before the first answer, so that it does not matter when time begins.
         self._now = float("-inf")
         self._growth = None if ramp is None else _Growth(ramp, float(ramp.above))
         self.refusals = 0
@@ -141,6 +145,7 @@ class Adaptive:
         sent_at: float,
         now: float,
         outcome: Outcome = "answered",
+        tokens: int = 0,
         used: int = 0,
     ) -> Pause | None:
         """Take in what an answer says.
@@ -150,6 +155,7 @@ class Adaptive:
             sent_at: When its request was sent.
             now: When it came.
             outcome: What became of the request.
+            tokens: How many it was admitted with.
             used: Tokens admitted in the last minute; for the ramp.
 
         Returns:
@@ -159,7 +165,7 @@ class Adaptive:
             limit = self._limits.get(stated.limit)
             if limit is not None and sent_at >= limit.stated_at:
                 limit.stated, limit.stated_at = stated.quota, sent_at
-        self._pass(now)
+        self._pass(tokens, now)
         if self._growth is not None:
             self._growth.note(used, now)
         exceeded: tuple[str, ...] = ()
@@ -174,12 +180,13 @@ class Adaptive:
         wait = min(feedback.retry_after or 0.0, _LONGEST_PAUSE)
         return Pause(exceeded, wait) if wait > 0 and outcome != "answered" else None
 
-    def _pass(self, now: float) -> None:
+    def _pass(self, tokens: int, now: float) -> None:
         """Recover for the time since the last answer."""
-        if self._now < now:
-            for limit in self._limits.values():
-                limit.recover(now - self._now)
-            self._now = now
+        for name, limit in self._limits.items():
+            if name in _OF_TOKENS:
+                limit.largest = max(limit.largest, tokens)
+            limit.recover(max(0.0, now - self._now))
+        self._now = max(self._now, now)
 
     def _refuse(self, names: tuple[str, ...], sent_at: float, now: float) -> None:
         for name in names:

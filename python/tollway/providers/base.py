@@ -86,11 +86,6 @@ class EmbeddingProvider(Protocol):
         ...
 
     @property
-    def is_hosted(self) -> bool:
-        """Whether it holds limits of its own, so that `limits="auto"` is the default."""
-        ...
-
-    @property
     def quota_key(self) -> Hashable:
         """What shares one quota: provider, address, credential's fingerprint, model."""
         ...

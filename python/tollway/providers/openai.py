@@ -5,6 +5,7 @@ Requests are written and answers decoded in the core; the SDK has no part in it.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -19,7 +20,7 @@ from tollway.errors import (
     ConfigurationError,
     ProviderError,
 )
-from tollway.limiter import Limits
+from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import AZURE_FEEDBACK, GROQ_FEEDBACK, OPENAI_FEEDBACK
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.errors import OPENAI_ERRORS
@@ -125,8 +126,11 @@ class OpenAIProvider:
         host = urllib.parse.urlsplit(self.base_url).hostname or ""
         known_host = next((end for end in _HOSTED if host.endswith(end)), None)
         self._feedback = OPENAI_FEEDBACK if known_host is None else _HOSTED[known_host]
-        self.is_hosted = known_host is not None
-        self.limits = Limits(sub_window=1.0, max_in_flight=25)
+        self.limits = (
+            Limits(sub_window=1.0, max_in_flight=25)
+            if known_host is None
+            else dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
+        )
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""

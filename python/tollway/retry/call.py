@@ -82,6 +82,7 @@ class Call:
     """A call under way."""
 
     __slots__ = (
+        "_asked",
         "_breaker",
         "_budget",
         "_clock",
@@ -102,6 +103,8 @@ class Call:
         self._started = started
         self._limiter = around.get("limiter")
         self._tokens = around.get("tokens", 0)
+        # Of the last permit.
+        self._asked = 0
         self._breaker = around.get("breaker")
         self._budget = around.get("budget") if policy.budget == "auto" else policy.budget
         until = around.get("until")
@@ -208,7 +211,8 @@ class Call:
             record.queue_wait += self._clock.now() - began
 
     def _count(self) -> int:
-        return self._tokens if isinstance(self._tokens, int) else self._tokens()
+        self._asked = self._tokens if isinstance(self._tokens, int) else self._tokens()
+        return self._asked
 
     async def _admit(self, wait: float | None) -> None:
         """Wait for all that an attempt needs, unless the breaker opens."""
@@ -330,7 +334,8 @@ class Call:
             feedback = feedback or Feedback(retry_after=end.retry_after)
             outcome = "refused" if isinstance(end, RateLimitError) else "overloaded"
         if isinstance(feedback, Feedback):
-            limiter.learn(feedback, outcome=outcome, took=self._clock.now() - began)
+            took = self._clock.now() - began
+            limiter.learn(feedback, outcome=outcome, took=took, tokens=self._asked)
 
     def _failed(self, error: Exception) -> None:
         self._is_sending = False
