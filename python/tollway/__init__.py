@@ -18,8 +18,7 @@ if TYPE_CHECKING:
         embed_job_async,
         read_documents,
     )
-    from tollway.limiter import Limits, RateLimiter
-    from tollway.limiter.bucket import TokenBucket
+    from tollway.limiter import Limits, RateLimiter, TokenBucket
     from tollway.providers import register_provider
     from tollway.retry import RetryPolicy, retry
     from tollway.tokens import (
@@ -73,7 +72,7 @@ _HOMES = {
     "read_documents": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
-    "TokenBucket": "tollway.limiter.bucket",
+    "TokenBucket": "tollway.limiter",
     "register_provider": "tollway.providers",
     "RetryPolicy": "tollway.retry",
     "retry": "tollway.retry",

@@ -11,9 +11,9 @@ from tollway.limiter.adaptive import Adaptive
 
 if TYPE_CHECKING:
     from tollway import _core
-    from tollway.limiter import Limits
     from tollway.limiter.adaptive import Outcome, Ramp
     from tollway.limiter.feedback import Feedback
+    from tollway.limiter.limits import Limits
 
 __all__ = ["Learning", "most_of"]
 
@@ -25,7 +25,7 @@ _NAMES = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "tpd")
 
 def most_of(limits: Limits) -> dict[str, int]:
     """Return the limits that a core is made with, by name, as far as they can be learned."""
-    given = {name: getattr(limits, name, None) for name in _NAMES}
+    given = {name: getattr(limits, name) for name in _NAMES}
     held = {name: limit for name, limit in given.items() if limit is not None}
     if not limits.auto:
         return held
@@ -45,7 +45,7 @@ class Learning:
         self._core = core
         self._limits = limits
         self._most = most_of(limits)
-        assumed = {name: getattr(limits, name, None) or most for name, most in self._most.items()}
+        assumed = {name: getattr(limits, name) or most for name, most in self._most.items()}
         self._adaptive = Adaptive(self._most, assumed=assumed, ramp=ramp)
         self._ramps = ramp is not None
         self._lock = threading.Lock()
@@ -56,12 +56,14 @@ class Learning:
         """Return the limits that hold now."""
         if self._held is self._most:
             return self._limits
-        # What is only the bound of what could be learned is no limit.
         changed = {
-            name: None if self._limits.auto and limit >= _MOST.get(name, 2**62) else limit
-            for name, limit in self._held.items()
+            name: limit if self.holds(name, limit) else None for name, limit in self._held.items()
         }
         return dataclasses.replace(self._limits, **changed)
+
+    def holds(self, name: str, limit: int) -> bool:
+        """Whether a limit is one: not only the bound of what could be learned."""
+        return not self._limits.auto or limit < _MOST.get(name, 2**62)
 
     def learn(self, feedback: Feedback, *, outcome: Outcome, took: float, tokens: int) -> bool:
         """Take in what an answer says; see `RateLimiter.learn`.
@@ -92,11 +94,11 @@ class Learning:
         changed = {name: limit for name, limit in held.items() if limit != self._held[name]}
         for name, limit in changed.items():
             self._core.set_ceiling(name, limit if limit < self._most[name] else None)
-            if name == "rpm" and self._limits.sub_window:
-                # Rounded up, as servers judge it: a third less than a rate of 90 a minute would
-                # remain of it otherwise. The minute's own limit holds beside it.
-                share = -(-limit * self._limits.sub_window // 60)
-                self._core.set_ceiling("sub_window", int(share))
+            if name == "rpm" and len(self._limits.sub_windows) == 1:
+                # Rounded up, as servers judge it: of 90 a minute only 60 would remain otherwise.
+                # The minute's own limit holds beside it.
+                share = -(-limit * self._limits.sub_windows[0] // 60)
+                self._core.set_ceiling("sub_window", max(1, int(share)))
         if changed:
             self._held = held
         return bool(changed)

@@ -144,6 +144,13 @@ impl Leases {
         }
     }
 
+    /// Begin without reservations, where no other process sees them.
+    pub fn start_anew(&self) {
+        if !self.are_shared() {
+            self.forget(self.own());
+        }
+    }
+
     /// Take back what a dead process had.
     pub fn forget(&self, process: usize) {
         self.processes[process].in_flight.store(0, Ordering::SeqCst);

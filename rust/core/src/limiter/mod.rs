@@ -20,5 +20,5 @@ pub use quota::{
     Cost, LimiterError, Limits, MAX_DAY_REQUESTS, MAX_DAY_TOKENS, MAX_LIMIT, Name, Quota, Quotas,
     Unit,
 };
-pub use serve::{Poll, Served};
+pub use serve::{Entrance, Poll, Served};
 pub use state::{State, WindowState};
