@@ -184,7 +184,7 @@ def test_limits_that_the_user_leaves_open():
     assert limits(Limits(rpm=60)) == Limits(rpm=60, sub_window=1.0, max_in_flight=25)
     # How many at once says nothing about how many a minute.
     assert limits(Limits(max_in_flight=4)) == Limits(
-        rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=4
+        rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=4, auto=True
     )
     own = RateLimiter(Limits(tpm=5))
     assert Embedder(MODEL, api_key="sk", limits=own).limiter is own

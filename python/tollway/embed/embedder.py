@@ -467,8 +467,11 @@ def _limiter(
     if limits is None:
         limits = defaults
     elif limits == "auto":
-        judged = {"sub_window": defaults.sub_window, "max_in_flight": defaults.max_in_flight}
-        limits = dataclasses.replace(AUTO_LIMITS, **judged)
+        limits = dataclasses.replace(
+            AUTO_LIMITS,
+            sub_window=defaults.sub_window,
+            max_in_flight=defaults.max_in_flight or AUTO_LIMITS.max_in_flight,
+        )
     elif isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
         # What the user leaves open about how the provider judges, the provider fills in.
         if limits.rpm is limits.tpm is limits.rps is None:

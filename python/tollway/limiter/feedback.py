@@ -368,15 +368,16 @@ def _details(text: str) -> Iterator[Mapping[str, Any]]:
     except (ValueError, RecursionError):
         return
     # A stream's errors come as a list of one.
-    if isinstance(parsed, list) and parsed:
-        parsed = parsed[0]
+    if isinstance(parsed, list):
+        parsed = next(_mappings(cast("object", parsed)), None)
     for name in ("error", "details"):
         parsed = cast("dict[str, Any]", parsed).get(name) if isinstance(parsed, dict) else None
     yield from _mappings(parsed)
 
 
 def _mappings(found: Any) -> Iterator[Mapping[str, Any]]:
-    for item in found if isinstance(found, list) else []:
+    items: list[Any] = found if isinstance(found, list) else []
+    for item in items:
         if isinstance(item, Mapping):
             yield cast("Mapping[str, Any]", item)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tollway.limiter.adaptive import Adaptive
 
@@ -56,7 +56,7 @@ class Learning:
         """Return the limits that hold now."""
         if self._held is self._most:
             return self._limits
-        changed = {
+        changed: dict[str, Any] = {
             name: limit if self.holds(name, limit) else None for name, limit in self._held.items()
         }
         return dataclasses.replace(self._limits, **changed)
@@ -105,7 +105,9 @@ class Learning:
 
     def _used(self) -> int:
         windows = self._core.state()[0]
-        return max((used for name, *_, used, _ in windows if name in {"tpm", "input_tpm"}), default=0)
+        return max(
+            (used for name, *_, used, _ in windows if name in {"tpm", "input_tpm"}), default=0
+        )
 
     def forget_lock(self) -> None:
         """Start a forked child with a lock that no thread of the parent holds."""

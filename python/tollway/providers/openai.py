@@ -264,4 +264,3 @@ def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
     named = {str(name): None if value is None else str(value) for name, value in fields.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     message = named.get("message") or named.get("detail") or "no message"
     return message[:300], named.get("code"), named.get("type")
-

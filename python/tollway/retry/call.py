@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tollway.limiter import RateLimiter
+    from tollway.limiter.adaptive import Outcome
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
     from tollway.retry.policy import Clock, RetryPolicy
@@ -329,7 +330,8 @@ class Call:
         limiter = self._limiter
         if limiter is None:
             return
-        feedback, outcome = getattr(end, "feedback", None), "answered"
+        feedback: object = getattr(end, "feedback", None)
+        outcome: Outcome = "answered"
         if isinstance(end, (RateLimitError, OverloadedError)):
             feedback = feedback or Feedback(retry_after=end.retry_after)
             outcome = "refused" if isinstance(end, RateLimitError) else "overloaded"

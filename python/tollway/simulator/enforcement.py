@@ -221,7 +221,9 @@ class Enforcement:
         buckets = {it.name: it for it in (*self._request_buckets, *self._token_buckets)}
         for name, quota in limits.items():
             if name not in buckets or quota < 1:
-                raise ConfigurationError(f"no limit {name} that could be {quota}: {sorted(buckets)}")
+                raise ConfigurationError(
+                    f"no limit {name} that could be {quota}: {sorted(buckets)}"
+                )
         at = round(now * _SECOND)
         for name, quota in limits.items():
             buckets[name].refill(at)
@@ -284,7 +286,9 @@ def _buckets(quotas: dict[str, int | None], midnight: float | None) -> list[_Buc
     return buckets
 
 
-def _judge(limits: Sequence[_Bucket | _CalendarDay | _SubWindow], at: int, cost: int) -> Denial | None:
+def _judge(
+    limits: Sequence[_Bucket | _CalendarDay | _SubWindow], at: int, cost: int
+) -> Denial | None:
     denials: list[Denial] = []
     for limit in limits:
         limit.refill(at)
