@@ -375,9 +375,8 @@ def _details(text: str) -> Iterator[Mapping[str, Any]]:
     yield from _mappings(parsed)
 
 
-def _mappings(found: Any) -> Iterator[Mapping[str, Any]]:
-    items: list[Any] = found if isinstance(found, list) else []
-    for item in items:
+def _mappings(found: object) -> Iterator[Mapping[str, Any]]:
+    for item in cast("list[object]", found) if isinstance(found, list) else []:
         if isinstance(item, Mapping):
             yield cast("Mapping[str, Any]", item)
 
