@@ -9,15 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import tollway
 from tollway import errors
 from tollway.limiter import Limits, RateLimiter
-from tollway.retry import CallRecord, RetryBudget, RetryPolicy, retry
+from tollway.retry import CallRecord, Hedge, RetryBudget, RetryPolicy, retry
 from tollway.retry.policy import Clock
 from tollway.retry.sleeper import sleep
+from tollway.types import Usage
 
 NOW = RetryPolicy(base_delay=0.0, max_retries=5)
 
@@ -134,6 +136,75 @@ def test_threads_wait_for_permits_too():
     assert time.monotonic() - began >= 1.0
     assert (record.sent, len(record.attempts)) == (4, 3)
     assert 0.9 < record.queue_wait <= record.seconds
+
+
+async def test_a_retry_comes_ahead_of_new_work():
+    limiter = RateLimiter(Limits(rps=50), margin=0)
+    done = []
+
+    async def call(number):
+        failures = [errors.OverloadedError("busy")] if number == 0 else []
+
+        async def attempt():
+            if failures:
+                raise failures.pop()
+            done.append(number)
+
+        await RetryPolicy(base_delay=0.01, jitter="none").call(attempt, limiter=limiter)
+
+    await asyncio.gather(*(call(number) for number in range(150)))
+    assert done.index(0) <= 100, "the window after its own"
+    assert [number for number in done if number] == list(range(1, 150))
+
+
+async def test_what_was_used_replaces_what_was_reserved():
+    limiter = RateLimiter(Limits(tpm=1_000, max_in_flight=1))
+    answer = SimpleNamespace(usage=Usage(input_tokens=100, requests=1))
+
+    async def attempt():
+        assert limiter.snapshot().in_flight == 1
+        return answer
+
+    await NOW.call(attempt, limiter=limiter, tokens=900)
+    assert limiter.snapshot()["tpm"].used == 100
+    NOW.call_sync(lambda: answer, limiter=limiter, tokens=900)
+    assert limiter.snapshot()["tpm"].used == 200
+    guess = SimpleNamespace(usage=Usage(input_tokens=100, requests=1, estimated=True))
+    await NOW.call(awaited(lambda: guess), limiter=limiter, tokens=300)
+    assert limiter.snapshot()["tpm"].used == 500
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_a_permit_may_be_kept_beyond_the_call():
+    limiter, record = RateLimiter(Limits(tpm=1_000, max_in_flight=1)), CallRecord()
+    await NOW.call(awaited(lambda: 1), limiter=limiter, tokens=900, keep_permit=True, record=record)
+    assert limiter.snapshot().in_flight == 1
+    record.permit.settle({"input_tokens": 100})
+    record.permit.release()
+    record.permit.release()
+    assert (limiter.snapshot()["tpm"].used, limiter.snapshot().in_flight) == (100, 0)
+    busy = errors.OverloadedError("busy")
+    with pytest.raises(errors.RetriesExhaustedError):
+        await NOW.call(awaited(failing(*[busy] * 9)), limiter=limiter, keep_permit=True)
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_hedges_and_first_attempts_share_what_may_be_in_flight():
+    limiter = RateLimiter(Limits(max_in_flight=3))
+    most = 0
+
+    async def attempt():
+        nonlocal most
+        most = max(most, limiter.snapshot().in_flight)
+        await asyncio.sleep(0.02)
+
+    hedge = Hedge(0.001)
+    for _ in range(100):
+        hedge.budget.deposit()
+    policy = RetryPolicy(hedge=hedge)
+    await asyncio.gather(*(policy.call(attempt, limiter=limiter) for _ in range(12)))
+    assert most == 3
+    assert limiter.snapshot().in_flight == 0
 
 
 def test_the_decorator_counts_tokens_from_the_arguments():

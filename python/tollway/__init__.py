@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         embed_job_async,
         read_documents,
     )
-    from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter import Limits, RateLimiter, TokenBucket
     from tollway.providers import register_provider
     from tollway.retry import (
         CallRecord,
@@ -56,6 +56,7 @@ __all__ = [
     "RateLimiter",
     "RetryBudget",
     "RetryPolicy",
+    "TokenBucket",
     "TokenCount",
     "TokenEstimator",
     "count_messages",
@@ -82,6 +83,7 @@ _HOMES = {
     "read_documents": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
+    "TokenBucket": "tollway.limiter",
     "register_provider": "tollway.providers",
     "CallRecord": "tollway.retry",
     "CircuitBreaker": "tollway.retry",

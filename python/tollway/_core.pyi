@@ -15,6 +15,7 @@ __all__ = [
     "RetryBudget",
     "RowTable",
     "Scheduler",
+    "TokenBucket",
     "decode_embeddings",
     "embeddings_body",
     "encoding_names",
@@ -105,12 +106,26 @@ class Scheduler:
     def __len__(self) -> int: ...
 
 @final
+class TokenBucket:
+    """The decisions of `tollway.TokenBucket`. Times are seconds; `now` is by default the clock."""
+
+    def __new__(cls, rate: float, capacity: float) -> TokenBucket: ...
+    def take(self, n: int = 1, now: float | None = None) -> float:
+        """Take `n` tokens: 0.0 when taken, else the seconds until they are there."""
+
+    def level(self, now: float | None = None) -> int:
+        """Return the whole tokens that are there."""
+
+@final
 class RetryBudget:
     """Retries that successes have paid for; see `tollway.retry.RetryBudget`."""
 
     def __new__(cls, ratio: float, interval: float) -> RetryBudget: ...
-    def deposit(self) -> None:
-        """Note a success, which pays for `ratio` of a retry."""
+    def deposit(self) -> bool:
+        """Note a success, which pays for `ratio` of a retry; whether a whole one is paid for."""
+
+    def give_back(self) -> None:
+        """Return a retry that was taken and not sent."""
 
     def take(self, now: float) -> float:
         """Take a retry: 0.0 when taken, else the seconds until one may go unpaid."""

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from tollway import _core
 from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
+from tollway.limiter.learning import Learning, most_of
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
-from tollway.limiter.waiting import FORKED, Timer, Waiter
+from tollway.limiter.waiting import FORKED, Waiter, timer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from tollway.limiter.adaptive import Outcome, Ramp
+    from tollway.limiter.feedback import Feedback
     from tollway.limiter.limits import Limits
 
 __all__ = ["RateLimiter", "shared_limiter"]
@@ -43,28 +46,28 @@ class RateLimiter:
         limits: What to hold; without any, everything is admitted at once.
         margin: Seconds by which every window is made longer, for the jitter between a permit and
             its bytes on the wire. Default: 0.25 on windows of a minute, 2 % of shorter ones.
+        ramp: How fast the traffic may grow, where the provider judges that too.
     """
 
-    def __init__(self, limits: Limits, *, margin: float | None = None) -> None:
+    def __init__(
+        self, limits: Limits, *, margin: float | None = None, ramp: Ramp | None = None
+    ) -> None:
         self.limits = limits
         self._core = _core.Limiter(
-            rpm=limits.rpm,
-            tpm=limits.tpm,
-            input_tpm=limits.input_tpm,
-            output_tpm=limits.output_tpm,
+            **most_of(limits),
             rps=limits.rps,
-            rpd=limits.rpd,
-            tpd=limits.tpd,
             sub_windows=limits.sub_windows,
             output_weight=limits.output_weight,
             max_in_flight=limits.max_in_flight,
             is_calendar=limits.time_zone is not None,
             margin=margin,
         )
+        self._learning = Learning(self._core, limits, ramp)
         # Guards the step from a ticket to its waiter; the core guards itself.
         self._lock = threading.Lock()
         self._waiters: dict[int, Waiter] = {}
-        self._generation = 0
+        # Counts forks: of the process that this is.
+        self.generation = 0
         # The timer's: when it comes back by itself, and whether it was called.
         self.due = float("inf")
         self.is_called = False
@@ -72,7 +75,7 @@ class RateLimiter:
         self._zone = None if limits.time_zone is None else zoneinfo.ZoneInfo(limits.time_zone)
         if self._zone is not None:
             self._tell_day(self._zone)
-            _timer.call(self)
+            timer().call(self)
 
     def __repr__(self) -> str:
         """Show the limits and how many wait."""
@@ -82,6 +85,11 @@ class RateLimiter:
     def waiting(self) -> int:
         """How many callers wait."""
         return self._core.waiting
+
+    @property
+    def current_limits(self) -> Limits:
+        """The limits that hold now: as given, or as the server's answers taught."""
+        return self._learning.limits()
 
     def try_acquire(self, tokens: int = 0, output_tokens: int = 0) -> float:
         """Admit a request of `tokens` now, or say when it could be; never blocks.
@@ -108,11 +116,11 @@ class RateLimiter:
 
         Cancellation: a waiter that is cancelled leaves the queue and charges nothing.
         """
-        await self.enter(tokens, output_tokens, priority, None, leased=False)
+        await self._enter(tokens, output_tokens, priority, None, leased=False)
 
     def acquire_sync(self, tokens: int = 0, output_tokens: int = 0, *, priority: int = 0) -> None:
         """Wait in this thread until a request of `tokens` is admitted; see `acquire`."""
-        self.enter_sync(tokens, output_tokens, priority, None, leased=False)
+        self._enter_sync(tokens, output_tokens, priority, None, leased=False)
 
     def reserve(
         self,
@@ -143,6 +151,45 @@ class RateLimiter:
         """
         return Reservation(self, tokens, output_tokens, priority, timeout)
 
+    async def hold(
+        self,
+        tokens: int = 0,
+        output_tokens: int = 0,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Permit:
+        """Wait for the permit that `reserve` gives, without a block that ends it.
+
+        The caller says what becomes of it: `sent` or `cancel`, then `settle`, and in any case
+        `release`. Arguments, errors and cancellation are those of `reserve`.
+        """
+        stamp = await self._enter(tokens, output_tokens, priority, timeout, leased=True)
+        return Permit(self, self._core, stamp, tokens, output_tokens)
+
+    def hold_sync(
+        self,
+        tokens: int = 0,
+        output_tokens: int = 0,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Permit:
+        """Wait as `hold` does, in this thread; with `timeout` 0 for no time at all."""
+        stamp = self._enter_sync(tokens, output_tokens, priority, timeout, leased=True)
+        return Permit(self, self._core, stamp, tokens, output_tokens)
+
+    def try_hold(self, tokens: int = 0, output_tokens: int = 0) -> Permit | None:
+        """Return the permit that `hold` waits for, if there is one at once; never blocks.
+
+        Raises:
+            RequestTooLargeError: The request is more than a whole quota. Nothing was charged.
+        """
+        try:
+            return self.hold_sync(tokens, output_tokens, timeout=0.0)
+        except DeadlineExceededError:
+            return None
+
     def snapshot(self) -> LimiterSnapshot:
         """Return what every window holds, who waits and what the server said."""
         windows, in_flight, waiting, rate_limited, paused_for = self._core.state()
@@ -150,6 +197,7 @@ class RateLimiter:
             windows=tuple(
                 WindowSnapshot(name, seconds, limit, configured, used, next_in)
                 for name, seconds, configured, limit, used, next_in in windows
+                if self._learning.holds(name, limit)
             ),
             in_flight=in_flight,
             waiting=waiting,
@@ -174,15 +222,39 @@ class RateLimiter:
         """
         self._core.set_ceiling(limit, ceiling)
         if self._core.waiting:
-            _timer.call(self)
+            timer().call(self)
 
     def note_rate_limited(self) -> None:
         """Count an answer that said that a limit was exceeded."""
         self._core.note_throttled()
 
+    def learn(
+        self,
+        feedback: Feedback,
+        *,
+        outcome: Outcome = "answered",
+        took: float = 0.0,
+        tokens: int = 0,
+    ) -> None:
+        """Take in what an answer says about limits; calls with retries do it for each attempt.
+
+        A limit that the server states holds from now on, though never above the configured one. A
+        refusal that names a time pauses the limit until then, for everybody; repeated ones shrink
+        it, and it recovers slowly. See `tollway.limiter.adaptive`.
+
+        Args:
+            feedback: What the answer says.
+            outcome: `answered`; `refused` by a limit (429); `overloaded`, which shrinks nothing.
+            took: Seconds since the request was sent: of two answers, the later sent counts.
+            tokens: How many the request was admitted with.
+        """
+        changed = self._learning.learn(feedback, outcome=outcome, took=took, tokens=tokens)
+        if changed and self._core.waiting:
+            timer().call(self)
+
     # Waiting
 
-    async def enter(
+    async def _enter(
         self, tokens: int, output_tokens: int, priority: int, timeout: float | None, *, leased: bool
     ) -> int:
         """Wait in this task until admitted; return the stamp of the charge."""
@@ -210,7 +282,7 @@ class RateLimiter:
         assert joined.stamp is not None
         return joined.stamp
 
-    def enter_sync(
+    def _enter_sync(
         self, tokens: int, output_tokens: int, priority: int, timeout: float | None, *, leased: bool
     ) -> int:
         """Wait in this thread until admitted; return the stamp of the charge."""
@@ -232,21 +304,11 @@ class RateLimiter:
         assert joined.stamp is not None
         return joined.stamp
 
-    def permit(self, stamp: int, tokens: int, output_tokens: int) -> Permit:
-        """Return the permit of what was admitted with this stamp."""
-        permit = Permit(
-            self._core, stamp, tokens, output_tokens, cached_free=bool(self.limits.cached_free)
-        )
-        permit.generation = self._generation
-        return permit
-
-    def leave(self, permit: Permit) -> None:
-        """End a reservation: another may begin."""
-        # A forked child has none of its parent's under way.
-        if permit.generation == self._generation:
-            self._core.end_lease()
-            if self._core.waiting:
-                _timer.call(self)
+    def end_lease(self) -> None:
+        """One of those under way is so no more; see `Permit.release`."""
+        self._core.end_lease()
+        if self._core.waiting:
+            timer().call(self)
 
     def _join(
         self,
@@ -270,7 +332,7 @@ class RateLimiter:
         # Only the first in the queue has a time, and only the second may pass it.
         if is_near:
             try:
-                _timer.call(self)
+                timer().call(self)
             except BaseException:
                 self._forget(waiter)
                 raise
@@ -286,7 +348,7 @@ class RateLimiter:
     def _leave(self, waiter: Waiter) -> None:
         if self._forget(waiter):
             # The next one may be due sooner than the one that left.
-            _timer.call(self)
+            timer().call(self)
             return
         # Admitted, and perhaps not told yet: whoever sees both gives it back.
         waiter.has_left = True
@@ -298,7 +360,7 @@ class RateLimiter:
             self._core.refund(waiter.stamp, waiter.tokens, waiter.output_tokens)
             if waiter.leased:
                 self._core.end_lease()
-            _timer.call(self)
+            timer().call(self)
 
     def serve(self) -> float | None:
         """Wake those who are admitted by now; for the timer's thread, which alone wakes.
@@ -323,7 +385,7 @@ class RateLimiter:
             if waiter is not None:
                 waiter.error = RequestTooLargeError(message)
                 waiters.append(waiter)
-        closed = _timer.wake(waiters)
+        closed = timer().wake(waiters)
         if closed:
             for waiter in waiters:
                 if waiter.loop in closed:
@@ -351,14 +413,15 @@ class RateLimiter:
     def abandon_waiters(self) -> None:
         """Start a forked child without its parent's waiters, whose threads it does not have."""
         self._lock = threading.Lock()
+        self._learning.forget_lock()
         self._core.clear_queue()
-        self._generation += 1
+        self.generation += 1
         self.due, self.is_called = float("inf"), False
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.abandon()
         if self._zone is not None:
-            _timer.call(self)
+            timer().call(self)
 
 
 def _late(timeout: float) -> DeadlineExceededError:
@@ -368,7 +431,6 @@ def _late(timeout: float) -> DeadlineExceededError:
 
 
 _limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
-_timer = Timer()
 _shared: weakref.WeakValueDictionary[Hashable, RateLimiter] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
 
@@ -396,8 +458,7 @@ def shared_limiter(key: Hashable, limits: Limits) -> RateLimiter:
 
 
 def _after_fork() -> None:
-    global _timer, _shared_lock  # noqa: PLW0603
-    _timer = Timer()
+    global _shared_lock  # noqa: PLW0603
     _shared_lock = threading.Lock()
     for limiter in list(_limiters):
         limiter.abandon_waiters()

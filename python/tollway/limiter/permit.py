@@ -17,7 +17,7 @@ __all__ = ["Permit", "Reservation"]
 
 
 class Permit:
-    """A reservation that was admitted; made by `RateLimiter.reserve`.
+    """A reservation that was admitted; made by `RateLimiter.reserve` and `RateLimiter.hold`.
 
     Attributes:
         tokens: Input tokens reserved.
@@ -27,26 +27,30 @@ class Permit:
     __slots__ = (
         "_cached_free",
         "_core",
+        "_generation",
+        "_is_released",
         "_is_sent",
         "_is_settled",
+        "_limiter",
         "_stamp",
-        "generation",
         "output_tokens",
         "tokens",
     )
 
     def __init__(
-        self, core: _core.Limiter, stamp: int, tokens: int, output_tokens: int, *, cached_free: bool
+        self, limiter: RateLimiter, core: _core.Limiter, stamp: int, tokens: int, output_tokens: int
     ) -> None:
         self.tokens = tokens
         self.output_tokens = output_tokens
+        self._limiter = limiter
         self._core = core
         self._stamp = stamp
-        self._cached_free = cached_free
+        self._cached_free = bool(limiter.limits.cached_free)
         self._is_sent = False
         self._is_settled = False
-        # The limiter's, which a fork makes another.
-        self.generation = 0
+        self._is_released = False
+        # A forked child has none of its parent's requests under way.
+        self._generation = limiter.generation
 
     def sent(self) -> None:
         """Say that the request goes out now: from here on it counts, whatever becomes of it.
@@ -88,6 +92,16 @@ class Permit:
             self._is_settled = True
             self._core.refund(self._stamp, self.tokens, self.output_tokens)
 
+    def release(self) -> None:
+        """Say that the request is under way no more: of `max_in_flight`, another may begin.
+
+        Later calls do nothing. What it took stays taken; `settle` may also come afterwards.
+        """
+        if not self._is_released:
+            self._is_released = True
+            if self._generation == self._limiter.generation:
+                self._limiter.end_lease()
+
 
 def _read(usage: Mapping[str, Any] | object, name: str, missing: int) -> int:
     get = getattr(usage, "get", None)
@@ -121,20 +135,16 @@ class Reservation:
 
     async def __aenter__(self) -> Permit:
         """Wait in this task; see `RateLimiter.reserve`."""
-        stamp = await self._limiter.enter(
-            self.tokens, self.output_tokens, self._priority, self._timeout, leased=True
+        self._permit = await self._limiter.hold(
+            self.tokens, self.output_tokens, priority=self._priority, timeout=self._timeout
         )
-        return self._hold(stamp)
+        return self._permit
 
     def __enter__(self) -> Permit:
         """Wait in this thread; see `RateLimiter.reserve`."""
-        stamp = self._limiter.enter_sync(
-            self.tokens, self.output_tokens, self._priority, self._timeout, leased=True
+        self._permit = self._limiter.hold_sync(
+            self.tokens, self.output_tokens, priority=self._priority, timeout=self._timeout
         )
-        return self._hold(stamp)
-
-    def _hold(self, stamp: int) -> Permit:
-        self._permit = self._limiter.permit(stamp, self.tokens, self.output_tokens)
         return self._permit
 
     async def __aexit__(
@@ -160,4 +170,4 @@ class Reservation:
         if permit is not None:
             if is_failed:
                 permit.cancel()
-            self._limiter.leave(permit)
+            permit.release()

@@ -6,20 +6,37 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import os
 import threading
 import time
 import weakref
 from collections import deque
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["FORKED", "Timer", "Waiter"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FORKED", "Served", "Timer", "Waiter", "timer"]
 
 FORKED = "the process forked while this caller waited for the limiter"
 
 # Tasks of one loop woken in one turn of it, so that its other tasks have their turn within a
 # fraction of a millisecond: a task takes some microseconds to resume.
 _SLICE = 32
+
+
+class Wakeable(Protocol):
+    """Somebody who waits."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop to wake it in, or None: any thread may."""
+        ...
+
+    def wake(self) -> None:
+        """Let it go on; in its loop's own thread, if it has one."""
+        ...
 
 
 class Waiter:
@@ -101,10 +118,10 @@ class _Inbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # The loop's own entry in a dictionary with weak keys must not keep it.
         self._loop = weakref.ref(loop)
-        self._waiters: deque[Waiter] = deque()
+        self._waiters: deque[Wakeable] = deque()
         self._is_called = False
 
-    def put(self, waiters: list[Waiter]) -> None:
+    def put(self, waiters: list[Wakeable]) -> None:
         """Take more, from the timer's thread; RuntimeError where the loop is closed."""
         loop = self._loop()
         if loop is None or loop.is_closed():
@@ -138,7 +155,7 @@ class Served(Protocol):
 
 
 class Timer:
-    """One thread that serves a limiter when it is called, and when its first waiter is due."""
+    """One thread that serves whoever it is called for, and when the first that waits is due."""
 
     def __init__(self) -> None:
         # A queue that may be put to wherever a coroutine is collected.
@@ -164,7 +181,7 @@ class Timer:
                     thread.start()
                     self._thread = thread
 
-    def wake(self, waiters: list[Waiter]) -> set[asyncio.AbstractEventLoop]:
+    def wake(self, waiters: Sequence[Wakeable]) -> set[asyncio.AbstractEventLoop]:
         """Wake in order: threads at once, the tasks of a loop a few in each of its turns.
 
         Returns:
@@ -212,3 +229,20 @@ class Timer:
         if due < limiter.due:
             limiter.due = due
             heapq.heappush(self._heap, (due, next(self._order), weakref.ref(limiter)))
+
+
+_timer = Timer()
+
+
+def timer() -> Timer:
+    """Return the timer of this process."""
+    return _timer
+
+
+def _after_fork() -> None:
+    global _timer  # noqa: PLW0603
+    _timer = Timer()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

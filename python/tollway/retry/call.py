@@ -19,19 +19,24 @@ from tollway.errors import (
     CircuitOpenError,
     ConfigurationError,
     DeadlineExceededError,
+    OverloadedError,
+    ProviderError,
+    RateLimitError,
     RetriesExhaustedError,
     TollwayError,
 )
+from tollway.limiter.feedback import Feedback
 from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
 from tollway.retry.interrupt import Deadline
-from tollway.types import Attempt
+from tollway.types import Attempt, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any, NoReturn
 
-    from tollway.limiter import RateLimiter
+    from tollway.limiter import Permit, RateLimiter
+    from tollway.limiter.adaptive import Outcome
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
     from tollway.retry.policy import Clock, RetryPolicy
@@ -41,6 +46,10 @@ __all__ = ["LATER", "Around", "Call", "CallRecord", "refuse_later"]
 T = TypeVar("T")
 
 _logger = logging.getLogger("tollway.retry")
+
+# A retry waits for its permit ahead of new work, however long that has waited: 10 s of waiting are
+# worth one level of priority.
+_AHEAD = 10_000
 
 # What a sync function returns that has done nothing yet: whatever fails does so after the call.
 LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
@@ -61,6 +70,7 @@ class CallRecord:
         backoff: Waited between attempts.
         budget_wait: Waited for the retry budget besides.
         seconds: From beginning to end.
+        permit: That of the attempt that succeeded, where the call is to keep it (`keep_permit`).
     """
 
     attempts: list[Attempt] = field(default_factory=list[Attempt])
@@ -71,6 +81,7 @@ class CallRecord:
     backoff: float = 0.0
     budget_wait: float = 0.0
     seconds: float = 0.0
+    permit: Permit | None = None
 
 
 class Around(TypedDict, total=False):
@@ -78,6 +89,9 @@ class Around(TypedDict, total=False):
 
     limiter: RateLimiter | None
     tokens: int | Callable[[], int]
+    output_tokens: int
+    priority: int
+    keep_permit: bool
     breaker: CircuitBreaker | None
     budget: RetryBudget | None
     until: float | None
@@ -93,11 +107,14 @@ class Call:
         "_budget",
         "_clock",
         "_is_sending",
+        "_keep_permit",
         "_last",
         "_limiter",
+        "_output_tokens",
         "_pass",
         "_policy",
         "_previous",
+        "_priority",
         "_record",
         "_started",
         "_tokens",
@@ -111,6 +128,9 @@ class Call:
         self._started = started
         self._limiter = around.get("limiter")
         self._tokens = around.get("tokens", 0)
+        self._output_tokens = around.get("output_tokens", 0)
+        self._priority = around.get("priority", 0)
+        self._keep_permit = around.get("keep_permit", False)
         self._breaker = around.get("breaker")
         self._budget = around.get("budget") if policy.budget == "auto" else policy.budget
         until = around.get("until")
@@ -206,7 +226,7 @@ class Call:
 
     # What comes before an attempt
 
-    async def _wait(self, wait: float | None) -> None:
+    async def _wait(self, wait: float | None) -> Permit | None:
         """Sleep `wait`, then wait for the budget, then for a permit; None for a first attempt."""
         record, now = self._record, self._clock.now
         if wait is not None:
@@ -221,51 +241,64 @@ class Call:
                     await self._budget.acquire()
                 finally:
                     record.budget_wait += now() - began
-        if self._limiter is not None:
-            began = now()
-            try:
-                await self._limiter.acquire(self._count())
-            finally:
-                record.queue_wait += now() - began
+        return await self._reserve(self._priority if wait is None else self._priority + _AHEAD)
+
+    async def _reserve(self, priority: int) -> Permit | None:
+        if self._limiter is None:
+            return None
+        began = self._clock.now()
+        try:
+            return await self._limiter.hold(self._count(), self._output_tokens, priority=priority)
+        finally:
+            self._record.queue_wait += self._clock.now() - began
 
     def _count(self) -> int:
         return self._tokens if isinstance(self._tokens, int) else self._tokens()
 
-    async def _admit(self, wait: float | None) -> None:
+    async def _admit(self, wait: float | None) -> Permit | None:
         """Wait for all that an attempt needs, unless the breaker opens."""
         breaker = self._breaker
         if breaker is None:
-            await self._wait(wait)
-            return
+            return await self._wait(wait)
         try:
             # Watched first and asked then: what opens it in between is not missed.
             with breaker.watch():
                 breaker.check()
-                await self._wait(wait)
-            self._pass = breaker.enter()
+                permit = await self._wait(wait)
+            self._enter(breaker, permit)
         except CircuitOpenError as error:
             error.attempts = tuple(self._attempts)
             raise
+        return permit
 
-    def _admit_sync(self, wait: float | None) -> None:
+    def _enter(self, breaker: CircuitBreaker, permit: Permit | None) -> None:
+        try:
+            self._pass = breaker.enter()
+        except BaseException:
+            if permit is not None:
+                permit.cancel()
+                permit.release()
+            raise
+
+    def _admit_sync(self, wait: float | None) -> Permit | None:
         limiter, breaker = self._limiter, self._breaker
         if limiter is None and breaker is None and self._budget is None:
             if wait is not None:
                 self._clock.sleep_sync(wait)
                 self._record.backoff += wait
-        elif wait is not None or not self._is_admitted_at_once():
-            run_sync(self._within_deadline(self._admit(wait)))
-
-    def _is_admitted_at_once(self) -> bool:
-        """Whether a first attempt needs no wait: most do not, and a thread need not be asked."""
-        breaker = self._breaker
-        if breaker is not None:
-            breaker.check()
-        if self._limiter is not None and self._limiter.try_acquire(self._count()) > 0:
-            return False
-        if breaker is not None:
-            self._pass = breaker.enter()
-        return True
+            return None
+        if wait is None:
+            # Most first attempts need no wait, and another thread need not be asked.
+            if breaker is not None:
+                breaker.check()
+            permit = None
+            if limiter is not None:
+                permit = limiter.try_hold(self._count(), self._output_tokens)
+            if limiter is None or permit is not None:
+                if breaker is not None:
+                    self._enter(breaker, permit)
+                return permit
+        return run_sync(self._within_deadline(self._admit(wait)))
 
     # Attempts
 
@@ -283,14 +316,14 @@ class Call:
 
     async def _attempt(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         while True:
-            await self._admit(wait)
+            permit = await self._admit(wait)
             self._record.sent += 1
             self._is_sending = True
             try:
                 if self._policy.hedge is None:
-                    result = await function()
+                    result = await self._send(function, permit)
                 else:
-                    result = await self._hedged(function)
+                    result = await self._hedged(function, permit)
             except Exception as error:
                 self._failed(error)
                 wait = self.wait_after(error)
@@ -304,18 +337,53 @@ class Call:
                 self._succeeded()
                 return result
 
+    async def _send(self, function: Callable[[], Awaitable[T]], permit: Permit | None) -> T:
+        """Make one attempt; the limiter learns from its end."""
+        if permit is None:
+            return await function()
+        began = self._clock.now()
+        is_kept = False
+        try:
+            permit.sent()
+            result = await function()
+            self._learn(result, began, permit)
+            is_kept = self._keep_permit
+        except ProviderError as error:
+            self._learn(error, began, permit)
+            raise
+        finally:
+            if not is_kept:
+                permit.release()
+        if is_kept:
+            self._record.permit = permit
+        return result
+
+    def _learn(self, end: object, began: float, permit: Permit) -> None:
+        """Tell the limiter what the end of an attempt, a result or an error, says."""
+        limiter = self._limiter
+        assert limiter is not None
+        feedback: object = getattr(end, "feedback", None)
+        outcome: Outcome = "answered"
+        if isinstance(end, (RateLimitError, OverloadedError)):
+            feedback = feedback or Feedback(retry_after=end.retry_after)
+            outcome = "refused" if isinstance(end, RateLimitError) else "overloaded"
+        if isinstance(feedback, Feedback):
+            took = self._clock.now() - began
+            limiter.learn(feedback, outcome=outcome, took=took, tokens=permit.tokens)
+        usage: object = getattr(end, "usage", None)
+        if isinstance(usage, Usage) and not usage.estimated and not self._keep_permit:
+            permit.settle(usage)
+
     def run_sync(self, function: Callable[[], T], wait: float | None) -> T:
         """Attempt as `run` does, in this thread."""
         try:
             if self._until is not None and self._until <= self._clock.now():
                 raise self._late("nothing is begun after the deadline")
             while True:
-                self._admit_sync(wait)
+                permit = self._admit_sync(wait)
                 self._record.sent += 1
                 try:
-                    result = function()
-                    if type(result) in LATER:
-                        refuse_later(result)
+                    result = self._send_sync(function, permit)
                 except Exception as error:
                     self._failed(error)
                     wait = self.wait_after(error)
@@ -331,6 +399,25 @@ class Call:
         finally:
             self._end()
 
+    def _send_sync(self, function: Callable[[], T], permit: Permit | None) -> T:
+        began = self._clock.now()
+        try:
+            if permit is not None:
+                permit.sent()
+            result = function()
+            if type(result) in LATER:
+                refuse_later(result)
+            if permit is not None:
+                self._learn(result, began, permit)
+        except ProviderError as error:
+            if permit is not None:
+                self._learn(error, began, permit)
+            raise
+        finally:
+            if permit is not None:
+                permit.release()
+        return result
+
     def _failed(self, error: Exception) -> None:
         self._is_sending = False
         if self._breaker is not None:
@@ -345,20 +432,20 @@ class Call:
         if self._policy.hedge is not None:
             self._policy.hedge.budget.deposit()
 
-    async def _hedged(self, function: Callable[[], Awaitable[T]]) -> T:
+    async def _hedged(self, function: Callable[[], Awaitable[T]], permit: Permit | None) -> T:
         hedge, record = self._policy.hedge, self._record
         assert hedge is not None
         began = self._clock.now()
         delay = hedge.delay
         if delay is None:
-            result = await function()
+            result = await self._send(function, permit)
         else:
             budget = self._budget or hedge.budget
             lost: list[Exception] = []
 
             async def first() -> T:
                 try:
-                    return await function()
+                    return await self._send(function, permit)
                 except Exception as error:
                     self._trip(error)
                     lost.append(error)
@@ -375,17 +462,18 @@ class Call:
         return result
 
     async def _second(self, function: Callable[[], Awaitable[T]]) -> T:
-        if self._limiter is not None:
-            if self._breaker is None:
-                await self._limiter.acquire(self._count())
-            else:
-                with self._breaker.watch():
-                    self._breaker.check_pass(self._pass)
-                    await self._limiter.acquire(self._count())
+        # As late as a retry, and as urgent.
+        priority = self._priority + _AHEAD
+        if self._breaker is None:
+            permit = await self._reserve(priority)
+        else:
+            with self._breaker.watch():
+                self._breaker.check_pass(self._pass)
+                permit = await self._reserve(priority)
         self._record.sent += 1
         self._record.hedges += 1
         try:
-            return await function()
+            return await self._send(function, permit)
         except Exception as error:
             self._trip(error)
             self._note(error, 0.0)

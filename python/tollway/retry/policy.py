@@ -212,8 +212,12 @@ class RetryPolicy:
 
         Args:
             function: Makes one attempt.
-            around: Any of these. `limiter`: each attempt takes a permit of it, retries and hedges
-                too, of `tokens`: a number, or a function that is asked before each. `breaker`: is
+            around: Any of these. `limiter`: each attempt reserves of it, retries (ahead of new
+                work) and hedges too: `tokens`, a number or a function that is asked before each,
+                and `output_tokens`, with `priority`. It is settled with the `usage`
+                (`tollway.types.Usage`) of what the attempt returns, if that has one; with
+                `keep_permit` it is left to the caller to settle and release the `permit` of the
+                `record`. `breaker`: is
                 asked before each attempt and told how it ended. `budget`: what `budget="auto"`
                 means for this call. `until`: time of `time.monotonic()` that several calls share
                 as a deadline; the earlier one counts where the policy has its own. `record`: a

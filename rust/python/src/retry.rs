@@ -167,8 +167,12 @@ impl PyBudget {
         }
     }
 
-    fn deposit(&self) {
-        lock(&self.budget).deposit();
+    fn deposit(&self) -> bool {
+        lock(&self.budget).deposit()
+    }
+
+    fn give_back(&self) {
+        lock(&self.budget).give_back();
     }
 
     fn take(&self, now: f64) -> f64 {
