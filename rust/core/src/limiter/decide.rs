@@ -152,6 +152,12 @@ impl Limiter {
         }
     }
 
+    /// How many admissions it can look back on. Where more lie in a window than that, of which some
+    /// came back, it denies until the oldest of these has left.
+    pub fn slots(&self) -> u32 {
+        self.log.slots()
+    }
+
     /// What it holds.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
