@@ -10,9 +10,12 @@ Run: `python benches/python/bench_limits.py [seconds of waiting]`
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 from limiter_peers import PEERS
 
@@ -126,7 +129,7 @@ def per_second():
         return InMemoryRateLimiter(requests_per_second=RATE, max_bucket_size=RATE).aacquire
 
     return {
-        "tollway": lambda: RateLimiter(Limits(rps=RATE), margin=0).acquire,
+        "tollway": lambda: RateLimiter(Limits(rpm=60 * RATE, sub_window=0.1), margin=0).acquire,
         "aiolimiter": aiolimiter,
         "pyrate-limiter": pyrate_limiter,
         "throttled-py, GCRA": throttled,
@@ -152,11 +155,32 @@ async def wait_together(make, seconds):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    passed = sum(after < before for before, after in zip(served, served[1:], strict=False))
+    passed = sum(after < before for before, after in itertools.pairwise(served))
     return len(served) / (RATE * took), busy / took, passed / max(1, len(served) - 1)
 
 
+# Nanoseconds an admission, as `cargo bench --bench limiter` measures it.
+RUST_TARGETS = {
+    "admit/rpm+tpm": 150,
+    "admit/all": 400,
+    "admit, 8 threads/rpm+tpm": 125,
+}
+
+
+def rust():
+    """Print what criterion measured last, beside its targets."""
+    folder = Path(__file__).parents[2] / "target" / "criterion"
+    found = sorted(folder.glob("admit*/*/new/estimates.json"))
+    print("admissions in Rust, medians of criterion" if found else "no results of criterion")
+    for path in found:
+        name = "/".join(path.parts[-4:-2])
+        median = json.loads(path.read_text())["median"]["point_estimate"]
+        target = RUST_TARGETS.get(name)
+        print(f"  {name:34} {median:9,.0f} ns", "" if target is None else f"(target {target})")
+
+
 def main():
+    rust()
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     uncontended()
     print(f"{WAITERS:,} tasks waiting for {RATE} a second, {seconds:.0f} s")

@@ -5,7 +5,7 @@ refill continuously, requests judged by the second or by ten, days that end at m
 tasks always have a request to send; a permit takes 0 to 20 ms to the wire; what is refused waits as
 long as the server asks, and takes another permit.
 
-Run: `python benches/python/study_limits.py [--plot docs/limits.png]`
+Run: `python benches/python/study_limits.py [--plot PATH]`
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import virtual_time
 from limiter_peers import PEERS
@@ -225,4 +226,5 @@ if __name__ == "__main__":
     studied = study()
     table(studied)
     if given.plot:
+        Path(given.plot).parent.mkdir(exist_ok=True)
         plot(studied, given.plot)
