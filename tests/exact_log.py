@@ -100,21 +100,21 @@ class Recorder:
         # In whole nanoseconds, so that the core and the log read the same.
         return round((time.monotonic() - self._origin) * 1e9)
 
-    def enqueue(self, tokens):
+    def enqueue(self, tokens=0, output_tokens=0, **options):
         now = self._now()
-        ticket = self._core.enqueue(tokens, now=now / 1e9)
+        ticket, stamp, is_near = self._core.enqueue(tokens, output_tokens, now=now / 1e9, **options)
         if ticket is None:
             self.exact.admitted.append((now, tokens))
         else:
             self._sizes[ticket] = tokens
             time.sleep(self.pause)
-        return ticket
+        return ticket, stamp, is_near
 
     def poll(self, most):
         now = self._now()
-        admitted, wait = self._core.poll(most, now=now / 1e9)
-        self.exact.admitted += [(now, self._sizes[ticket]) for ticket in admitted]
-        return admitted, wait
+        admitted, refused, wait = self._core.poll(most, now=now / 1e9)
+        self.exact.admitted += [(now, self._sizes[ticket]) for ticket, _ in admitted]
+        return admitted, refused, wait
 
     def __getattr__(self, name):
         return getattr(self._core, name)
