@@ -29,8 +29,10 @@ def aiolimiter(rpm, tpm, rpd=None):
 def _limits(strategy):
     def make(rpm, tpm, rpd=None):
         import limits
-        from limits.aio import storage, strategies
+        from limits import storage, strategies
 
+        # Its asyncio twin does its housekeeping in threads, which virtual time cannot wait for; the
+        # decisions are the same.
         limiter = getattr(strategies, strategy)(storage.MemoryStorage())
         rates = [
             (limits.RateLimitItemPerMinute(rpm), "requests"),
@@ -43,13 +45,13 @@ def _limits(strategy):
             costs = {"requests": 1, "tokens": n}
             while True:
                 for rate, what in rates:
-                    if not await limiter.test(rate, what, cost=costs[what]):
-                        reset, _ = await limiter.get_window_stats(rate, what)
-                        await asyncio.sleep(max(0.01, reset - time.time()))
+                    if not limiter.test(rate, what, cost=costs[what]):
+                        reset, _ = limiter.get_window_stats(rate, what)
+                        await asyncio.sleep(max(0.1, reset - time.time()))
                         break
                 else:
                     for rate, what in rates:
-                        await limiter.hit(rate, what, cost=costs[what])
+                        limiter.hit(rate, what, cost=costs[what])
                     return
 
         return acquire

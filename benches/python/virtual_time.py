@@ -11,6 +11,8 @@ import selectors
 import time
 
 _now = 0.0
+# Seconds that a turn of the event loop takes at the least.
+_TURN = 1e-6
 # Some start of a day, so that wall clocks agree with days of 86,400 s from zero.
 EPOCH = 20_000 * 86_400.0
 
@@ -30,12 +32,13 @@ class _Selector(selectors.DefaultSelector):
     """Instead of waiting, lets the time pass."""
 
     def select(self, timeout=None):
-        events = super().select(0)
-        if not events and timeout:
-            global _now
-            _now += timeout
-        elif not events and timeout is None:
+        global _now
+        # With nothing due, only a thread can bring something.
+        events = super().select(0 if timeout is not None else 10)
+        if not events and timeout is None:
             raise RuntimeError("everybody waits for something that no clock will bring")
+        # No turn of a loop is free: a wait that rounds to nothing would be waited for ever.
+        _now += max(timeout or 0.0, _TURN) if not events else _TURN
         return events
 
 
