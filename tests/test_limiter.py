@@ -197,7 +197,7 @@ async def test_behind_those_of_a_closed_loop_the_next_goes_at_its_own_time():
     await until(lambda: limiter.waiting == len(left) + 1)
     # Now there is room for 50 and 50, but for 60 not within a minute.
     recorder.go_on(since=60.0)
-    limiter_module._timer.call(limiter)
+    waiting_module.timer().call(limiter)
     await asyncio.wait_for(own, 20)
 
 
@@ -253,7 +253,7 @@ def test_an_interrupted_thread_leaves_the_queue():
 
 async def test_a_timer_that_cannot_start_is_told_and_tried_again(monkeypatch):
     limiter, recorder = spent(SLOW, stopped=True)
-    monkeypatch.setattr(limiter_module, "_timer", waiting_module.Timer())
+    monkeypatch.setattr(waiting_module, "_timer", waiting_module.Timer())
     with monkeypatch.context() as patch:
 
         def refuse(thread):
@@ -333,7 +333,7 @@ async def test_one_cancelled_while_it_is_woken_gives_back_what_it_was_admitted_f
 
 def test_coming_and_going_leaves_nothing_behind_in_the_timer():
     limiter, _ = spent(Limits(rps=1), stopped=True)
-    heap = limiter_module._timer._heap
+    heap = waiting_module.timer()._heap
 
     def join():
         waiter = limiter._join(0, 0, 0, None, leased=False)

@@ -16,7 +16,7 @@ from tollway.errors import ConfigurationError, DeadlineExceededError, RequestToo
 from tollway.limiter.learning import Learning, most_of
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
-from tollway.limiter.waiting import FORKED, Waiter, timer
+from tollway.limiter.waiting import Waiter, timer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
