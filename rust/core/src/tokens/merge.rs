@@ -5,12 +5,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::pairs::Pairs;
+use super::pretokenize::{Work, widened};
 use super::vocab::{MAX_TOKEN_BYTES, Ranks};
 
 /// Pieces up to here find the lowest rank by looking at all of them.
 const SCAN_LIMIT: usize = 128;
 /// A long piece is merged in chunks of so many bytes; the second where the first gives no answer.
-const CHUNKS: [usize; 2] = [64, 256];
+const CHUNKS: [usize; 2] = [32, 256];
 /// So many tokens before a chunk are merged again where it cannot follow them.
 const TRIED_ANEW: usize = 8;
 /// No merge starts here.
@@ -30,24 +31,72 @@ pub fn merge(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
 }
 
 /// As `merge`, with what `pairs` remembers; `part` is given the id of the token too.
-#[inline]
 pub fn merge_with(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], mut part: impl FnMut(usize, u32)) {
+    if piece.len() <= SCAN_LIMIT {
+        return widened(Short {
+            ranks,
+            pairs,
+            piece,
+            part,
+        });
+    }
+    let chunked = widened(Long {
+        ranks,
+        pairs,
+        piece,
+    });
+    let parts = chunked.unwrap_or_else(|| heap(ranks, piece));
+    for (end, id) in parts {
+        part(end, id);
+    }
+}
+
+struct Short<'a, F> {
+    ranks: Ranks,
+    pairs: &'a mut Pairs,
+    piece: &'a [u8],
+    part: F,
+}
+
+impl<F: FnMut(usize, u32)> Work for Short<'_, F> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        scan_any(self.ranks, self.pairs, self.piece, self.part);
+    }
+}
+
+struct Long<'a> {
+    ranks: Ranks,
+    pairs: &'a mut Pairs,
+    piece: &'a [u8],
+}
+
+impl Work for Long<'_> {
+    type Result = Option<Vec<Part>>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Result {
+        chunked(self.ranks, self.pairs, self.piece)
+    }
+}
+
+/// For pieces of at most 256 bytes.
+#[inline(always)]
+fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
     match piece.len() {
         0..=16 => scan::<16>(ranks, pairs, piece, part),
         17..=32 => scan::<32>(ranks, pairs, piece, part),
         33..=64 => scan::<64>(ranks, pairs, piece, part),
-        65..=SCAN_LIMIT => scan::<SCAN_LIMIT>(ranks, pairs, piece, part),
-        _ => {
-            let parts = chunked(ranks, pairs, piece).unwrap_or_else(|| heap(ranks, piece));
-            for (end, id) in parts {
-                part(end, id);
-            }
-        }
+        65..=128 => scan::<128>(ranks, pairs, piece, part),
+        _ => scan::<256>(ranks, pairs, piece, part),
     }
 }
 
 /// For pieces of at most `N` ≤ 256 bytes. Parts are addressed by their first byte.
 #[allow(clippy::cast_possible_truncation)] // positions are below N
+#[inline(always)]
 fn scan<const N: usize>(
     ranks: Ranks,
     pairs: &mut Pairs,
@@ -108,6 +157,7 @@ fn scan<const N: usize>(
 /// merge of theirs: the first merge across a boundary would also come first among the two alone.
 /// So a piece is merged chunk by chunk, and where one follows the other the two tokens are checked.
 /// A chunk is left some way before its end, where merges do not yet know what follows.
+#[inline(always)]
 fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
     let mut done: Vec<Part> = Vec::new();
     let mut last: Option<Chunk> = None;
@@ -133,8 +183,10 @@ fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
             at += step;
             continue;
         }
-        let mut sizes = CHUNKS.into_iter();
-        last = Some(sizes.find_map(|size| add_chunk(ranks, pairs, piece, size, &mut done))?);
+        last = add_chunk(ranks, pairs, piece, CHUNKS[0], &mut done);
+        if last.is_none() {
+            last = Some(add_chunk(ranks, pairs, piece, CHUNKS[1], &mut done)?);
+        }
         at = done.last()?.0;
     }
     Some(done)
@@ -151,6 +203,7 @@ struct Chunk {
 }
 
 impl Chunk {
+    #[inline(always)]
     fn meets_itself(&self, ranks: Ranks, pairs: &mut Pairs, piece: &[u8], done: &[Part]) -> bool {
         let end = done[done.len() - 1].0;
         let first = done[self.first_part].0 - self.start;
@@ -170,6 +223,7 @@ fn start_of(parts: &[Part], index: usize) -> usize {
 }
 
 /// Whether the merge of these bytes is two tokens, the first of `first` bytes.
+#[inline(always)]
 fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
     let mut ends = 0;
     let mut only = true;
@@ -183,6 +237,7 @@ fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
 /// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
 /// last of `done` cannot be followed by the first of them, it and a few before it are tried anew.
 /// `None`, and `done` as it was, where that does not help either.
+#[inline(always)]
 fn add_chunk(
     ranks: Ranks,
     pairs: &mut Pairs,
@@ -208,9 +263,14 @@ fn add_chunk(
         let Some(&(first_end, _)) = parts.first() else {
             return None;
         };
-        let before = first_part.checked_sub(1).map(|last| start_of(done, last));
-        if before.is_none_or(|before| meet(ranks, pairs, &piece[before..first_end], start - before))
-        {
+        let fits = match first_part.checked_sub(1) {
+            None => true,
+            Some(last) => {
+                let before = start_of(done, last);
+                meet(ranks, pairs, &piece[before..first_end], start - before)
+            }
+        };
+        if fits {
             done.truncate(first_part);
             done.append(&mut parts);
             return Some(Chunk {
@@ -222,14 +282,6 @@ fn add_chunk(
         }
     }
     None
-}
-
-fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
-    match piece.len() {
-        0..=16 => scan::<16>(ranks, pairs, piece, part),
-        17..=64 => scan::<64>(ranks, pairs, piece, part),
-        _ => scan::<256>(ranks, pairs, piece, part),
-    }
 }
 
 /// For pieces of any length: 14 bytes of memory a byte, n log n time.

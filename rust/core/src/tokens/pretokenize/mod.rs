@@ -15,7 +15,7 @@ mod x86;
 
 pub(super) use masks::Machine;
 pub(super) use portable::Portable;
-pub(super) use walk::{REACH, Sink, Window, walk};
+pub(super) use walk::{REACH, Sink, Window, Work, walk, widened};
 
 use class::{class, run};
 use flags::{LETTER, LOWER, NEWLINE, NUMBER, PREFIX, SPACE, SYMBOL, UPPER};

@@ -55,6 +55,29 @@ fn avx2(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     by_pattern(pattern, Avx2::new(), text, sink);
 }
 
+/// Work whose `run` is always inlined: a closure might be compiled apart.
+pub trait Work {
+    type Result;
+    fn run(self) -> Self::Result;
+}
+
+/// Runs `work` compiled for AVX2, where there is AVX2.
+#[inline]
+pub fn widened<W: Work>(work: W) -> W::Result {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
+        // SAFETY: these are the features that it asks for.
+        return unsafe { with_avx2(work) };
+    }
+    work.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn with_avx2<W: Work>(work: W) -> W::Result {
+    work.run()
+}
+
 /// The pattern becomes a constant of each loop.
 #[inline(always)]
 fn by_pattern(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut impl Sink) {
