@@ -4,16 +4,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::chunks::chunked;
 use super::pairs::Pairs;
 use super::pretokenize::{Work, widened};
 use super::vocab::{MAX_TOKEN_BYTES, Ranks};
 
 /// Pieces up to here find the lowest rank by looking at all of them.
 const SCAN_LIMIT: usize = 128;
-/// A long piece is merged in chunks of so many bytes; the second where the first gives no answer.
-const CHUNKS: [usize; 2] = [32, 256];
-/// So many tokens before a chunk are merged again where it cannot follow them.
-const TRIED_ANEW: usize = 8;
 /// No merge starts here.
 const NONE: u32 = u32::MAX;
 /// An entry of the heap is `rank << POSITION_BITS | position`: 20 bits of rank, 16 TiB of text.
@@ -22,7 +19,7 @@ const POSITION_BITS: u32 = 44;
 const _: () = assert!(MAX_TOKEN_BYTES <= u8::MAX as usize);
 
 /// A token of a piece: where it ends, and its id.
-type Part = (usize, u32);
+pub type Part = (usize, u32);
 
 /// Calls `part` with the end of each token of `piece`, left to right. A piece that is a token
 /// itself is not looked up here: that is the caller's first step.
@@ -84,7 +81,7 @@ impl Work for Long<'_> {
 
 /// For pieces of at most 256 bytes.
 #[inline(always)]
-fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
+pub fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
     match piece.len() {
         0..=16 => scan::<16>(ranks, pairs, piece, part),
         17..=32 => scan::<32>(ranks, pairs, piece, part),
@@ -151,142 +148,9 @@ fn scan<const N: usize>(
     }
 }
 
-/// For long pieces, in linear time where it gives an answer.
-///
-/// Tokens side by side are the merge of their bytes if and only if each two neighbours are the
-/// merge of theirs: the first merge across a boundary would also come first among the two alone.
-/// So a piece is merged chunk by chunk, and where one follows the other the two tokens are checked.
-/// A chunk is left some way before its end, where merges do not yet know what follows.
-#[inline(always)]
-fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
-    let mut done: Vec<Part> = Vec::new();
-    let mut last: Option<Chunk> = None;
-    let mut at = 0;
-    while at < piece.len() {
-        if let Some(chunk) = &mut last
-            && piece.get(at..at + chunk.size) == piece.get(chunk.start..chunk.start + chunk.size)
-            && (chunk.repeats || chunk.meets_itself(ranks, pairs, piece, &done))
-        {
-            // The same bytes again: the same tokens, and the same two where they meet.
-            let step = at - chunk.start;
-            let until = done.len();
-            for part in chunk.first_part..until {
-                let (end, id) = done[part];
-                done.push((end + step, id));
-            }
-            *chunk = Chunk {
-                start: at,
-                size: chunk.size,
-                first_part: until,
-                repeats: true,
-            };
-            at += step;
-            continue;
-        }
-        last = add_chunk(ranks, pairs, piece, CHUNKS[0], &mut done);
-        if last.is_none() {
-            last = Some(add_chunk(ranks, pairs, piece, CHUNKS[1], &mut done)?);
-        }
-        at = done.last()?.0;
-    }
-    Some(done)
-}
-
-/// The chunk whose tokens were added last.
-struct Chunk {
-    start: usize,
-    /// Bytes that were merged, the ones that were left included.
-    size: usize,
-    first_part: usize,
-    /// Whether it is known that its tokens may follow themselves.
-    repeats: bool,
-}
-
-impl Chunk {
-    #[inline(always)]
-    fn meets_itself(&self, ranks: Ranks, pairs: &mut Pairs, piece: &[u8], done: &[Part]) -> bool {
-        let end = done[done.len() - 1].0;
-        let first = done[self.first_part].0 - self.start;
-        let last_start = start_of(done, done.len() - 1);
-        meet(
-            ranks,
-            pairs,
-            &piece[last_start..end + first],
-            end - last_start,
-        )
-    }
-}
-
-/// Where the part at `index` begins.
-fn start_of(parts: &[Part], index: usize) -> usize {
-    index.checked_sub(1).map_or(0, |before| parts[before].0)
-}
-
-/// Whether the merge of these bytes is two tokens, the first of `first` bytes.
-#[inline(always)]
-fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
-    let mut ends = 0;
-    let mut only = true;
-    scan_any(ranks, pairs, bytes, |end, _| {
-        only &= end == first || end == bytes.len();
-        ends += 1;
-    });
-    only && ends == 2
-}
-
-/// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
-/// last of `done` cannot be followed by the first of them, it and a few before it are tried anew.
-/// `None`, and `done` as it was, where that does not help either.
-#[inline(always)]
-fn add_chunk(
-    ranks: Ranks,
-    pairs: &mut Pairs,
-    piece: &[u8],
-    size: usize,
-    done: &mut Vec<Part>,
-) -> Option<Chunk> {
-    for back in 0..=done.len().min(TRIED_ANEW) {
-        let first_part = done.len() - back;
-        let start = start_of(done, first_part);
-        let bytes = &piece[start..piece.len().min(start + size)];
-        let sure = if start + size < piece.len() {
-            size - size / 4
-        } else {
-            size
-        };
-        let mut parts: Vec<Part> = Vec::with_capacity(size);
-        scan_any(ranks, pairs, bytes, |end, id| {
-            if end <= sure {
-                parts.push((start + end, id));
-            }
-        });
-        let Some(&(first_end, _)) = parts.first() else {
-            return None;
-        };
-        let fits = match first_part.checked_sub(1) {
-            None => true,
-            Some(last) => {
-                let before = start_of(done, last);
-                meet(ranks, pairs, &piece[before..first_end], start - before)
-            }
-        };
-        if fits {
-            done.truncate(first_part);
-            done.append(&mut parts);
-            return Some(Chunk {
-                start,
-                size,
-                first_part,
-                repeats: false,
-            });
-        }
-    }
-    None
-}
-
 /// For pieces of any length: 14 bytes of memory a byte, n log n time.
 #[allow(clippy::cast_possible_truncation)] // parts have at most MAX_TOKEN_BYTES bytes
-fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
+pub fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
     let n = piece.len();
     let key = |rank: u32, at: usize| Reverse(u64::from(rank) << POSITION_BITS | at as u64);
 
@@ -345,9 +209,7 @@ fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
+pub mod tests {
     use proptest::prelude::*;
 
     use super::super::vocab::{CL100K, O200K, P50K};
@@ -387,7 +249,7 @@ mod tests {
         parts.into_iter().map(check).collect()
     }
 
-    fn all() -> [Ranks; 4] {
+    pub fn all() -> [Ranks; 4] {
         [
             Ranks {
                 vocab: &P50K,
@@ -434,35 +296,6 @@ mod tests {
                 let pairs = &mut Pairs::none();
                 if let Some(parts) = chunked(ranks, pairs, &piece) {
                     prop_assert_eq!(&with_ids(ranks, &piece, parts), &expected);
-                }
-            }
-        }
-    }
-
-    /// Long pieces: runs of something short, and letters at random.
-    fn long_piece() -> impl Strategy<Value = Vec<u8>> {
-        let unit = prop_oneof![
-            prop::sample::select(vec![
-                " ", "a", "=", "\n", "ab", "뷁", "🙂", "\u{301}", "the", "-="
-            ])
-            .prop_map(|unit| unit.as_bytes().to_vec()),
-            prop::collection::vec(any::<u8>(), 1..7),
-        ];
-        let run = (unit, 1usize..700).prop_map(|(unit, times)| unit.repeat(times));
-        let letters =
-            prop::collection::vec(prop::sample::select(b"abcdefg \nxyz".to_vec()), 0..900);
-        prop::collection::vec(prop_oneof![run, letters], 1..4).prop_map(|parts| parts.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_and_heap_agree(piece in long_piece()) {
-            for ranks in all() {
-                let pairs = &mut Pairs::none();
-                pairs.make_room(&AtomicUsize::new(0));
-                let expected = heap(ranks, &piece);
-                if let Some(parts) = chunked(ranks, pairs, &piece) {
-                    prop_assert_eq!(parts, expected);
                 }
             }
         }

@@ -3,7 +3,11 @@
 //! A text is cut into pieces (`pretokenize`), each piece looked up (`vocab`) and, where it is no
 //! token itself, merged (`merge`). Everything works on tables in the binary.
 
+// Only what is inlined is compiled for the features of a function that has some.
+#![allow(clippy::inline_always)]
+
 mod cache;
+mod chunks;
 #[cfg(target_arch = "x86_64")]
 mod compress;
 mod count;

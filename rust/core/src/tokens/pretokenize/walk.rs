@@ -197,7 +197,7 @@ mod tests {
         found(|ends| {
             pattern
                 .pieces(text)
-                .for_each(|piece| ends.push(piece.len()))
+                .for_each(|piece| ends.push(piece.len()));
         })
     }
 

@@ -82,9 +82,15 @@ impl Halves {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn load(block: &[u8; BLOCK_BYTES]) -> Self {
-        let from = block.as_ptr().cast::<__m256i>();
+        let (halves, _) = block.as_chunks::<32>();
+        let [low, high] = [halves[0].as_ptr(), halves[1].as_ptr()];
         // SAFETY: the block has twice 32 bytes, and the load asks for no alignment.
-        unsafe { Self(_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
+        unsafe {
+            Self(
+                _mm256_loadu_si256(low.cast()),
+                _mm256_loadu_si256(high.cast()),
+            )
+        }
     }
 
     #[target_feature(enable = "avx2")]
@@ -246,9 +252,15 @@ fn twice(pair: [u64; 2]) -> __m256i {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn avx2_equal(pairs: &[u64; 8], key: [u64; 2], mask: [u64; 2]) -> u32 {
-    let from = pairs.as_ptr().cast::<__m256i>();
+    let (halves, _) = pairs.as_chunks::<4>();
+    let [low, high] = [halves[0].as_ptr(), halves[1].as_ptr()];
     // SAFETY: there are twice 32 bytes, and the loads ask for no alignment.
-    let halves = unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] };
+    let halves = unsafe {
+        [
+            _mm256_loadu_si256(low.cast()),
+            _mm256_loadu_si256(high.cast()),
+        ]
+    };
     let (key, mask) = (twice(key), twice(mask));
     let [low, high] = halves.map(|half| {
         let different = _mm256_and_si256(_mm256_xor_si256(half, key), mask);
