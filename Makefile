@@ -10,7 +10,7 @@ RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.l
 CARGO_TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom bench wheel ci clean
+.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom bench bench-tokens wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ loom: ## Explore every interleaving of the lock-free code
 bench: build $(VENV)/.bench ## Run every benchmark (see benches/README.md)
 	cargo bench --quiet -p tollway-core
 	$(BIN)/python -m pytest -q benches/python --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about five minutes
+	for part in tokens tokens_cold tokens_hard tokens_threads; do $(BIN)/python benches/python/bench_$$part.py || exit 1; done
 
 wheel: $(VENV)/.python ## Build a wheel into dist/
 	$(BIN)/maturin build --release --out dist

@@ -1,0 +1,110 @@
+"""What does a fresh process pay: for a first count, for its first megabyte, in memory?
+
+`python benches/python/bench_tokens_cold.py` starts a process for every figure. The first count is
+of two words; the first megabyte comes when the encoder is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from token_peers import NAMES, TITLES, kilobyte_texts, report
+from tollway.tokens import get_encoding
+
+ROUNDS = 5
+
+# `load` makes `count`, which takes a list of texts.
+LOAD = {
+    "tollway": """
+from tollway.tokens import get_encoding
+encoding = get_encoding(name)
+def count(texts):
+    return encoding.count(texts[0]) if len(texts) == 1 else encoding.count_batch(texts)
+""",
+    "toktok": """
+import toktok
+toktok._encoding(name)
+def count(texts): return toktok.batch_count(texts, name, threads=1)
+""",
+    "gigatoken": """
+import gigatoken
+encoding = gigatoken.Tokenizer.from_tiktoken(f"{folder}/{name}.tiktoken")
+def count(texts): return encoding.encode_batch(texts, parallel=False)
+""",
+    "tiktoken": """
+import os
+os.environ["TIKTOKEN_CACHE_DIR"] = folder
+import tiktoken
+encoding = tiktoken.get_encoding(name)
+def count(texts): return [len(encoding.encode_ordinary(text)) for text in texts]
+""",
+}
+SCRIPT = """
+import json, os, sys, time
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+name, folder, load = sys.argv[1:]
+texts = json.load(open(f"{folder}/texts.json"))
+def resident():
+    try:
+        fields = open("/proc/self/statm").read().split()
+    except OSError:
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+start = time.perf_counter()
+exec(load)
+count(["hello world"])
+first = time.perf_counter()
+memory = resident()
+if "numpy" not in sys.modules and "tollway" in sys.modules:
+    import numpy
+begin = time.perf_counter()
+count(texts)
+end = time.perf_counter()
+print(json.dumps([first - start, end - begin, memory, resident()]))
+"""
+
+
+def _run(library: str, name: str, folder: str) -> list[float]:
+    command = [sys.executable, "-c", SCRIPT, name, folder, LOAD[library]]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    return json.loads(result.stdout)
+
+
+def _tiktoken_cache(folder: Path, name: str) -> None:
+    """Our rank file where tiktoken looks for the one that it downloads."""
+    import hashlib  # noqa: PLC0415  (used here alone)
+
+    url = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
+    digest = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
+    file = get_encoding(name).rank_file()
+    (folder / digest).write_bytes(file)
+    (folder / f"{name}.tiktoken").write_bytes(file)
+
+
+def main() -> None:
+    """Print the comparison."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NAMES:
+            _tiktoken_cache(Path(folder), name)
+            for title in TITLES:
+                texts = Path(folder) / "texts.json"
+                texts.write_text(json.dumps(kilobyte_texts(title, 1_000_000)))
+                runs = {library: [] for library in LOAD}
+                for _ in range(ROUNDS):
+                    for library, results in runs.items():
+                        results.append(_run(library, name, folder))
+                pick = lambda at: {k: [run[at] for run in v] for k, v in runs.items()}  # noqa: E731, B023
+                if title == TITLES[0]:
+                    report(f"import+first {name}", pick(0), 1e3, "ms")
+                    report(f"resident after {name}", pick(2), 1, "MB")
+                report(f"first MB {name} {title}", pick(1), 1e3, "ms")
+
+
+if __name__ == "__main__":
+    main()
