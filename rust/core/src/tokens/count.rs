@@ -96,7 +96,7 @@ impl Counter<'_> {
             return 0;
         };
         if length <= Short::MAX {
-            let key = Short::key(bytes, length);
+            let key = Short::key(machine, bytes, length);
             match self.cache.short.find(machine, &key) {
                 Some(count) => count,
                 None => self.learn_short(key, bytes, length),

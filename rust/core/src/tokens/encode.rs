@@ -86,7 +86,7 @@ impl Encoder<'_> {
             return;
         };
         if length <= Short::MAX {
-            let key = Short::key(bytes, length);
+            let key = Short::key(machine, bytes, length);
             match self.cache.short_ids.get(machine, &key) {
                 Some((1, ids)) => self.ids.push(ids[0]),
                 Some((count, ids)) => self.ids.extend_from_slice(&ids[..count]),

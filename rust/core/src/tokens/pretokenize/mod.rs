@@ -14,7 +14,7 @@ mod walk;
 mod x86;
 
 pub(super) use masks::Machine;
-pub(super) use portable::Portable;
+pub(super) use portable::{KEPT, Portable};
 pub(super) use walk::{REACH, Sink, Window, Work, walk, widened};
 
 use class::{class, run};

@@ -26,6 +26,7 @@ pub fn walk(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("bmi2")
             && std::arch::is_x86_feature_detected!("lzcnt")
         {
@@ -44,7 +45,7 @@ pub fn walk(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512bw,bmi1,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "avx512bw,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
 fn avx512(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     by_pattern(pattern, Avx512::new(), text, sink);
 }
@@ -225,6 +226,14 @@ mod tests {
         Ok(())
     }
 
+    fn same_heads(machine: impl Machine, bytes: &[u8; BLOCK_BYTES]) -> Result<(), TestCaseError> {
+        for length in 1..16 {
+            let bytes = bytes.first_chunk().unwrap();
+            prop_assert_eq!(machine.head(bytes, length), Portable.head(bytes, length));
+        }
+        Ok(())
+    }
+
     fn same_pairs(
         machine: impl Machine,
         pairs: &[u64; 8],
@@ -340,12 +349,14 @@ mod tests {
                     // SAFETY: there is AVX2.
                     let machine = unsafe { Avx2::new() };
                     same_sets(machine, &bytes)?;
+                    same_heads(machine, &bytes)?;
                     same_pairs(machine, &pairs, key, mask)?;
                 }
-                if std::arch::is_x86_feature_detected!("avx512bw") {
-                    // SAFETY: there is AVX-512 BW.
+                if std::arch::is_x86_feature_detected!("avx512vl") {
+                    // SAFETY: processors with AVX-512 VL have BW and BMI2.
                     let machine = unsafe { Avx512::new() };
                     same_sets(machine, &bytes)?;
+                    same_heads(machine, &bytes)?;
                     same_pairs(machine, &pairs, key, mask)?;
                 }
             }
