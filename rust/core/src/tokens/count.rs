@@ -6,7 +6,7 @@ use super::cache::Cache;
 use super::encoding::Encoding;
 use super::entry::{Long, Short};
 use super::merge::merge_with;
-use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
+use super::pretokenize::{Machine, Portable, REACH, Sink, Whole, Window, walk};
 
 impl Encoding {
     /// The number of tokens of `text`; special tokens are ordinary text.
@@ -53,14 +53,15 @@ struct Counter<'a> {
 
 impl Sink for Counter<'_> {
     #[inline(always)]
-    fn block(&mut self, machine: impl Machine, window: &Window, mut ends: u64) {
-        let mut tokens = 0;
-        let mut at = 0;
-        while ends != 0 {
-            let end = ends.trailing_zeros() as usize;
-            ends &= ends - 1;
-            tokens += self.near(machine, window, at, end - at);
-            at = end;
+    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) {
+        let mut tokens = pieces.single.count_ones() as usize;
+        let mut left = pieces.starts & !pieces.single;
+        while left != 0 {
+            let start = left.trailing_zeros() as usize;
+            left &= left - 1;
+            // The next end: the bit of this piece's start may be the end of another.
+            let length = (pieces.ends >> start & !1).trailing_zeros() as usize;
+            tokens += self.near(machine, window, start, length);
         }
         self.tokens += tokens;
     }

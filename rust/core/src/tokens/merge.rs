@@ -315,6 +315,25 @@ pub mod tests {
         }
     }
 
+    /// Counting takes these for one token without looking.
+    #[test]
+    fn bytes_and_short_numbers_are_tokens() {
+        let [.., cl100k, o200k] = all();
+        for ranks in all() {
+            assert!((0..=255).all(|byte| ranks.find(&[byte]) == Some(ranks.byte(byte))));
+        }
+        for number in 0..1000 {
+            for text in [
+                format!("{number}"),
+                format!("{number:02}"),
+                format!("{number:03}"),
+            ] {
+                assert!(cl100k.find(text.as_bytes()).is_some());
+                assert!(o200k.find(text.as_bytes()).is_some());
+            }
+        }
+    }
+
     #[test]
     fn ids_at_or_over_the_limit_do_not_exist() {
         let [r50k, p50k, ..] = all();
@@ -323,7 +342,6 @@ pub mod tests {
         assert_eq!(p50k.find_pair(b' ', b' '), Some(50_257));
         assert_eq!(r50k.find(&spaces), None);
         assert_eq!(r50k.find_pair(b' ', b' '), None);
-        assert!((0..=255).all(|byte| p50k.find(&[byte]) == Some(p50k.byte(byte))));
         assert_eq!(p50k.token(50_256), None);
         assert_eq!(r50k.token(50_257), None);
     }

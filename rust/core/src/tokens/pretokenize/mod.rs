@@ -13,6 +13,7 @@ mod walk;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(super) use blocks::Whole;
 pub(super) use masks::Machine;
 pub(super) use portable::{KEPT, Portable};
 pub(super) use walk::{REACH, Sink, Window, Work, walk, widened};

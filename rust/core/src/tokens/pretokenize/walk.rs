@@ -1,7 +1,7 @@
 //! Hands the pieces of a text to a sink, a block of them at a time.
 
 use super::Pattern;
-use super::blocks::ends;
+use super::blocks::{Whole, whole};
 use super::masks::{BLOCK_BYTES, Machine};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
@@ -14,8 +14,8 @@ pub type Window = [u8; BLOCK_BYTES + REACH];
 
 /// What is done with the pieces.
 pub trait Sink {
-    /// Pieces side by side, the first at 0: `ends` has one or more positions, all below 64.
-    fn block(&mut self, machine: impl Machine, window: &Window, ends: u64);
+    /// One or more pieces side by side.
+    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole);
     /// One piece of any length.
     fn piece(&mut self, piece: &[u8]);
 }
@@ -133,12 +133,12 @@ fn block(
     let Some(block) = window.first_chunk() else {
         return 0;
     };
-    let ends = ends(pattern, machine, block, length, last);
-    if ends == 0 {
+    let pieces = whole(pattern, machine, block, length, last);
+    if pieces.ends == 0 {
         return 0;
     }
-    sink.block(machine, window, ends);
-    BLOCK_BYTES - 1 - ends.leading_zeros() as usize
+    sink.block(machine, window, pieces);
+    BLOCK_BYTES - 1 - pieces.ends.leading_zeros() as usize
 }
 
 /// Hands over at least one piece, and then more until a block has passed: where one block fails
@@ -174,8 +174,20 @@ mod tests {
     }
 
     impl Sink for Ends {
-        fn block(&mut self, _: impl Machine, _: &Window, mut ends: u64) {
+        fn block(&mut self, _: impl Machine, window: &Window, pieces: Whole) {
             let from = *self.0.last().unwrap_or(&0);
+            let mut ends = pieces.ends;
+            assert_eq!(pieces.starts.count_ones(), ends.count_ones());
+            assert_eq!(pieces.starts & !(ends | 1), 0);
+            let mut single = pieces.single;
+            while single != 0 {
+                let start = single.trailing_zeros() as usize;
+                let length = (ends >> start & !1).trailing_zeros() as usize;
+                let piece = &window[start..start + length];
+                let number = length <= 3 && piece.iter().all(u8::is_ascii_digit);
+                assert!(length == 1 || number, "{piece:?}");
+                single &= single - 1;
+            }
             while ends != 0 {
                 self.0.push(from + ends.trailing_zeros() as usize);
                 ends &= ends - 1;
