@@ -12,7 +12,8 @@ from typing import get_args
 import pytest
 
 from tollway import _core, errors
-from tollway.retry import Jitter, RetryPolicy, Strategy, _Clock, retry
+from tollway.retry import Jitter, RetryPolicy, Strategy, retry
+from tollway.retry.policy import Clock
 from tollway.types import Attempt
 
 
@@ -22,7 +23,7 @@ class Time:
     def __init__(self):
         self.now = 0.0
         self.slept = []
-        self.clock = _Clock(lambda: self.now, self.sleep, self.sleep_sync)
+        self.clock = Clock(lambda: self.now, self.sleep, self.sleep_sync)
 
     async def sleep(self, seconds):
         self.sleep_sync(seconds)

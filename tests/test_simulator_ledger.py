@@ -260,6 +260,20 @@ def test_the_command_serves_until_it_is_told_to_end_and_sums_up(tmp_path, end):
     assert len(Ledger.read(path)) == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of a console differ")
+def test_sigterm_ends_it_where_a_shell_had_it_ignore_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a child inherits
+    try:
+        process = command()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        process.stdout.readline()
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
+    assert out.startswith("requests 0")
+
+
 def test_the_help_names_every_fault():
     with command("--help") as process:
         out, _ = process.communicate(timeout=20)

@@ -1,4 +1,4 @@
-"""What does a call cost that succeeds at once, bare, under RetryPolicy, and under tenacity?
+"""What does a call cost that succeeds at once: bare, and under each library for retries?
 
 Run: `pytest benches/python/bench_retry.py --benchmark-group-by=group`
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 
+import backoff
 import pytest
+import stamina
 import tenacity
 
-from tollway.retry import RetryPolicy
+from tollway.retry import RetryPolicy, retry
 
 POLICY = RetryPolicy(max_retries=10)
 TENACITY = {
@@ -28,19 +30,22 @@ async def work_async():
     return 1
 
 
-async def tollway_async():
-    return await POLICY.call(work_async)
-
+BACKOFF = {"wait_gen": backoff.expo, "exception": OSError, "max_tries": 11}
+STAMINA = {"on": OSError, "attempts": 11, "timeout": None}
 
 SYNC = {
     "bare": work,
-    "tollway": lambda: POLICY.call_sync(work),
+    "tollway": retry(POLICY)(work),
     "tenacity": tenacity.retry(**TENACITY)(work),
+    "stamina": stamina.retry(**STAMINA)(work),
+    "backoff": backoff.on_exception(**BACKOFF)(work),
 }
 ASYNC = {
     "bare": work_async,
-    "tollway": tollway_async,
+    "tollway": retry(POLICY)(work_async),
     "tenacity": tenacity.retry(**TENACITY)(work_async),
+    "stamina": stamina.retry(**STAMINA)(work_async),
+    "backoff": backoff.on_exception(**BACKOFF)(work_async),
 }
 
 

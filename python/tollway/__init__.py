@@ -20,26 +20,56 @@ if TYPE_CHECKING:
     )
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import register_provider
-    from tollway.retry import RetryPolicy, retry
-    from tollway.tokens import Encoding, encoding_for_model, get_encoding, list_encoding_names
+    from tollway.retry import (
+        CallRecord,
+        CircuitBreaker,
+        Hedge,
+        RetryBudget,
+        RetryPolicy,
+        retry,
+    )
+    from tollway.tokens import (
+        Encoding,
+        HuggingFaceTokenizer,
+        TokenCount,
+        TokenEstimator,
+        count_messages,
+        encoding_for_model,
+        encoding_name_for_model,
+        fit_messages,
+        get_encoding,
+        list_encoding_names,
+        tokenizer_for_model,
+    )
 
 __all__ = [
+    "CallRecord",
+    "CircuitBreaker",
     "Document",
     "Embedder",
     "Encoding",
+    "Hedge",
+    "HuggingFaceTokenizer",
     "JobReport",
     "Limits",
     "Plan",
     "RateLimiter",
+    "RetryBudget",
     "RetryPolicy",
+    "TokenCount",
+    "TokenEstimator",
+    "count_messages",
     "embed_job",
     "embed_job_async",
     "encoding_for_model",
+    "encoding_name_for_model",
+    "fit_messages",
     "get_encoding",
     "list_encoding_names",
     "read_documents",
     "register_provider",
     "retry",
+    "tokenizer_for_model",
 ]
 
 _HOMES = {
@@ -53,12 +83,23 @@ _HOMES = {
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
     "register_provider": "tollway.providers",
+    "CallRecord": "tollway.retry",
+    "CircuitBreaker": "tollway.retry",
+    "Hedge": "tollway.retry",
+    "RetryBudget": "tollway.retry",
     "RetryPolicy": "tollway.retry",
     "retry": "tollway.retry",
     "Encoding": "tollway.tokens",
+    "HuggingFaceTokenizer": "tollway.tokens",
+    "TokenCount": "tollway.tokens",
+    "TokenEstimator": "tollway.tokens",
+    "count_messages": "tollway.tokens",
     "encoding_for_model": "tollway.tokens",
+    "encoding_name_for_model": "tollway.tokens",
+    "fit_messages": "tollway.tokens",
     "get_encoding": "tollway.tokens",
     "list_encoding_names": "tollway.tokens",
+    "tokenizer_for_model": "tollway.tokens",
 }
 
 

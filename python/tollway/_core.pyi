@@ -2,16 +2,19 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CircuitBreaker",
     "DecodedEmbeddings",
     "Encoding",
     "Limiter",
+    "RetryBudget",
     "RowTable",
+    "Scheduler",
     "decode_embeddings",
     "embeddings_body",
     "encoding_names",
@@ -68,6 +71,85 @@ def retry_delay(
     Raises:
         ConfigurationError: No such strategy or jitter.
     """
+
+@final
+class Scheduler:
+    """Pending waiters, soonest first; times are seconds of whatever clock the caller reads.
+
+    40 bytes a waiter, at most 80 just after it has grown; cancelling is O(1) on average.
+    """
+
+    def __new__(cls) -> Scheduler: ...
+    def push(self, due: float, waiter: object) -> int:
+        """Keep a waiter until `due`; return the ticket that cancels it."""
+
+    def cancel(self, ticket: int) -> object | None:
+        """Take a waiter out before its time; None if it is out already."""
+
+    def pop_due(self, now: float, most: int) -> tuple[list[Any], float | None]:
+        """Take out what is due, by time and then by arrival, and say when the next is due.
+
+        Args:
+            now: The present.
+            most: Waiters to take at the most.
+
+        Returns:
+            The waiters, and when the first of the others is due: in the past where there were
+            more, None where there are none.
+        """
+
+    @property
+    def memory(self) -> int:
+        """Bytes held for what is pending, spare room included."""
+
+    def __len__(self) -> int: ...
+
+@final
+class RetryBudget:
+    """Retries that successes have paid for; see `tollway.retry.RetryBudget`."""
+
+    def __new__(cls, ratio: float, interval: float) -> RetryBudget: ...
+    def deposit(self) -> None:
+        """Note a success, which pays for `ratio` of a retry."""
+
+    def take(self, now: float) -> float:
+        """Take a retry: 0.0 when taken, else the seconds until one may go unpaid."""
+
+    def take_paid(self) -> bool:
+        """Take a retry if one is paid for."""
+
+    @property
+    def balance(self) -> float:
+        """Retries paid for and not taken, at most 100."""
+
+@final
+class CircuitBreaker:
+    """Whether requests are let through; see `tollway.retry.CircuitBreaker`."""
+
+    def __new__(cls, cooldown: float) -> CircuitBreaker: ...
+    def state(self, now: float) -> Literal["closed", "open", "half_open"]:
+        """Whether requests are let through: all, none, or one."""
+
+    def admit(self, now: float) -> int | float:
+        """Return a pass (int), or the seconds (float) until one is given.
+
+        0.0 seconds while another request is the probe of a half-open breaker.
+        """
+
+    def is_valid(self, pass_: int) -> bool:
+        """Whether a pass still lets its holder send."""
+
+    def trip(self, pass_: int, now: float, hint: float | None = None) -> bool:
+        """Open for the cooldown or the longer hint; False where the pass is no longer valid."""
+
+    def succeed(self, pass_: int) -> bool:
+        """Note a success; True where it was the probe's and closed the breaker."""
+
+    def release(self, pass_: int) -> None:
+        """Note an end that proves nothing: the next one may be the probe."""
+
+    def reset(self) -> None:
+        """Close by hand; passes given before are no longer valid."""
 
 # Embedding
 
@@ -260,11 +342,11 @@ class Limiter:
 class Encoding:
     """One of the published encodings, made with `tollway.get_encoding`.
 
-    Ids are tiktoken's on every input. `encode` and `encode_batch` treat special tokens as tiktoken
-    does; `count`, `truncate`, `encode_ordinary`, `encode_array` and their batch forms take them as
-    ordinary text. A pair of surrogates counts as the character it stands for, and a lone one as
-    U+FFFD. Objects never change: any number of threads may use one. Batches of 64 KB and more use
-    all cores, with the interpreter free for other threads.
+    Ids are tiktoken's on every input. `encode`, `encode_batch` and `encode_to_numpy` treat special
+    tokens as tiktoken does; all other methods take them as ordinary text. A pair of surrogates
+    counts as the character it stands for, and a lone one as U+FFFD. Objects never change: any
+    number of threads may use one. Batches of 64 KB and more use all cores, with the interpreter
+    free for other threads.
     """
 
     @property
@@ -314,7 +396,24 @@ class Encoding:
 
         Raises:
             ValueError: The text holds a disallowed string; the message names it.
+            TypeError: `allowed_special` is one str other than "all".
         """
+    def encode_to_numpy(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> NDArray[np.uint32]:
+        """Return the ids of a text as an array of shape (n,); see `encode`."""
+    def encode_with_unstable(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> tuple[list[int], list[list[int]]]:
+        """Raise NotImplementedError: tiktoken calls it unstable, and no pipeline needs it."""
     def encode_ordinary(self, text: str) -> list[int]:
         """Return the ids of a text; special tokens are ordinary text."""
     def encode_batch(
@@ -369,6 +468,19 @@ class Encoding:
         Raises:
             KeyError: An id stands for nothing.
         """
+    def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
+        """Return the bytes of each id; KeyError as in `decode`."""
+    def decode_with_offsets(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
+        """Return the text of the ids and, for each, the index of the character it begins in.
+
+        Raises:
+            KeyError: An id stands for nothing.
+            UnicodeDecodeError: The bytes of the ids are no UTF-8.
+        """
+    def decode_bytes_batch(
+        self, batch: Iterable[Sequence[int]], *, num_threads: int = 8
+    ) -> list[bytes]:
+        """Return the bytes of each sequence of ids. `num_threads` is not used."""
     def decode_batch(
         self, batch: Iterable[Sequence[int]], *, errors: str = "replace", num_threads: int = 8
     ) -> list[str]:
@@ -379,24 +491,80 @@ class Encoding:
         Raises:
             KeyError: The id stands for nothing.
         """
-    def truncate(self, text: str, max_tokens: int) -> str:
-        """Return the beginning of a text that has at most `max_tokens` tokens.
+    def token_byte_values(self) -> list[bytes]:
+        """Return the bytes of every token but the special ones, sorted."""
+    def is_special_token(self, token: int) -> bool:
+        """Tell whether an id is that of a special token; False for one that stands for nothing."""
+    def truncate(
+        self,
+        text: str,
+        max_tokens: int,
+        side: Literal["end", "start", "middle"] = "end",
+        marker: str = "",
+    ) -> str:
+        """Return a text of at most `max_tokens` tokens, the marker included.
 
-        Reads about as much of the text as it keeps, and never splits a character.
+        Reads about as much of the text as it keeps, and never splits a character. What is put
+        together is counted again, because text that meets at a cut can have other tokens.
+
+        Args:
+            text: Any string.
+            max_tokens: The most tokens.
+            side: Where tokens are taken out. `end` keeps the beginning, `start` the ending,
+                `middle` half of each.
+            marker: Stands where text was taken out; left out where it alone is over `max_tokens`.
 
         Returns:
             The same object where the text fits; otherwise t with `count(t) <= max_tokens`.
 
         Raises:
-            ConfigurationError: `max_tokens` is negative.
+            ConfigurationError: `max_tokens` is negative, or there is no such side.
         """
-    def truncate_batch(self, texts: Iterable[str], max_tokens: int) -> list[str]:
-        """Truncate each text; see `truncate`.
+    def truncate_batch(
+        self,
+        texts: Iterable[str],
+        max_tokens: int,
+        side: Literal["end", "start", "middle"] = "end",
+        marker: str = "",
+    ) -> list[str]:
+        """Truncate each text; see `truncate`, and `count_batch` for its TypeError."""
+    def chunk(
+        self,
+        text: str,
+        max_tokens: int,
+        overlap: int = 0,
+        prefer: Literal["sentence", "line"] | None = None,
+    ) -> list[str]:
+        """Split a text into chunks of at most `max_tokens` tokens each.
+
+        Without overlap the chunks are the text, in order and whole. With it a chunk begins with
+        `truncate(before, overlap, side="start")`, `before` being the chunk before; where that is
+        all of `before`, or leaves no room for a character more, with what half of `overlap` keeps,
+        and so on down to nothing. So each chunk begins and ends later than the one before. Takes
+        time in proportion to the text of all chunks, on any text.
+
+        Args:
+            text: Any string; "" has no chunks. One that fits is returned as the same object.
+            max_tokens: The most tokens a chunk.
+            overlap: The most tokens that a chunk repeats of the one before.
+            prefer: Where a chunk ends, if there is such a place in the second half of what it
+                adds: `line` after a line break; `sentence` after a full stop, exclamation or
+                question mark or ellipsis before white space, which goes with it where that fits,
+                after their wide forms, or after a blank line, else as `line`. Abbreviations are
+                not known.
 
         Raises:
-            TypeError: As in `count_batch`.
-            ConfigurationError: `max_tokens` is negative.
+            ConfigurationError: `max_tokens` is less than the tokens of a character of the text (4
+                at most), `overlap` is not from 0 to `max_tokens` - 1, or no such preference.
         """
+    def chunk_spans(
+        self,
+        text: str,
+        max_tokens: int,
+        overlap: int = 0,
+        prefer: Literal["sentence", "line"] | None = None,
+    ) -> list[tuple[int, int]]:
+        """Return where the chunks of `chunk` begin and end in the text; errors as there."""
     def rank_file(self) -> bytes:
         """Return the vocabulary as its publisher writes it: a line `base64(token) rank` each.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,18 +20,25 @@ class _Bridge:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a callback of a synchronous call cannot make another one: it would wait for itself"
+            )
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(
+                self._thread = threading.Thread(
                     target=self._loop.run_forever, name="tollway-sync", daemon=True
-                ).start()
+                )
+                self._thread.start()
             return self._loop
 
 
 _bridge = _Bridge()
+_of_parents: list[_Bridge] = []
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -39,13 +47,19 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     An exception in the waiting thread (Ctrl-C above all) cancels the coroutine, waits for it to
     put its things in order, and is raised.
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, _bridge.loop())
+    try:
+        loop = _bridge.loop()
+    except RuntimeError:
+        coroutine.close()
+        raise
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
         return future.result()
     except BaseException:
         if future.cancel():
             # The task hears of it in the loop; give it the time to keep what it has.
-            asyncio.run_coroutine_threadsafe(_settle(), _bridge.loop()).result(timeout=5)
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(_settle(), loop).result(timeout=5)
         raise
 
 
@@ -57,8 +71,10 @@ async def _settle() -> None:
 
 
 def _after_fork() -> None:
-    # The child has neither the thread nor a use for the parent's loop.
+    # The child has neither the thread nor a use for the parent's loop, but keeps it: a loop that
+    # is collected takes its sockets out of the selector, which the parent shares.
     global _bridge  # noqa: PLW0603
+    _of_parents.append(_bridge)
     _bridge = _Bridge()
 
 

@@ -8,6 +8,7 @@
     ├── CheckpointError           a job folder in use, damaged, not writable or of another model
     ├── DeadlineExceededError     the time given ran out
     ├── RetriesExhaustedError     every attempt failed; carries all of them
+    ├── CircuitOpenError          the provider refused for good and is not asked for now
     └── ProviderError             the provider refused or failed
         ├── AuthenticationError   401                    never retried
         ├── PermissionDeniedError 403                    never retried
@@ -41,6 +42,7 @@ __all__ = [
     "BadRequestError",
     "BadResponseError",
     "CheckpointError",
+    "CircuitOpenError",
     "ConfigurationError",
     "ContextWindowError",
     "DeadlineExceededError",
@@ -110,6 +112,24 @@ class RetriesExhaustedError(TollwayError):
 
     def __init__(self, message: str, attempts: Sequence[Attempt] = ()) -> None:
         super().__init__(message)
+        self.attempts = tuple(attempts)
+
+
+class CircuitOpenError(TollwayError):
+    """The provider refused another request for good, so that this one was not sent.
+
+    The refusal is its cause. See `tollway.retry.CircuitBreaker`.
+
+    Attributes:
+        retry_in: Seconds until one request is let through; 0.0 while one is.
+        attempts: What attempts this call had made before, first to last.
+    """
+
+    def __init__(
+        self, message: str, *, retry_in: float = 0.0, attempts: Sequence[Attempt] = ()
+    ) -> None:
+        super().__init__(message)
+        self.retry_in = retry_in
         self.attempts = tuple(attempts)
 
 

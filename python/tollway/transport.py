@@ -7,7 +7,9 @@ exception of either: a request that got no answer is an `APIConnectionError` or 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import os
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +25,11 @@ __all__ = ["HttpxTransport", "Request", "Response", "Transport"]
 # connection soon.
 TIMEOUT = 600.0
 CONNECT_TIMEOUT = 5.0
+
+_LIBRARIES = ("httpx", "httpx2")
+
+# A loop keeps its tasks by weak references only.
+_closing: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +96,13 @@ class HttpxTransport:
     """Sends with a given `httpx.AsyncClient` or `httpx2.AsyncClient`, or with clients of its own.
 
     Args:
-        client: Used as it is, and left open. Without one, each event loop gets a client, made on
-            first use and closed by `aclose`.
+        client: Used as it is (but for a timeout of 5 s, the libraries' default, which becomes
+            that of the request) and left open. Without one, each event loop gets a client, made
+            on first use and closed by `aclose`, or when the transport is no longer used.
     """
 
     def __init__(self, client: Any = None) -> None:
-        if client is not None and not hasattr(client, "aclose"):
+        if client is not None and not (hasattr(client, "aclose") and _library(client)):
             raise ConfigurationError(
                 "http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not "
                 f"{type(client).__name__}"
@@ -104,10 +112,19 @@ class HttpxTransport:
         self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
             weakref.WeakKeyDictionary()
         )
+        # A loop that goes on after its last user, as that of the synchronous calls does, would
+        # hold the sockets for as long as the process lives.
+        weakref.finalize(self, _close_all, self._own, os.getpid()).atexit = False
 
     async def open(self) -> None:
-        """Make this loop's client, which takes a tenth of a second."""
+        """Make this loop's client, and load what it would load with its first request.
+
+        Together they take 0.1 s, which must not lie between a permit and the wire.
+        """
         self._client()
+        import anyio.lowlevel  # noqa: PLC0415 - both libraries import it with their first request
+
+        await anyio.lowlevel.checkpoint()
 
     def _client(self) -> Any:
         if self._given is not None:
@@ -117,7 +134,9 @@ class HttpxTransport:
         if client is None:
             import httpx  # noqa: PLC0415
 
-            limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+            limits = httpx.Limits(
+                max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0
+            )
             timeout = httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
             client = self._own[loop] = httpx.AsyncClient(limits=limits, timeout=timeout)
         return client
@@ -125,7 +144,12 @@ class HttpxTransport:
     async def send(self, request: Request) -> Response:
         """Send a request and return the whole answer; see `Transport.send`."""
         client = self._client()
-        library = importlib.import_module(type(client).__module__.partition(".")[0])
+        library = _library(client)
+        # A read timeout of 5 s, the libraries' own default, is nobody's choice for a request that
+        # computes thousands of vectors.
+        timeout = client.timeout
+        if timeout == library.Timeout(5.0):
+            timeout = library.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
         try:
             async with asyncio.timeout(request.timeout):
                 answer = await client.request(
@@ -133,6 +157,7 @@ class HttpxTransport:
                     request.url,
                     headers=request.headers,
                     content=request.body,
+                    timeout=timeout,
                     follow_redirects=False,
                 )
         except (TimeoutError, library.TimeoutException) as error:
@@ -155,6 +180,33 @@ class HttpxTransport:
         client = self._own.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+def _library(client: Any) -> Any:
+    """Return the module, httpx or httpx2, that a client's class or one of its bases is from."""
+    for kind in type(client).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in _LIBRARIES:
+            return importlib.import_module(name)
+    return None
+
+
+def _close_all(
+    clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any], pid: int
+) -> None:
+    """Close each client in its own loop, where that still runs; a forked child leaves them be."""
+    if os.getpid() != pid:
+        return
+    for loop, client in list(clients.items()):
+        # The loop was closed: its connections are gone with it.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_close_soon, loop, client)
+
+
+def _close_soon(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    task = loop.create_task(client.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 def _reason(error: Exception) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 import time
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tollway.cli import options as o
+from tollway.cli.signals import stop_on_sigterm
 from tollway.embed.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def embed(  # noqa: PLR0917 - typer makes options of them
 async def _run(source: Path, output: Path, embedder: Embedder, **reading: Any) -> JobReport:
     from tollway.embed import embed_job_async  # noqa: PLC0415
 
-    # A service manager's stop is a Ctrl-C: finished rows are kept and the way on is told.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    stop_on_sigterm()
     async with embedder:
         with _progress() as show:
             return await embed_job_async(source, output, embedder, on_progress=show, **reading)
@@ -104,44 +103,57 @@ def _progress() -> Generator[Callable[[Progress], None]]:
         yield _lines()
         return
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bar  # noqa: PLC0415
+    from rich.table import Column  # noqa: PLC0415
 
+    # The bar takes what the words leave of the line.
     bar = Bar(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[used]}"),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
+        BarColumn(None, table_column=Column(ratio=1)),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
+        expand=True,
     )
     with bar:
-        task = bar.add_task("", total=None, rate="", used="")
+        task = bar.add_task("reading", total=None)
 
         def show(progress: Progress) -> None:
-            tally = progress.tally
-            used = [f"{tally.usage.input_tokens:,} tokens"]
-            if progress.cost:
-                used.append(f"${progress.cost:.4f}")
-            if tally.rate_limited:
-                used.append(f"{tally.rate_limited} times 429")
-            if tally.retries:
-                used.append(f"{tally.retries} retries")
             bar.update(
                 task,
                 completed=progress.texts,
                 total=progress.total,
-                rate=f"{tally.texts / max(progress.seconds, 1e-3):,.0f} texts/s",
-                used=" · ".join(used),
+                description=_in_words(progress),
             )
 
         yield show
+
+
+def _in_words(progress: Progress) -> str:
+    """At most about 70 characters, so that it fits a line of 80 with the time to go."""
+    tally = progress.tally
+    total = "?" if progress.total is None else f"{progress.total:,}"
+    words = [
+        f"{progress.texts:,}/{total}",
+        f"{_short(tally.texts / max(progress.seconds, 1e-3))}/s",
+        f"{_short(tally.usage.input_tokens)} tokens",
+    ]
+    if progress.cost:
+        words.append(f"${progress.cost:,.2f}" if progress.cost >= 1 else f"${progress.cost:.4f}")
+    if tally.rate_limited:
+        words.append(f"{_short(tally.rate_limited)}x429")
+    if tally.retries:
+        words.append(f"{_short(tally.retries)} retries")
+    return " · ".join(words)
+
+
+def _short(count: float) -> str:
+    """Three digits: 950, 1.23k, 45.6M."""
+    units = ["G", "M", "k", ""]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        units.pop()
+    return f"{count:.3g}{units[-1]}"
 
 
 def _lines() -> Callable[[Progress], None]:
@@ -182,6 +194,8 @@ def _as_json(report: JobReport) -> str:
             "requests": report.requests,
             "retries": report.retries,
             "rate_limited": report.rate_limited,
+            "hedges": report.hedges,
+            "budget_wait": round(report.budget_wait, 3),
             "cost": report.cost,
             "seconds": round(report.seconds, 3),
             "truncated": report.truncated,
@@ -195,11 +209,12 @@ def _as_json(report: JobReport) -> str:
 def _as_text(report: JobReport, embedder: Embedder) -> str:
     about = "about " if report.usage.estimated else ""
     cost = "unknown" if report.cost is None else f"${report.cost:,.4f}"
-    troubles = ", ".join(
-        f"{count:,} {what}"
-        for count, what in ((report.retries, "retries"), (report.rate_limited, "refused with 429"))
-        if count
+    counted = (
+        (report.retries, "retries"),
+        (report.rate_limited, "refused with 429"),
+        (report.hedges, "hedges"),
     )
+    troubles = ", ".join(f"{count:,} {what}" for count, what in counted if count)
     rows = [
         ("output", f"{report.output}  float32 ({report.texts:,}, {report.dimensions})"),
         ("model", embedder.model),

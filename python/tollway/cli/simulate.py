@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tollway.cli.signals import stop_on_sigterm
 
 if TYPE_CHECKING:
     from tollway.simulator import Ledger, Simulator
@@ -62,8 +63,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
 
 
 async def _serve(simulator: Simulator) -> None:
-    # A service manager's stop is a Ctrl-C: the summary is printed all the same.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    stop_on_sigterm()
     async with simulator:
         url = simulator.base_url
         typer.echo(f"{url}  export OPENAI_BASE_URL={url} OPENAI_API_KEY=any")

@@ -15,6 +15,7 @@ One thread uses a checkpoint at a time.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -63,24 +64,24 @@ class Checkpoint:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _Lock(folder / "lock")
-            self._spool = os.open(folder / "vectors", os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
         except OSError as error:
             raise CheckpointError(
                 f"cannot write the job folder {folder}: {error.strerror}"
             ) from error
-        try:
-            self._db = sqlite3.connect(
-                folder / "rows.sqlite", isolation_level=None, check_same_thread=False
-            )
-            self._open(model, dimensions)
-        except sqlite3.Error as error:
-            self._release()
-            raise CheckpointError(
-                f"the job folder {folder} is damaged ({error}); delete it to begin again"
-            ) from error
-        except BaseException:
-            self._release()
-            raise
+        # Closed in this order, the lock last.
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._lock.release)
+            try:
+                self._spool = os.open(folder / "vectors", os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
+                opened.callback(os.close, self._spool)
+                self._db = sqlite3.connect(
+                    folder / "rows.sqlite", isolation_level=None, check_same_thread=False
+                )
+                opened.callback(self._db.close)
+                self._open(model, dimensions)
+            except (OSError, sqlite3.Error) as error:
+                raise self._failure(error) from error
+            self._opened = opened.pop_all()
 
     def _open(self, model: str, dimensions: int | None) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -177,12 +178,22 @@ class Checkpoint:
         except (OSError, sqlite3.Error) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            raise CheckpointError(
-                f"cannot write to {self.folder}: {'the disk is full' if full else error}; "
-                f"{self._next} rows are kept: make room and run the same command again"
-            ) from error
+            raise self._failure(error) from error
         return int(first)
+
+    def _failure(self, error: OSError | sqlite3.Error) -> CheckpointError:
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+            error, sqlite3.OperationalError
+        ):
+            return CheckpointError(
+                f"the job folder {self.folder} is damaged ({error}); delete it to begin again"
+            )
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        return CheckpointError(
+            f"cannot write to the job folder {self.folder}: "
+            f"{'the disk is full' if full else error}; finished rows are kept: make room or make "
+            "it writable, and run the same command again"
+        )
 
     def _allocate(self, size: int) -> None:
         if size <= self._allocated:
@@ -191,7 +202,7 @@ class Checkpoint:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._spool, 0, size)
         else:
-            os.truncate(self._spool, max(size, os.fstat(self._spool).st_size))
+            os.ftruncate(self._spool, max(size, os.fstat(self._spool).st_size))
         self._allocated = size
 
     def _mark(self) -> None:
@@ -218,34 +229,34 @@ class Checkpoint:
         return out
 
     def close(self) -> None:
-        """Mark what is there and let another process work here."""
-        try:
-            self._mark()
-        finally:
-            self._db.close()
-            self._release()
+        """Mark what is there, give back the space that is left, let another process work here.
 
-    def _release(self) -> None:
-        os.close(self._spool)
-        self._lock.release()
+        Never fails: rows that could not be marked are checked at the next opening.
+        """
+        with self._opened, contextlib.suppress(OSError, sqlite3.Error):
+            self._mark()
+            if self.dimensions is not None:
+                os.ftruncate(self._spool, 4 * self.dimensions * self._next)
 
 
 class _Lock:
     """An exclusive lock on a file, which the kernel drops when its process dies."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
-        try:
-            _flock(self._file)
-        except OSError as error:
-            pid = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise CheckpointError(
-                f"another process (pid {pid}) works on the job in {path.parent}; wait for it, or "
-                "choose another output"
-            ) from error
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
+        with contextlib.ExitStack() as opened:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
+            opened.callback(os.close, self._file)
+            try:
+                _flock(self._file)
+            except (BlockingIOError, PermissionError) as error:
+                pid = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
+                raise CheckpointError(
+                    f"another process (pid {pid}) works on the job in {path.parent}; wait for it, "
+                    "or choose another output"
+                ) from error
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
+            opened.pop_all()
 
     def release(self) -> None:
         os.close(self._file)

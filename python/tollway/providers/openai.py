@@ -11,34 +11,29 @@ import hashlib
 import json
 import os
 import time
+import urllib.parse
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway import _core
 from tollway.errors import (
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
     BadResponseError,
     ConfigurationError,
-    InsufficientQuotaError,
-    InternalServerError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
     ProviderError,
-    RateLimitError,
 )
 from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.errors import OPENAI_ERRORS
 from tollway.transport import HttpxTransport, Request
 from tollway.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    from tollway.providers.errors import ErrorTable
     from tollway.transport import Response, Transport
 
-__all__ = ["ERRORS", "PERMANENT_CODES", "OpenAIProvider", "error_of"]
+__all__ = ["OpenAIProvider", "error_of"]
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -49,34 +44,6 @@ _DIMENSIONS = {
     "text-embedding-3-small": 1536,
     "text-embedding-ada-002": 1536,
 }
-
-ERRORS: dict[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: InsufficientQuotaError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: APITimeoutError,
-    409: InternalServerError,
-    413: BadRequestError,
-    422: BadRequestError,
-    429: RateLimitError,
-    503: OverloadedError,
-    504: APITimeoutError,
-    529: OverloadedError,
-}
-"""What a status means; other 5xx are `InternalServerError`, other 4xx `BadRequestError`."""
-
-PERMANENT_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "project_spend_limit_exceeded",
-    }
-)
-"""Types and codes of a 429 that waiting does not help."""
 
 
 class OpenAIProvider:
@@ -89,6 +56,7 @@ class OpenAIProvider:
         dimensions: Shorter vectors, where the model can.
         http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` to send with.
         transport: Or any `tollway.transport.Transport`.
+        errors: What its errors mean, where that is not what they mean at OpenAI.
 
     Raises:
         ConfigurationError: No key, or a model that OpenAI does not serve.
@@ -105,24 +73,33 @@ class OpenAIProvider:
         dimensions: int | None = None,
         http_client: Any = None,
         transport: Transport | None = None,
+        errors: ErrorTable = OPENAI_ERRORS,
     ) -> None:
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
         at_openai = self.base_url == BASE_URL
-        key = api_key or os.environ.get("OPENAI_API_KEY") or ""
-        if at_openai and not key:
+        # A key read from a file often ends in a newline.
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
             raise ConfigurationError(
-                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
-                "api_key. (local/universal-sentence-encoder needs none.)"
+                f"the key of openai/{model} holds a blank or a character that no header may hold; "
+                "look at OPENAI_API_KEY or api_key"
             )
+        _check_address(self.base_url)
         if at_openai and model not in _DIMENSIONS:
             near = difflib.get_close_matches(model, _DIMENSIONS, 3, 0) or sorted(_DIMENSIONS)
             raise ConfigurationError(
                 f"OpenAI serves no embedding model {model!r}; the nearest are {', '.join(near)}. "
                 "For another server give base_url"
             )
+        if at_openai and not key:
+            raise ConfigurationError(
+                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
+                "api_key. (local/universal-sentence-encoder needs none.)"
+            )
         self.model = model
         self._dimensions = dimensions
+        self._errors = errors
         self._key = key
         self._transport: Transport = transport or HttpxTransport(http_client)
         # Some endpoints refuse base64: learned from their first answer.
@@ -135,7 +112,7 @@ class OpenAIProvider:
             max_request_tokens=300_000 if known else None,
             max_text_tokens=8191 if known else None,
             dimensions=dimensions or _DIMENSIONS.get(model),
-            priced=at_openai,
+            price="listed" if at_openai else "unknown",
         )
         self.limits = (
             Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
@@ -144,7 +121,7 @@ class OpenAIProvider:
         )
 
     def __repr__(self) -> str:
-        """Show model and address, never the key."""
+        """Show the model and the address, never the key."""
         return f"<OpenAIProvider {self.model} at {self.base_url}>"
 
     @property
@@ -175,7 +152,7 @@ class OpenAIProvider:
             Request("POST", f"{self.base_url}/embeddings", headers, body)
         )
         if response.status != 200:
-            error = error_of(response, self._key)
+            error = error_of(response, self._key, self._errors)
             if asked_base64 and response.status in {400, 422} and "encoding_format" in str(error):
                 self._base64 = False
                 raise BadResponseError(
@@ -183,7 +160,7 @@ class OpenAIProvider:
                     status=response.status,
                 ) from error
             raise error
-        decoded = _core.decode_embeddings(response.body, len(texts), self.rules.dimensions)
+        decoded = self._decode(response.body, len(texts))
         usage = Usage(
             input_tokens=decoded.prompt_tokens or 0,
             requests=1,
@@ -191,40 +168,72 @@ class OpenAIProvider:
         )
         return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage)
 
+    def _decode(self, body: bytes, count: int) -> _core.DecodedEmbeddings:
+        try:
+            return _core.decode_embeddings(body, count, self.rules.dimensions)
+        except BadResponseError:
+            struck = _strike(body, self._key)
+            if struck == body:
+                raise
+        # The error shows some of the answer, which repeats the key.
+        return _core.decode_embeddings(struck, count, self.rules.dimensions)
+
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
         await self._transport.aclose()
 
 
-def error_of(response: Response, key: str = "") -> ProviderError:
+def error_of(
+    response: Response, key: str = "", errors: ErrorTable = OPENAI_ERRORS
+) -> ProviderError:
     """Return the exception that an answer other than 200 means.
 
     Args:
         response: The answer.
-        key: Struck out of the message, should the server repeat it.
+        key: Struck out, should the server repeat it.
+        errors: Decides which exception.
     """
-    message, code, kind = _error_fields(response.body)
-    if key:
-        message = message.replace(key, "…")
+    message, code, kind = _error_fields(_strike(response.body, key))
     status = response.status
-    if status == 429 and {code, kind} & PERMANENT_CODES:
-        error: type[ProviderError] = InsufficientQuotaError
-    else:
-        error = ERRORS.get(status, InternalServerError if status >= 500 else BadRequestError)
+    if status == 401 and not key:
+        message += "; set the environment variable OPENAI_API_KEY, or give api_key"
+    error = errors.classify(status, (code, kind), response.body)
+    what = code or kind
     return error(
-        f"{status} {code or kind or ''}: {message}".replace(" :", ":"),
+        f"{status} {what}: {message}" if what else f"{status}: {message}",
         status=status,
-        code=code or kind,
+        code=what,
         request_id=response.headers.get("x-request-id"),
         retry_after=_retry_after(response.headers),
     )
+
+
+def _strike(body: bytes, key: str) -> bytes:
+    return body.replace(key.encode(), "…".encode()) if key else body
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(base_url)
+        proper = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        parts, proper = None, False
+    if parts is not None and parts.username is not None:
+        raise ConfigurationError(
+            "base_url holds a user or password, which messages would show; give an http_client "
+            "that authenticates"
+        )
+    if not proper:
+        raise ConfigurationError(
+            f"base_url must be an address such as http://127.0.0.1:8080/v1, not {base_url!r}"
+        )
 
 
 def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
     """Message, code and type of an error body; its beginning where it is of another form."""
     try:
         parsed: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body[:200].decode(errors="replace"), None, None
     if isinstance(parsed, dict):
         fields = cast("dict[str, Any]", parsed)
@@ -240,15 +249,34 @@ def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: milliseconds, seconds or a date."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        wait = _number(value)
+        if wait is not None:
+            wait *= unit
+        elif name == "retry-after":
+            wait = _until(value)
+        if wait is not None and 0 <= wait < 86_400 * 31:
+            return wait
+    return None
+
+
+def _number(value: str) -> float | None:
     try:
-        if "retry-after-ms" in headers:
-            wait = float(headers["retry-after-ms"]) / 1000
-        elif (value := headers.get("retry-after")) is None:
-            return None
-        elif value.replace(".", "", 1).isdigit():
-            wait = float(value)
-        else:
-            wait = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        return float(value)
     except ValueError:
         return None
-    return wait if 0 <= wait < 86_400 * 31 else None
+
+
+def _until(date: str) -> float | None:
+    """Seconds from now to an HTTP date; 0.0 where it is past."""
+    try:
+        then = email.utils.parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return None
+    # HTTP dates are in GMT, said or not.
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, then.timestamp() - time.time())

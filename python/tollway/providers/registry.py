@@ -56,17 +56,17 @@ def embedding_provider(model: str, **options: Any) -> EmbeddingProvider:
             f"a model is named provider/model, such as openai/text-embedding-3-small, not {model!r}"
         )
     given = {option: value for option, value in options.items() if value is not None}
-    if name in _registered:
-        return _registered[name](rest, **given)
-    if name not in _BUILT_IN:
+    if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}/{rest}?" if near else ""
+        hint = f"; did you mean {near[0]}/{rest}?" if near else "."
         raise ConfigurationError(
             f"no provider {name!r}{hint} Known: {', '.join(known)}. An OpenAI-compatible endpoint "
             "is openai/model with base_url"
         )
-    module, attribute = _BUILT_IN[name]
-    factory: Callable[..., EmbeddingProvider] = getattr(importlib.import_module(module), attribute)
+    factory = _registered.get(name)
+    if factory is None:
+        module, attribute = _BUILT_IN[name]
+        factory = getattr(importlib.import_module(module), attribute)
     try:
         return factory(rest, **given)
     except TypeError as error:

@@ -187,7 +187,8 @@ class HTTPServer:
             )
             assert head is not None
             body = b"" if method == "HEAD" else response.body
-            writer.writelines((head, body[: response.cut]))
+            # An empty part would stay in the transport's buffer for ever from Python 3.12 on.
+            writer.writelines(part for part in (head, body[: response.cut]) if part)
             await writer.drain()
             if response.cut is not None:
                 return

@@ -68,7 +68,9 @@ impl ExactLog {
 }
 
 fn quota() -> impl Strategy<Value = Quota> {
-    (any::<bool>(), 1u32..60, 1u64..2_000).prop_map(|(requests, limit, ticks)| Quota {
+    // The short ones fit a ring of shared slots to the last of them.
+    let ticks = prop_oneof![2 => 1u64..2_000, 1 => 64u64..128];
+    (any::<bool>(), 1u32..60, ticks).prop_map(|(requests, limit, ticks)| Quota {
         unit: if requests {
             Unit::Requests
         } else {
@@ -77,6 +79,16 @@ fn quota() -> impl Strategy<Value = Quota> {
         limit,
         window: Duration::from_nanos(ticks * TICK),
     })
+}
+
+/// Nanoseconds to the next call: back, at once, about as long as admissions share a slot, and more.
+fn step() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        -20_000i64..200_000,
+        900_000i64..1_200_000,
+        900_000i64..1_200_000,
+        -20_000i64..8_000_000,
+    ]
 }
 
 fn nanos(decision: Decision) -> u64 {
@@ -131,7 +143,7 @@ proptest! {
     #[test]
     fn no_true_window_is_over(
         quotas in prop::collection::vec(quota(), 1..4),
-        steps in prop::collection::vec((-20_000i64..8_000_000, 0u32..40), 1..400),
+        steps in prop::collection::vec((step(), 0u32..20), 1..400),
     ) {
         let limiter = Limiter::with_quotas(&quotas).unwrap();
         let most = quotas.iter().filter(|q| q.unit == Unit::Tokens).map(|q| q.limit).min();
@@ -255,6 +267,7 @@ fn the_queue_is_served_in_order_and_not_passed() {
     let small = limiter.enqueue(0, 20).unwrap().unwrap();
     assert!(limiter.cancel(gone));
     assert!(!limiter.cancel(gone));
+    assert_eq!(limiter.waiting(), 2);
     assert!(matches!(limiter.try_acquire(0, 0), Ok(Decision::Wait(_))));
 
     let mut admitted = Vec::new();
@@ -267,6 +280,95 @@ fn the_queue_is_served_in_order_and_not_passed() {
     assert_eq!(limiter.poll(then, 9, &mut admitted), Poll::Empty);
     assert_eq!(admitted, [big, small]);
     assert_eq!(limiter.waiting(), 0);
+}
+
+#[test]
+fn the_first_in_the_queue_is_not_passed_when_it_is_due() {
+    let quotas = [Quota {
+        unit: Unit::Requests,
+        limit: 1,
+        window: Duration::from_nanos(100 * TICK),
+    }];
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    assert_eq!(limiter.enqueue(0, 0), Ok(None));
+    let first = limiter.enqueue(0, 0).unwrap().unwrap();
+    // A wait of no length would mean admitted.
+    let wait = Decision::Wait(Duration::from_nanos(TICK));
+    assert_eq!(limiter.try_acquire(100 * TICK, 0), Ok(wait));
+    assert!(matches!(limiter.enqueue(100 * TICK, 0), Ok(Some(_))));
+    let mut admitted = Vec::new();
+    assert!(matches!(
+        limiter.poll(100 * TICK, 9, &mut admitted),
+        Poll::Wait(_)
+    ));
+    assert_eq!(admitted, [first]);
+}
+
+/// Who read the clock before the last admission is admitted after it, and judged at its time.
+#[test]
+fn a_late_caller_is_judged_at_the_time_of_the_log() {
+    let quotas = [Quota {
+        unit: Unit::Requests,
+        limit: 2,
+        window: Duration::from_nanos(100 * TICK),
+    }];
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    for now in [0, 102, 90] {
+        assert_eq!(limiter.try_acquire(now * TICK, 0), Ok(Decision::Admitted));
+    }
+    // Both of them at 102.
+    let wait = Decision::Wait(Duration::from_nanos(2 * TICK));
+    assert_eq!(limiter.try_acquire(200 * TICK, 0), Ok(wait));
+}
+
+/// Rounding in floats would let a second request into some of these.
+#[test]
+fn a_sub_window_holds_its_share_to_the_request() {
+    for rpm in 1..=3_000 {
+        for millis in [10, 50, 70, 100, 300, 700, 1_000, 7_000, 10_000, 60_000] {
+            let limits = Limits {
+                rpm: Some(rpm),
+                sub_window: Some(Duration::from_millis(millis)),
+                ..Limits::default()
+            };
+            let sub = limits.quotas(Some(Duration::ZERO))[1];
+            let share = u64::from(rpm) * millis;
+            assert_eq!(
+                u64::from(sub.limit),
+                share.div_ceil(60_000),
+                "{rpm} in {millis} ms"
+            );
+            assert!(sub.window >= Duration::from_millis(millis));
+            assert!(
+                sub.window.as_nanos() * u128::from(rpm) >= 60_000_000_000 * u128::from(sub.limit)
+            );
+        }
+    }
+}
+
+/// Times between ticks: an admission is never early, and at most a tick (where admissions share a
+/// slot, 64 of them) late.
+#[test]
+fn a_time_between_ticks_is_rounded_against_the_caller() {
+    for (unit, late) in [(Unit::Requests, TICK), (Unit::Tokens, 64 * TICK)] {
+        for shift in [0, 1, TICK / 2, TICK - 1, 63 * TICK + 1] {
+            let window = Duration::from_nanos(1_000 * TICK);
+            let quotas = [Quota {
+                unit,
+                limit: 1,
+                window,
+            }];
+            let limiter = Limiter::with_quotas(&quotas).unwrap();
+            assert_eq!(limiter.try_acquire(shift, 1), Ok(Decision::Admitted));
+            let wait = nanos(limiter.try_acquire(shift, 1).unwrap());
+            assert!(
+                (1_000 * TICK..1_000 * TICK + late).contains(&wait),
+                "{unit} at {shift}: {wait}"
+            );
+            assert_eq!(nanos(limiter.try_acquire(shift + wait - 1, 1).unwrap()), 1);
+            assert_eq!(limiter.try_acquire(shift + wait, 1), Ok(Decision::Admitted));
+        }
+    }
 }
 
 /// Real threads and a real clock: the exact log of what was admitted holds in every window.

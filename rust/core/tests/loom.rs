@@ -48,15 +48,33 @@ fn model(
             admitted.extend(other.join().unwrap());
         }
         check(&admitted);
-        // What the log says of itself is what was admitted: no charge lost, none made twice.
+        // What the log says of itself is what was admitted: no charge lost, none made twice. One is
+        // stamped no earlier than it was asked for.
         let latest = calls
             .iter()
             .flat_map(|calls| calls.iter())
             .map(|call| call.0)
             .max();
-        let used = limiter.used(latest.unwrap() * TICK);
+        let latest = latest.unwrap();
+        let used = limiter.used(latest * TICK);
         for (quota, used) in quotas.iter().zip(used) {
-            assert!(used <= quota.limit, "{used} of {quota:?}");
+            let ticks = u64::try_from(quota.window.as_nanos()).unwrap() / TICK;
+            let sum = |since: u64| -> u32 {
+                let amount = |call: &(u64, u32)| match quota.unit {
+                    Unit::Requests => 1,
+                    Unit::Tokens => call.1,
+                };
+                admitted
+                    .iter()
+                    .filter(|call| call.0 >= since)
+                    .map(amount)
+                    .sum()
+            };
+            let least = sum((latest + 1).saturating_sub(ticks));
+            assert!(
+                (least..=sum(0).min(quota.limit)).contains(&used),
+                "{used} of {quota:?}"
+            );
         }
     });
 }

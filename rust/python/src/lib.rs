@@ -1,7 +1,10 @@
 //! `tollway._core`: converts, detaches, calls the core, converts back.
 
 mod batch;
+mod cut;
+mod decode;
 mod embed;
+mod encodings;
 mod errors;
 mod limiter;
 mod pool;
@@ -19,5 +22,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     limiter::register(module)?;
     pool::register(module)?;
     retry::register(module)?;
+    encodings::register(module)?;
     tokens::register(module)
 }

@@ -30,6 +30,19 @@ fn seconds(name: &str, value: f64) -> PyResult<Duration> {
         .map_err(|_| errors::configuration(format!("{name} must be seconds >= 0, not {value}")))
 }
 
+/// A number of tokens as the core takes it.
+fn size(tokens: i64) -> PyResult<u32> {
+    u32::try_from(tokens).map_err(|_| {
+        if tokens < 0 {
+            errors::configuration(format!("tokens must be a number >= 0, not {tokens}"))
+        } else {
+            errors::request_too_large(format!(
+                "a request of {tokens} tokens is more than any quota; split it"
+            ))
+        }
+    })
+}
+
 impl Limiter {
     /// Nanoseconds since the origin: of the clock, or as given in seconds.
     fn now(&self, given: Option<f64>) -> PyResult<u64> {
@@ -70,10 +83,10 @@ impl Limiter {
     }
 
     #[pyo3(signature = (tokens=0, now=None))]
-    fn try_acquire(&self, tokens: u32, now: Option<f64>) -> PyResult<f64> {
+    fn try_acquire(&self, tokens: i64, now: Option<f64>) -> PyResult<f64> {
         match self
             .limiter
-            .try_acquire(self.now(now)?, tokens)
+            .try_acquire(self.now(now)?, size(tokens)?)
             .map_err(refusal)?
         {
             Decision::Admitted => Ok(0.0),
@@ -82,9 +95,9 @@ impl Limiter {
     }
 
     #[pyo3(signature = (tokens=0, now=None))]
-    fn enqueue(&self, tokens: u32, now: Option<f64>) -> PyResult<Option<Ticket>> {
+    fn enqueue(&self, tokens: i64, now: Option<f64>) -> PyResult<Option<Ticket>> {
         self.limiter
-            .enqueue(self.now(now)?, tokens)
+            .enqueue(self.now(now)?, size(tokens)?)
             .map_err(refusal)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use tollway_core::tokens::Encoding;
 
@@ -15,52 +15,82 @@ enum Special {
 }
 
 impl Special {
-    fn read(argument: Option<&Bound<'_, PyAny>>, default: Self) -> PyResult<Self> {
-        let Some(argument) = argument else {
-            return Ok(default);
-        };
-        match as_str(argument) {
-            Some(word) if word == "all" => Ok(Self::All),
-            _ => argument
-                .try_iter()?
-                .map(|item| item?.extract())
-                .collect::<PyResult<_>>()
-                .map(Self::These),
-        }
-    }
-
     fn holds(&self, token: &str) -> bool {
         match self {
             Self::All => true,
             Self::These(tokens) => tokens.contains(token),
         }
     }
+
+    /// The strings of a collection, or `None` for the word `all`.
+    fn read(argument: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if as_str(argument).is_some_and(|word| word == "all") {
+            return Ok(Self::All);
+        }
+        let tokens = argument.try_iter()?.map(|token| token?.extract());
+        tokens.collect::<PyResult<_>>().map(Self::These)
+    }
+}
+
+/// The argument `allowed_special`.
+pub struct Allowed(Special);
+
+impl Allowed {
+    /// Its default.
+    pub fn none() -> Self {
+        Self(Special::These(HashSet::new()))
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Allowed {
+    type Error = PyErr;
+
+    fn extract(argument: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match Special::read(&argument)? {
+            // A single token not in a set would be read as its letters, and allow nothing.
+            Special::These(_) if as_str(&argument).is_some() => Err(PyTypeError::new_err(
+                "allowed_special must be 'all' or a set of str",
+            )),
+            special => Ok(Self(special)),
+        }
+    }
+}
+
+/// The argument `disallowed_special`.
+pub struct Disallowed(Special);
+
+impl Disallowed {
+    /// Its default: every special token that is not allowed.
+    pub fn all() -> Self {
+        Self(Special::All)
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Disallowed {
+    type Error = PyErr;
+
+    fn extract(argument: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if argument.is_none() {
+            return Ok(Self(Special::These(HashSet::new())));
+        }
+        Special::read(&argument).map(Self)
+    }
 }
 
 /// How `encode` treats special tokens in a text.
 pub struct Rules {
-    allowed: Special,
-    disallowed: Special,
+    pub allowed: Allowed,
+    pub disallowed: Disallowed,
 }
 
 impl Rules {
-    pub fn read(
-        allowed: Option<&Bound<'_, PyAny>>,
-        disallowed: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        let allowed = Special::read(allowed, Special::These(HashSet::new()))?;
-        Ok(Self {
-            allowed,
-            disallowed: Special::read(disallowed, Special::All)?,
-        })
-    }
-
     /// The ids, or the disallowed token that the text holds.
     pub fn encode(&self, encoding: &Encoding, text: &str) -> Result<Vec<u32>, String> {
         let specials = encoding.specials();
-        let refused = match &self.disallowed {
+        let allowed = &self.allowed.0;
+        let refused = match &self.disallowed.0 {
             Special::All => specials
-                .find(text, 0, |token| !self.allowed.holds(token))
+                .find(text, 0, |token| !allowed.holds(token))
                 .map(|found| text[found.bytes].to_owned()),
             Special::These(tokens) => tokens
                 .iter()
@@ -72,7 +102,7 @@ impl Rules {
             return Err(token);
         }
         let mut ids = Vec::new();
-        encoding.encode_with_specials(text, |token| self.allowed.holds(token), &mut ids);
+        encoding.encode_with_specials(text, |token| allowed.holds(token), &mut ids);
         Ok(ids)
     }
 }

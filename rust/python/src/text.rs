@@ -4,6 +4,7 @@
 //! the interpreter's own conversion would leave a second copy in the caller's object.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -31,9 +32,8 @@ pub enum Text<'a> {
 
 impl<'a> Text<'a> {
     pub fn new(string: &'a Bound<'_, PyString>) -> PyResult<Self> {
-        // SAFETY: the object is a str, and every str begins with these fields. The flag saves looking
-        // at each byte.
-        let is_ascii = unsafe { (*string.as_ptr().cast::<ffi::PyASCIIObject>()).ascii() } == 1;
+        // SAFETY: `string` is a str. Its own mark is read, so that no text is looked through.
+        let is_ascii = unsafe { ffi::PyUnicode_IS_ASCII(string.as_ptr()) } != 0;
         // SAFETY: PyO3 asks for care because it reads CPython's object layout; it is compiled for
         // this interpreter's version (the wheel is not abi3).
         Ok(match unsafe { string.data() }? {
@@ -119,12 +119,15 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The first `points` code points of `string`, a new object.
-pub fn substring<'py>(string: &Bound<'py, PyString>, points: usize) -> PyResult<Bound<'py, PyAny>> {
-    let end = isize::try_from(points)?;
+/// These code points of `string`, a new object.
+pub fn substring<'py>(
+    string: &Bound<'py, PyString>,
+    points: Range<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (start, end) = (isize::try_from(points.start)?, isize::try_from(points.end)?);
     // SAFETY: `string` is a str; the result is a new reference, or null with an exception set.
     unsafe {
-        let cut = ffi::PyUnicode_Substring(string.as_ptr(), 0, end);
+        let cut = ffi::PyUnicode_Substring(string.as_ptr(), start, end);
         Bound::from_owned_ptr_or_err(string.py(), cut)
     }
 }

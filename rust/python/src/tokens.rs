@@ -1,79 +1,28 @@
 //! `tollway.Encoding`: tiktoken's methods, and counting and cutting in batches.
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyKeyError;
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::exceptions::{PyKeyError, PyNotImplementedError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyList, PySet, PyString};
-use tollway_core::tokens::{self, ENCODINGS, Truncated};
+use pyo3::types::{PyBytes, PyInt, PySet, PyString, PyTuple};
+use tollway_core::tokens;
 
 use crate::batch::Batch;
-use crate::errors;
-use crate::rules::{Rules, refused};
+use crate::cut::{DETACH_BYTES, Shortening, chunks};
+use crate::decode;
+use crate::rules::{Allowed, Disallowed, Rules, refused};
 use crate::text::{Text, as_str, substring};
-
-/// A single text of more bytes is worked on with the thread detached.
-const DETACH_BYTES: usize = 16 << 10;
 
 type IdsAndOffsets<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 
 #[pyclass(frozen, name = "Encoding", module = "tollway")]
-pub struct PyEncoding(&'static tokens::Encoding);
+pub struct PyEncoding(pub &'static tokens::Encoding);
 
-/// Runs `work` detached where the text is long enough for other threads to notice.
+/// Runs `work` detached where the text is long.
 fn run<T: Send>(py: Python<'_>, text: Text<'_>, work: impl FnOnce(&str) -> T + Send) -> T {
     if text.size() > DETACH_BYTES {
         py.detach(|| text.read(work))
     } else {
         text.read(work)
-    }
-}
-
-/// How many code points of the text to keep, or `None` where it fits.
-fn keep(
-    encoding: &tokens::Encoding,
-    text: Text<'_>,
-    max_tokens: usize,
-    buffer: &mut Vec<u8>,
-) -> Option<usize> {
-    // Text that must be transcoded is looked at in growing beginnings; ASCII as it is.
-    let mut points = match text {
-        Text::Ascii(_) => usize::MAX,
-        _ => max_tokens.saturating_mul(4).saturating_add(256),
-    };
-    loop {
-        let seen = text.prefix(points);
-        match encoding.truncate(seen.utf8(buffer), max_tokens, seen.len() < text.len()) {
-            Truncated::Fits => return None,
-            Truncated::Cut(bytes) => return Some(seen.points_in(bytes)),
-            Truncated::MoreNeeded => points = points.saturating_mul(2),
-        }
-    }
-}
-
-fn token_budget(max_tokens: i64) -> PyResult<usize> {
-    usize::try_from(max_tokens).map_err(|_| {
-        errors::configuration(format!("max_tokens must be 0 or more, not {max_tokens}"))
-    })
-}
-
-fn ids(tokens: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    if !tokens.is_instance_of::<PyList>()
-        && let Ok(array) = tokens.extract::<PyReadonlyArray1<'_, u32>>()
-        && let Ok(slice) = array.as_slice()
-    {
-        return Ok(slice.to_vec());
-    }
-    tokens.try_iter()?.map(|id| id?.extract()).collect()
-}
-
-impl PyEncoding {
-    fn bytes_of(&self, tokens: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.0.decode(&ids(tokens)?, &mut bytes).map_err(|id| {
-            PyKeyError::new_err(format!("No token of {} has id {id}", self.0.name()))
-        })?;
-        Ok(bytes)
     }
 }
 
@@ -121,19 +70,54 @@ impl PyEncoding {
     }
 
     #[pyo3(
-        signature = (text, *, allowed_special=None, disallowed_special=None),
+        signature = (text, *, allowed_special=Allowed::none(), disallowed_special=Disallowed::all()),
         text_signature = "($self, text, *, allowed_special=..., disallowed_special='all')"
     )]
     fn encode(
         &self,
         py: Python<'_>,
         text: &Bound<'_, PyString>,
-        allowed_special: Option<&Bound<'_, PyAny>>,
-        disallowed_special: Option<&Bound<'_, PyAny>>,
+        allowed_special: Allowed,
+        disallowed_special: Disallowed,
     ) -> PyResult<Vec<u32>> {
-        let rules = Rules::read(allowed_special, disallowed_special)?;
+        let rules = Rules {
+            allowed: allowed_special,
+            disallowed: disallowed_special,
+        };
         run(py, Text::new(text)?, |text| rules.encode(self.0, text))
             .map_err(|token| refused(&token))
+    }
+
+    #[pyo3(
+        signature = (text, *, allowed_special=Allowed::none(), disallowed_special=Disallowed::all()),
+        text_signature = "($self, text, *, allowed_special=..., disallowed_special='all')"
+    )]
+    fn encode_to_numpy<'py>(
+        &self,
+        py: Python<'py>,
+        text: &Bound<'py, PyString>,
+        allowed_special: Allowed,
+        disallowed_special: Disallowed,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let ids = self.encode(py, text, allowed_special, disallowed_special)?;
+        Ok(ids.into_pyarray(py))
+    }
+
+    #[pyo3(
+        signature = (text, *, allowed_special=Allowed::none(), disallowed_special=Disallowed::all()),
+        text_signature = "($self, text, *, allowed_special=..., disallowed_special='all')"
+    )]
+    #[allow(unused_variables, clippy::needless_pass_by_value, clippy::unused_self)] // tiktoken's
+    fn encode_with_unstable(
+        &self,
+        text: &Bound<'_, PyString>,
+        allowed_special: Allowed,
+        disallowed_special: Disallowed,
+    ) -> PyResult<(Vec<u32>, Vec<Vec<u32>>)> {
+        Err(PyNotImplementedError::new_err(
+            "encode_with_unstable is an experiment of tiktoken's whose answer no caller should \
+             depend on; tollway leaves it out",
+        ))
     }
 
     fn encode_ordinary(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
@@ -141,7 +125,7 @@ impl PyEncoding {
     }
 
     #[pyo3(
-        signature = (text, *, num_threads=8, allowed_special=None, disallowed_special=None),
+        signature = (text, *, num_threads=8, allowed_special=Allowed::none(), disallowed_special=Disallowed::all()),
         text_signature = "($self, text, *, num_threads=8, allowed_special=..., disallowed_special='all')"
     )]
     fn encode_batch(
@@ -149,11 +133,14 @@ impl PyEncoding {
         py: Python<'_>,
         text: &Bound<'_, PyAny>,
         num_threads: usize,
-        allowed_special: Option<&Bound<'_, PyAny>>,
-        disallowed_special: Option<&Bound<'_, PyAny>>,
+        allowed_special: Allowed,
+        disallowed_special: Disallowed,
     ) -> PyResult<Vec<Vec<u32>>> {
         let _ = num_threads; // the pool has as many as there are cores
-        let rules = Rules::read(allowed_special, disallowed_special)?;
+        let rules = Rules {
+            allowed: allowed_special,
+            disallowed: disallowed_special,
+        };
         let encode = |buffer: &mut Vec<u8>, text: Text<'_>| rules.encode(self.0, text.utf8(buffer));
         let results = Batch::new(text)?.map(py, encode)?;
         results
@@ -202,16 +189,62 @@ impl PyEncoding {
     }
 
     fn decode_bytes<'py>(&self, tokens: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(tokens.py(), &self.bytes_of(tokens)?))
+        decode::bytes(self.0, tokens)
     }
 
     #[pyo3(signature = (tokens, errors="replace"))]
     fn decode<'py>(&self, tokens: &Bound<'py, PyAny>, errors: &str) -> PyResult<Bound<'py, PyAny>> {
-        let bytes = self.bytes_of(tokens)?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(PyString::new(tokens.py(), text).into_any()),
-            Err(_) => PyBytes::new(tokens.py(), &bytes).call_method1("decode", ("utf-8", errors)),
-        }
+        decode::text(self.0, tokens, errors)
+    }
+
+    fn decode_tokens_bytes<'py>(
+        &self,
+        tokens: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        decode::tokens(self.0, tokens)
+    }
+
+    // The iterable may be one that can be read once.
+    fn decode_with_offsets<'py>(
+        &self,
+        tokens: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyAny>, Vec<usize>)> {
+        let tokens = PyTuple::new(
+            tokens.py(),
+            tokens.try_iter()?.collect::<PyResult<Vec<_>>>()?,
+        )?;
+        let text = decode::text(self.0, &tokens, "strict")?;
+        Ok((text, decode::offsets(self.0, &tokens)?))
+    }
+
+    #[pyo3(signature = (batch, *, num_threads=8))]
+    fn decode_bytes_batch<'py>(
+        &self,
+        batch: &Bound<'py, PyAny>,
+        num_threads: usize,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let _ = num_threads; // as in `decode_batch`
+        batch
+            .try_iter()?
+            .map(|tokens| decode::bytes(self.0, &tokens?))
+            .collect()
+    }
+
+    fn token_byte_values<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        let specials = self.0.specials();
+        let mut tokens: Vec<_> = (0..=self.0.max_id())
+            .filter(|&id| specials.text(id).is_none())
+            .filter_map(|id| self.0.token(id))
+            .collect();
+        tokens.sort_unstable();
+        tokens.iter().map(|token| PyBytes::new(py, token)).collect()
+    }
+
+    fn is_special_token(&self, token: &Bound<'_, PyInt>) -> bool {
+        // What is no u32 is no token.
+        token
+            .extract()
+            .is_ok_and(|id| self.0.specials().text(id).is_some())
     }
 
     #[pyo3(signature = (batch, *, errors="replace", num_threads=8))]
@@ -233,53 +266,68 @@ impl PyEncoding {
         py: Python<'py>,
         token: u32,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self
-            .0
-            .token(token)
-            .ok_or_else(|| PyKeyError::new_err(token.to_string()))?;
-        Ok(PyBytes::new(py, &bytes))
+        decode::token(py, self.0, token)
     }
 
+    #[pyo3(signature = (text, max_tokens, side="end", marker=None))]
+    #[pyo3(text_signature = "($self, text, max_tokens, side='end', marker='')")]
     fn truncate<'py>(
         &self,
         py: Python<'py>,
         text: &Bound<'py, PyString>,
         max_tokens: i64,
+        side: &str,
+        marker: Option<Bound<'py, PyString>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let max_tokens = token_budget(max_tokens)?;
-        let read = Text::new(text)?;
-        let work = || keep(self.0, read, max_tokens, &mut Vec::new());
-        let points = if read.size() > DETACH_BYTES {
-            py.detach(work)
-        } else {
-            work()
-        };
-        points.map_or_else(
-            || Ok(text.clone().into_any()),
-            |points| substring(text, points),
-        )
+        let marker = marker.unwrap_or_else(|| PyString::new(py, ""));
+        Shortening::new(self.0, max_tokens, side, &marker)?.apply(text)
     }
 
+    #[pyo3(signature = (texts, max_tokens, side="end", marker=None))]
+    #[pyo3(text_signature = "($self, texts, max_tokens, side='end', marker='')")]
     fn truncate_batch<'py>(
         &self,
         py: Python<'py>,
         texts: &Bound<'py, PyAny>,
         max_tokens: i64,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let max_tokens = token_budget(max_tokens)?;
-        let batch = Batch::new(texts)?;
-        let kept = batch.map(py, |buffer, text| keep(self.0, text, max_tokens, buffer))?;
-        let cut = |(text, points): (&Bound<'py, PyString>, Option<usize>)| match points {
-            None => Ok(text.clone().into_any()),
-            Some(points) => substring(text, points),
-        };
-        let cuts = batch
-            .strings()?
+        side: &str,
+        marker: Option<Bound<'py, PyString>>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let marker = marker.unwrap_or_else(|| PyString::new(py, ""));
+        Shortening::new(self.0, max_tokens, side, &marker)?.apply_batch(texts)
+    }
+
+    #[pyo3(signature = (text, max_tokens, overlap=0, prefer=None))]
+    fn chunk<'py>(
+        &self,
+        text: &Bound<'py, PyString>,
+        max_tokens: i64,
+        overlap: i64,
+        prefer: Option<&str>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let chunks = chunks(self.0, text, max_tokens, overlap, prefer)?;
+        if chunks.len() == 1 {
+            return Ok(vec![text.clone().into_any()]);
+        }
+        chunks
             .into_iter()
-            .zip(kept)
-            .map(cut)
-            .collect::<PyResult<Vec<_>>>()?;
-        PyList::new(py, cuts)
+            .map(|chunk| substring(text, chunk))
+            .collect()
+    }
+
+    #[pyo3(signature = (text, max_tokens, overlap=0, prefer=None))]
+    fn chunk_spans(
+        &self,
+        text: &Bound<'_, PyString>,
+        max_tokens: i64,
+        overlap: i64,
+        prefer: Option<&str>,
+    ) -> PyResult<Vec<(usize, usize)>> {
+        let chunks = chunks(self.0, text, max_tokens, overlap, prefer)?;
+        Ok(chunks
+            .into_iter()
+            .map(|span| (span.start, span.end))
+            .collect())
     }
 
     fn rank_file<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -304,30 +352,6 @@ impl PyEncoding {
     }
 }
 
-/// One object an encoding, for the life of the interpreter.
-static OBJECTS: PyOnceLock<Vec<Py<PyEncoding>>> = PyOnceLock::new();
-
-#[pyfunction]
-fn find_encoding(py: Python<'_>, name: &str) -> PyResult<Option<Py<PyEncoding>>> {
-    let objects = OBJECTS.get_or_try_init(py, || {
-        ENCODINGS
-            .iter()
-            .map(|encoding| Py::new(py, PyEncoding(encoding)))
-            .collect::<PyResult<_>>()
-    })?;
-    let found = ENCODINGS
-        .iter()
-        .position(|encoding| encoding.name() == name);
-    Ok(found.map(|at| objects[at].clone_ref(py)))
-}
-
-#[pyfunction]
-fn encoding_names() -> Vec<&'static str> {
-    ENCODINGS.iter().map(tokens::Encoding::name).collect()
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyEncoding>()?;
-    module.add_function(wrap_pyfunction!(find_encoding, module)?)?;
-    module.add_function(wrap_pyfunction!(encoding_names, module)?)
+    module.add_class::<PyEncoding>()
 }

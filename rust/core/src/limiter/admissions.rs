@@ -29,9 +29,9 @@ const SHARED_TICKS: u64 = 64;
 /// `last_seen` is at most this far behind the head's time: about a second.
 const SEEN_SLACK: u64 = if cfg!(loom) { 4 } else { 1 << 16 };
 
-const SERIAL_MASK: Word = (1 << SERIAL_BITS) - 1;
-const TICK_MASK: Word = (1 << TICK_BITS) - 1;
-const SUM_MASK: Word = (1 << SUM_BITS) - 1;
+const SERIAL_MASK: u32 = (1 << SERIAL_BITS) - 1;
+const TICK_MASK: u64 = (1 << TICK_BITS) - 1;
+const SUM_MASK: u64 = (1 << SUM_BITS) - 1;
 
 /// The state after one admission, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,28 +48,21 @@ pub(super) struct Entry {
 
 impl Entry {
     fn pack(self) -> Word {
-        let mut word = Word::from(self.serial) & SERIAL_MASK;
-        word = word << TICK_BITS | Word::from(self.tick) & TICK_MASK;
-        // Under loom the two sums share what is left of 64 bits.
-        #[cfg(not(loom))]
-        {
-            word = word << SUM_BITS | Word::from(self.tokens);
-            word << SUM_BITS | Word::from(self.requests)
+        let mut word = Word::from(self.serial & SERIAL_MASK);
+        word = word << TICK_BITS | Word::from(self.tick & TICK_MASK);
+        for sum in [self.tokens, self.requests] {
+            word = word << SUM_BITS | Word::from(u64::from(sum) & SUM_MASK);
         }
-        #[cfg(loom)]
-        {
-            word = word << SUM_BITS | Word::from(self.tokens) & SUM_MASK;
-            word << SUM_BITS | Word::from(self.requests) & SUM_MASK
-        }
+        word
     }
 
     #[allow(clippy::cast_possible_truncation)]
     fn unpack(word: Word) -> Self {
         Self {
-            serial: (word >> (TICK_BITS + 2 * SUM_BITS) & SERIAL_MASK) as u32,
-            tick: (word >> (2 * SUM_BITS) & TICK_MASK) as u64,
-            tokens: (word >> SUM_BITS & SUM_MASK) as u32,
-            requests: (word & SUM_MASK) as u32,
+            serial: (word >> (TICK_BITS + 2 * SUM_BITS)) as u32 & SERIAL_MASK,
+            tick: (word >> (2 * SUM_BITS)) as u64 & TICK_MASK,
+            tokens: ((word >> SUM_BITS) as u64 & SUM_MASK) as u32,
+            requests: (word as u64 & SUM_MASK) as u32,
         }
     }
 
@@ -79,11 +72,11 @@ impl Entry {
             Unit::Requests => (self.requests, earlier.requests),
             Unit::Tokens => (self.tokens, earlier.tokens),
         };
-        u64::from(now.wrapping_sub(then)) & SUM_MASK as u64
+        u64::from(now.wrapping_sub(then)) & SUM_MASK
     }
 
     fn ticks_since(self, earlier: Self) -> u64 {
-        self.tick.wrapping_sub(earlier.tick) & TICK_MASK as u64
+        self.tick.wrapping_sub(earlier.tick) & TICK_MASK
     }
 }
 
@@ -178,15 +171,9 @@ impl Log {
         self.granule
     }
 
-    /// Whether the head is still the one seen.
-    pub fn is_current(&self, view: &View) -> bool {
-        self.head.0.load(Ordering::Acquire) == view.word
-    }
-
     /// How far `serial` is behind the head's.
-    #[allow(clippy::cast_possible_truncation)]
-    pub fn behind(&self, view: &View, serial: u32) -> u32 {
-        (Word::from(view.head.serial.wrapping_sub(serial)) & SERIAL_MASK) as u32
+    pub fn behind(view: &View, serial: u32) -> u32 {
+        view.head.serial.wrapping_sub(serial) & SERIAL_MASK
     }
 
     /// Slots of the ring.
@@ -221,7 +208,7 @@ impl Log {
         // The head's time lies in the 203 days up to `last_seen + SEEN_SLACK`; the load of the head
         // made every raise that came before it visible.
         let latest = self.last_seen.load(Ordering::Relaxed) + SEEN_SLACK;
-        let behind = latest.wrapping_sub(head.tick) & TICK_MASK as u64;
+        let behind = latest.wrapping_sub(head.tick) & TICK_MASK;
         View {
             word,
             head,
@@ -251,9 +238,7 @@ impl Log {
 
     /// The entry with the serial `back` before the head's.
     pub fn entry(&self, view: &View, back: u32) -> Result<Entry, Moved> {
-        let serial = Word::from(view.head.serial.wrapping_sub(back)) & SERIAL_MASK;
-        #[allow(clippy::cast_possible_truncation)]
-        let serial = serial as u32;
+        let serial = view.head.serial.wrapping_sub(back) & SERIAL_MASK;
         let entry = Entry::unpack(self.slot(serial).load(Ordering::Acquire));
         if entry.serial == serial {
             Ok(entry)
@@ -278,14 +263,50 @@ impl Log {
             requests: view.head.requests.wrapping_add(1),
         }
         .pack();
-        let admitted = self
-            .head
+        // Its slot is written by whoever looks at the log next.
+        self.head
             .0
             .compare_exchange(view.word, next, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        if admitted {
-            self.publish(next);
+            .is_ok()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn admit(log: &Log, times: u64) {
+        for _ in 0..times {
+            let view = log.view();
+            assert!(log.admit(&view, view.time * TICK_NANOS, 1));
         }
-        admitted
+    }
+
+    /// loom does not preempt one who only reads, so that the schedule is written out here.
+    #[test]
+    fn a_slot_of_another_turn_is_not_taken_for_an_older_one() {
+        let log = Log::starting_at(10, Some(6), SERIAL_MASK - 3);
+        assert_eq!(log.slots(), 8);
+        admit(&log, 8);
+        let view = log.view();
+        let oldest = log.entry(&view, 7).ok().expect("nobody came in between");
+        assert_eq!(view.head.since(oldest, Unit::Requests), 7);
+        // The slot is written over once the next admission has been looked at.
+        admit(&log, 1);
+        log.view();
+        assert!(log.entry(&view, 7).is_err());
+        assert!(log.entry(&view, 6).is_ok());
+    }
+
+    #[test]
+    fn an_old_view_neither_writes_nor_admits() {
+        let log = Log::starting_at(10, Some(6), 0);
+        let old = log.view();
+        admit(&log, 8);
+        let view = log.view();
+        log.publish(old.word);
+        assert!(!log.admit(&old, 0, 1));
+        let same_slot = log.entry(&view, 0).ok().expect("the slot is as it was");
+        assert_eq!(same_slot, view.head);
     }
 }

@@ -76,19 +76,22 @@ impl Limits {
             quotas.push(Quota {
                 unit,
                 limit,
-                window: window + margin,
+                window: window.saturating_add(margin),
             });
         };
         if let Some(rpm) = self.rpm {
             add(Unit::Requests, rpm, MINUTE);
             if let Some(length) = self.sub_window.filter(|length| !length.is_zero()) {
-                let share = (f64::from(rpm) * length.as_secs_f64() / 60.0)
-                    .ceil()
-                    .max(1.0);
-                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                let count = share as u32;
-                let own_rate = Duration::from_secs_f64(60.0 * share / f64::from(rpm));
-                add(Unit::Requests, count, length.max(own_rate));
+                // In whole nanoseconds: rounding must not let one more request into a sub-window.
+                let (rpm, minute) = (u128::from(rpm.max(1)), MINUTE.as_nanos());
+                let share = (rpm * length.as_nanos()).div_ceil(minute);
+                let own_rate = u64::try_from((minute * share).div_ceil(rpm)).unwrap_or(u64::MAX);
+                let count = u32::try_from(share).unwrap_or(u32::MAX);
+                add(
+                    Unit::Requests,
+                    count,
+                    length.max(Duration::from_nanos(own_rate)),
+                );
             }
         }
         if let Some(rps) = self.rps {

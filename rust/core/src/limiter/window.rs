@@ -72,7 +72,7 @@ struct Window {
 pub struct Limiter {
     log: Log,
     windows: Box<[Window]>,
-    /// The smallest token quota.
+    /// The smallest token quota; the largest number where there is none.
     max_tokens: u32,
     /// Whether the log's serial counts admissions one by one.
     counts_by_serial: bool,
@@ -132,7 +132,7 @@ impl Limiter {
                 .filter(|window| window.unit == Unit::Tokens)
                 .map(|window| window.limit)
                 .min()
-                .unwrap_or(MAX_LIMIT),
+                .unwrap_or(u32::MAX),
             counts_by_serial: log.counts_by_serial(),
             log,
             windows,
@@ -155,9 +155,9 @@ impl Limiter {
             return Ok(self.admit(now, tokens));
         }
         let head = self.queue.head().unwrap_or(0);
-        Ok(Decision::Wait(
-            self.wait(now, tokens).max(self.wait(now, head)),
-        ))
+        let wait = self.wait(now, tokens).max(self.wait(now, head));
+        // Where the first is due but not served yet, this one comes a tick after it at the earliest.
+        Ok(Decision::Wait(wait.max(Duration::from_nanos(TICK_NANOS))))
     }
 
     /// Admit at once, or join the queue: `None` when admitted.
@@ -236,11 +236,7 @@ impl Limiter {
                         return Decision::Admitted;
                     }
                 }
-                Ok(Some(due)) => {
-                    if self.log.is_current(&view) {
-                        return Decision::Wait(wait_until(self.log.nanos(due), now));
-                    }
-                }
+                Ok(Some(due)) => return Decision::Wait(wait_until(self.log.nanos(due), now)),
             }
         }
     }
@@ -322,10 +318,7 @@ impl Limiter {
         };
         let oldest = self.log.slots() - 1;
         let outside = |entry: Entry| view.time_of(entry) <= horizon;
-        let hint = self
-            .log
-            .behind(view, window.base.load(Ordering::Relaxed))
-            .min(oldest);
+        let hint = Log::behind(view, window.base.load(Ordering::Relaxed)).min(oldest);
 
         // Step away from the hint, in strides that double, until the edge lies in between:
         // `inside` is in the window (or past the head), `found` is not.

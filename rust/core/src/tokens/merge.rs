@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::chunks::chunked;
+use super::merge_long::chunked;
 use super::pairs::Pairs;
 use super::pretokenize::{Work, widened};
 use super::vocab::{MAX_TOKEN_BYTES, Ranks};

@@ -7,7 +7,7 @@
 #![allow(clippy::inline_always)]
 
 mod cache;
-mod chunks;
+mod chunk;
 #[cfg(target_arch = "x86_64")]
 mod compress;
 mod count;
@@ -16,9 +16,11 @@ mod encoding;
 mod entry;
 mod hash;
 mod merge;
+mod merge_long;
 mod pairs;
 mod pretokenize;
 mod rank_file;
+mod shorten;
 mod special;
 mod table;
 pub mod transcode;
@@ -26,8 +28,10 @@ mod truncate;
 mod vocab;
 
 pub use cache::forked;
+pub use chunk::{Prefer, TooSmall};
 pub use encoding::{ENCODINGS, Encoding};
 pub use pretokenize::{Pattern, Pieces};
+pub use shorten::{Ends, Shortened, Side};
 pub use special::{Found, Specials};
 pub use table::BUDGET as CACHE_BYTES;
 pub use truncate::Truncated;

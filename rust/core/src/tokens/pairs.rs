@@ -10,8 +10,9 @@ const PLACES: usize = 1 << 16;
 /// An id, a rank, or one of the two signs below.
 const BITS: u32 = 18;
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-/// In place of `rank + NEVER + 1`: the pair is no token. 0 would be an empty place.
-const NEVER: u32 = 1;
+/// In place of `rank + FIRST`: the pair is no token. 0 would be an empty place.
+const NEVER: u64 = 1;
+const FIRST: u32 = 2;
 
 /// A word a pair: left id, right id, and what they merge to. The whole pair is in the word, so that
 /// an answer is exact.
@@ -41,11 +42,11 @@ impl Pairs {
         };
         if *word >> BITS != pair || *word == 0 {
             let merged = ranks.find(union);
-            *word = pair << BITS | u64::from(merged.map_or(NEVER, |rank| rank + NEVER + 1));
+            *word = pair << BITS | merged.map_or(NEVER, |rank| u64::from(rank + FIRST));
             return merged;
         }
         #[allow(clippy::cast_possible_truncation)] // eighteen bits
         let merged = (*word & ((1 << BITS) - 1)) as u32;
-        merged.checked_sub(NEVER + 1)
+        merged.checked_sub(FIRST)
     }
 }

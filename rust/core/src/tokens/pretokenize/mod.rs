@@ -5,6 +5,7 @@
 //! alternatives of the pattern in the order in which they are tried.
 
 mod blocks;
+pub(super) mod boundary;
 mod class;
 pub(super) mod flags;
 mod masks;

@@ -1,11 +1,7 @@
-"""Count, encode, decode and cut text by the tokens of a model.
-
-The encodings are built in: nothing is downloaded or loaded, and ids are tiktoken's.
-"""
+"""Which encoding a model uses."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from tollway._core import Encoding, encoding_names, find_encoding
@@ -16,8 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Encoding",
+    "bare_name",
     "encoding_for_model",
     "encoding_name_for_model",
+    "family_of",
+    "find_encoding_name",
     "get_encoding",
     "list_encoding_names",
 ]
@@ -46,7 +45,7 @@ _MODELS = {
     "gpt-2": "gpt2",
 }
 # A model belongs to a family if it is the family's name, alone or followed by one of these.
-_AFTER_FAMILY = ("-", ":", "@")
+_AFTER_FAMILY = "-:@"
 _FAMILIES = {
     "gpt-5": "o200k_base",
     "gpt-4.5": "o200k_base",
@@ -109,26 +108,44 @@ def encoding_for_model(model_name: str, fallback: str | None = None) -> Encoding
 
 def encoding_name_for_model(model_name: str, fallback: str | None = None) -> str:
     """Return the name of a model's encoding; see `encoding_for_model`."""
-    model = model_name
-    for provider in _PROVIDERS:
-        model = model.removeprefix(provider)
-    model = model.removeprefix("ft:")
-    if model in _MODELS:
-        return _MODELS[model]
-    for family, encoding_name in _FAMILIES.items():
-        if model == family or model.startswith(tuple(family + mark for mark in _AFTER_FAMILY)):
-            return encoding_name
-    if model.startswith("gpt-5."):  # gpt-5.1; gpt-4.x are families of their own
-        return _FAMILIES["gpt-5"]
-    if fallback is not None:
-        return fallback
+    encoding_name = find_encoding_name(model_name) or fallback
+    if encoding_name is not None:
+        return encoding_name
     raise ConfigurationError(
         f"no encoding is known for model {model_name!r}; "
-        f"{_nearest(model, [*_FAMILIES, *_MODELS])}"
+        f"{_nearest(bare_name(model_name), [*_FAMILIES, *_MODELS])}"
         "pass fallback='o200k_base' (or another encoding) to count with that"
     )
 
 
+def find_encoding_name(model_name: str) -> str | None:
+    """Return the name of a model's encoding, or None where the model is not known."""
+    model = bare_name(model_name)
+    if model in _MODELS:
+        return _MODELS[model]
+    family = family_of(model, _FAMILIES)
+    if family is None and model.startswith("gpt-5."):  # gpt-5.1; gpt-4.x are families of their own
+        family = "gpt-5"
+    return None if family is None else _FAMILIES[family]
+
+
+def family_of(model: str, families: Iterable[str], marks: str = _AFTER_FAMILY) -> str | None:
+    """Return the first family that a model belongs to: its name, or that and one of `marks`."""
+    for family in families:
+        if model.startswith(family) and model[len(family) : len(family) + 1] in marks:
+            return family
+    return None
+
+
+def bare_name(model_name: str) -> str:
+    """Return the model's own name, without its provider or the mark of a fine-tuned one."""
+    for provider in _PROVIDERS:
+        model_name = model_name.removeprefix(provider)
+    return model_name.removeprefix("ft:")
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415
+
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"nearest: {', '.join(near)}; " if near else ""

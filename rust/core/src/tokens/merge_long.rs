@@ -95,7 +95,8 @@ fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
 
 /// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
 /// last of `done` cannot be followed by the first of them, it and a few before it are tried anew.
-/// `None`, and `done` as it was, where that does not help either.
+/// `None`, and `done` as it was, where that does not help either, or gets no further than before:
+/// each chunk ends after the one before it, so that there are at most as many as bytes.
 #[inline(always)]
 fn add_chunk(
     ranks: Ranks,
@@ -104,6 +105,7 @@ fn add_chunk(
     size: usize,
     done: &mut Vec<Part>,
 ) -> Option<Chunk> {
+    let reached = start_of(done, done.len());
     for back in 0..=done.len().min(TRIED_ANEW) {
         let first_part = done.len() - back;
         let start = start_of(done, first_part);
@@ -120,6 +122,9 @@ fn add_chunk(
             }
         });
         let &(first_end, _) = parts.first()?;
+        if parts.last()?.0 <= reached {
+            return None;
+        }
         let fits = match first_part.checked_sub(1) {
             None => true,
             Some(last) => {

@@ -1,0 +1,394 @@
+"""One call: its attempts, what it waits for before each, and what follows a failure.
+
+Waiting is async code only. A sync call that has to wait for more than time runs that wait in the
+background loop, so that a deadline, a breaker and Ctrl-C end it as they end a task's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from tollway.bridge import run_sync
+from tollway.errors import (
+    APITimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    RetriesExhaustedError,
+    TollwayError,
+)
+from tollway.retry.hedge import race
+from tollway.types import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import Any
+
+    from tollway.limiter import RateLimiter
+    from tollway.retry.breaker import CircuitBreaker
+    from tollway.retry.budget import RetryBudget
+    from tollway.retry.policy import Clock, RetryPolicy
+
+__all__ = ["Around", "Call", "CallRecord"]
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("tollway.retry")
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What a call did, filled in while it runs. Times are seconds.
+
+    Attributes:
+        attempts: What each failed attempt met, first to last.
+        sent: Attempts begun, hedges included.
+        hedges: Second attempts begun beside a slow one.
+        hedges_won: Those whose answer was used.
+        queue_wait: Waited for permits of the limiter.
+        backoff: Waited between attempts.
+        budget_wait: Waited for the retry budget besides.
+        seconds: From beginning to end.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    sent: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    queue_wait: float = 0.0
+    backoff: float = 0.0
+    budget_wait: float = 0.0
+    seconds: float = 0.0
+
+
+class Around(TypedDict, total=False):
+    """What a call has around its attempts; see `RetryPolicy.call`."""
+
+    limiter: RateLimiter | None
+    tokens: int | Callable[[], int]
+    breaker: CircuitBreaker | None
+    budget: RetryBudget | None
+    until: float | None
+    record: CallRecord | None
+
+
+class Call:
+    """A call under way."""
+
+    __slots__ = (
+        "_breaker",
+        "_budget",
+        "_clock",
+        "_is_sending",
+        "_last",
+        "_limiter",
+        "_pass",
+        "_policy",
+        "_record",
+        "_started",
+        "_tokens",
+        "_until",
+    )
+
+    def __init__(self, policy: RetryPolicy, clock: Clock, started: float, around: Around) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._started = started
+        self._limiter = around.get("limiter")
+        self._tokens = around.get("tokens", 0)
+        self._breaker = around.get("breaker")
+        self._budget = around.get("budget") if policy.budget == "auto" else policy.budget
+        until = around.get("until")
+        if policy.deadline is not None:
+            own = started + policy.deadline
+            until = own if until is None else min(own, until)
+        self._until = until
+        self._record = around.get("record") or CallRecord()
+        # The breaker's, for the attempt that is prepared or under way.
+        self._pass = 0
+        self._is_sending = False
+        # Kept where a deadline may need it as its cause.
+        self._last: Exception | None = None
+
+    # What follows a failure
+
+    def wait_after(self, error: Exception) -> float | None:
+        """Return the seconds to wait, or None where the error is to be raised as it is.
+
+        Raises:
+            RetriesExhaustedError: As `RetryPolicy.call` says.
+            DeadlineExceededError: As `RetryPolicy.call` says.
+        """
+        policy, attempts = self._policy, self._record.attempts
+        if not _is_retryable(error, policy):
+            return None
+        now = self._clock.now()
+        at = now - self._started
+        number = len(attempts) + 1
+        rule = policy.rule(type(error))
+        if number > rule.max_retries:
+            self._note(error, at, 0.0)
+            raise RetriesExhaustedError(
+                f"{_times(number)} failed in {at:.1f} s; the last: {_describe(error)}", attempts
+            ) from error
+        decision = policy.decide(
+            rule,
+            number,
+            previous=attempts[-1].wait if attempts else None,
+            hint=_hint(error),
+            timed_out=isinstance(error, (TimeoutError, APITimeoutError)),
+            remaining=None if self._until is None else self._until - now,
+        )
+        if decision == "deadline":
+            self._note(error, at, 0.0)
+            self._last = error
+            raise self._late("no time for another attempt before the deadline") from error
+        if decision == "hint":
+            self._note(error, at, 0.0)
+            raise RetriesExhaustedError(
+                f"given up after {_times(number)}: the server asks to wait {_hint(error):g} s, "
+                f"more than 600 s; the last: {_describe(error)}",
+                attempts,
+            ) from error
+        attempt = self._note(error, at, decision)
+        self._last = None if self._until is None else error
+        _logger.warning(
+            "attempt %d/%d failed: %s; next in %.2f s",
+            number,
+            rule.max_retries + 1,
+            attempt.error,
+            decision,
+        )
+        if policy.on_retry is not None:
+            policy.on_retry(attempt, error, decision)
+        return decision
+
+    def _note(self, error: BaseException, at: float, wait: float) -> Attempt:
+        attempts = self._record.attempts
+        attempt = Attempt(
+            number=len(attempts) + 1,
+            at=at,
+            error=type(error).__name__,
+            status=getattr(error, "status", None),
+            request_id=getattr(error, "request_id", None),
+            wait=wait,
+        )
+        attempts.append(attempt)
+        return attempt
+
+    def _late(self, what: str) -> DeadlineExceededError:
+        attempts = self._record.attempts
+        seconds = (self._until or 0.0) - self._started
+        told = f"{_times(len(attempts))} failed" if attempts else "nothing was tried to its end"
+        last = f"; the last: {_describe(self._last)}" if self._last is not None else ""
+        return DeadlineExceededError(f"{what} of {seconds:g} s; {told}{last}", attempts)
+
+    # What comes before an attempt
+
+    async def _wait(self, wait: float | None) -> None:
+        """Sleep `wait`, then wait for the budget, then for a permit; None for a first attempt."""
+        record = self._record
+        if wait is not None:
+            began = self._clock.now()
+            await self._clock.sleep(wait)
+            record.backoff += self._clock.now() - began
+            if self._budget is not None:
+                began = self._clock.now()
+                await self._budget.acquire()
+                record.budget_wait += self._clock.now() - began
+        if self._limiter is not None:
+            began = self._clock.now()
+            await self._limiter.acquire(self._count())
+            record.queue_wait += self._clock.now() - began
+
+    def _count(self) -> int:
+        return self._tokens if isinstance(self._tokens, int) else self._tokens()
+
+    async def _admit(self, wait: float | None) -> None:
+        """Wait for all that an attempt needs, unless the breaker opens."""
+        breaker = self._breaker
+        if breaker is None:
+            await self._wait(wait)
+            return
+        try:
+            self._pass = breaker.enter()
+            try:
+                with breaker.watch():
+                    await self._wait(wait)
+                self._pass = breaker.renew(self._pass)
+            except BaseException as error:
+                breaker.failed(self._pass, error)
+                raise
+        except CircuitOpenError as error:
+            error.attempts = tuple(self._record.attempts)
+            raise
+
+    def _admit_sync(self, wait: float | None) -> None:
+        limiter, breaker = self._limiter, self._breaker
+        if limiter is None and breaker is None and self._budget is None:
+            if wait is not None:
+                self._clock.sleep_sync(wait)
+                self._record.backoff += wait
+        elif wait is not None or not self._is_admitted_at_once():
+            run_sync(self._within_deadline(self._admit(wait)))
+
+    def _is_admitted_at_once(self) -> bool:
+        """Whether a first attempt needs no wait: most do not, and a thread need not be asked."""
+        breaker = self._breaker
+        if breaker is not None:
+            self._pass = breaker.enter()
+        if self._limiter is None or self._limiter.try_acquire(self._count()) == 0:
+            return True
+        if breaker is not None:
+            breaker.released(self._pass)
+        return False
+
+    # Attempts
+
+    async def run(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
+        """Attempt until one succeeds; `wait` is what `wait_after` said, None at the beginning."""
+        try:
+            return await self._within_deadline(self._attempts(function, wait))
+        finally:
+            self._record.seconds = self._clock.now() - self._started
+
+    async def _attempts(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
+        while True:
+            await self._admit(wait)
+            self._record.sent += 1
+            self._is_sending = True
+            try:
+                if self._policy.hedge is None:
+                    result = await function()
+                else:
+                    result = await self._hedged(function)
+            except Exception as error:
+                self._failed(error)
+                wait = self.wait_after(error)
+                if wait is None:
+                    raise
+            except BaseException as error:
+                if self._breaker is not None:
+                    self._breaker.failed(self._pass, error)
+                raise
+            else:
+                self._succeeded()
+                return result
+
+    def run_sync(self, function: Callable[[], T], wait: float | None) -> T:
+        """Attempt as `run` does, in this thread."""
+        try:
+            if self._until is not None and self._until <= self._clock.now():
+                raise self._late("nothing is begun after the deadline")
+            while True:
+                self._admit_sync(wait)
+                self._record.sent += 1
+                try:
+                    result = function()
+                except Exception as error:
+                    self._failed(error)
+                    wait = self.wait_after(error)
+                    if wait is None:
+                        raise
+                except BaseException as error:
+                    if self._breaker is not None:
+                        self._breaker.failed(self._pass, error)
+                    raise
+                else:
+                    self._succeeded()
+                    return result
+        finally:
+            self._record.seconds = self._clock.now() - self._started
+
+    def _failed(self, error: Exception) -> None:
+        self._is_sending = False
+        if self._breaker is not None:
+            self._breaker.failed(self._pass, error)
+
+    def _succeeded(self) -> None:
+        self._is_sending = False
+        if self._breaker is not None:
+            self._breaker.succeeded(self._pass)
+        if self._budget is not None:
+            self._budget.deposit()
+        if self._policy.hedge is not None:
+            self._policy.hedge.budget.deposit()
+
+    async def _hedged(self, function: Callable[[], Awaitable[T]]) -> T:
+        hedge, record = self._policy.hedge, self._record
+        assert hedge is not None
+        began = self._clock.now()
+        delay = hedge.delay
+        if delay is None:
+            result = await function()
+        else:
+            budget = self._budget or hedge.budget
+
+            def second() -> Coroutine[Any, Any, T] | None:
+                return self._second(function) if budget.take_paid() else None
+
+            result, is_second = await race(function(), second, delay)
+            record.hedges_won += is_second
+        hedge.note(self._clock.now() - began)
+        return result
+
+    async def _second(self, function: Callable[[], Awaitable[T]]) -> T:
+        if self._limiter is not None:
+            await self._limiter.acquire(self._count())
+        self._record.sent += 1
+        self._record.hedges += 1
+        try:
+            return await function()
+        except Exception as error:
+            if self._breaker is not None:
+                self._breaker.failed(self._pass, error)
+            raise
+
+    async def _within_deadline(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._until is None:
+            return await work
+        remaining = self._until - self._clock.now()
+        if remaining <= 0:
+            work.close()
+            raise self._late("nothing is begun after the deadline")
+        timeout = asyncio.timeout(remaining)
+        try:
+            async with timeout:
+                return await work
+        except TimeoutError:
+            # A time-out that an attempt met on its own is none of ours.
+            if not timeout.expired():
+                raise
+        if self._is_sending:
+            self._note(asyncio.CancelledError(), self._clock.now() - self._started, 0.0)
+        raise self._late("interrupted at the deadline") from self._last
+
+
+def _is_retryable(error: Exception, policy: RetryPolicy) -> bool:
+    if isinstance(error, policy.give_up_on):
+        return False
+    if getattr(error, "retryable", False):
+        return True
+    if isinstance(error, TollwayError):
+        # A DeadlineExceededError is a TimeoutError: only by a name of our own is it asked for,
+        # lest one call's given-up deadline be retried by a policy around it.
+        own = tuple(kind for kind in policy.retry_on if issubclass(kind, TollwayError))
+        return isinstance(error, own)
+    return isinstance(error, policy.retry_on)
+
+
+def _hint(error: Exception) -> float | None:
+    seconds = getattr(error, "retry_after", None)
+    return float(seconds) if isinstance(seconds, (int, float)) else None
+
+
+def _describe(error: Exception) -> str:
+    # Our own messages carry no key and no body; of others only the class is certain not to.
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, TollwayError) else name
+
+
+def _times(number: int) -> str:
+    return "1 attempt" if number == 1 else f"{number} attempts"

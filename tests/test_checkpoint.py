@@ -1,0 +1,192 @@
+"""The job folder: rows that were kept stay, and each way it cannot be used is named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollway.embed.checkpoint import Checkpoint
+from tollway.errors import CheckpointError
+
+MODEL = "openai/text-embedding-3-small"
+
+
+def digests(*names):
+    return [name.encode().ljust(16, b"\0") for name in names]
+
+
+def rows(count, dimensions=4, start=0):
+    first = start * dimensions
+    return np.arange(first, first + count * dimensions, dtype=np.float32).reshape(count, dimensions)
+
+
+def everything(checkpoint):
+    kept = dict(checkpoint.rows())
+    return kept, checkpoint.read(np.fromiter(kept.values(), np.int64, len(kept)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "vectors.npy.job"
+
+
+def fails(*arguments):
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(*arguments)
+    return str(caught.value)
+
+
+@given(batches=st.lists(st.integers(1, 5), min_size=1, max_size=6))
+def test_what_is_kept_is_there_after_reopening(tmp_path_factory, batches):
+    folder = tmp_path_factory.mktemp("job") / "job"
+    names, vectors = [], []
+    for number, count in enumerate(batches):
+        checkpoint = Checkpoint(folder, MODEL, None if number % 2 else 4)
+        fresh = rows(count, start=len(names))
+        keys = digests(*(f"{number}/{i}" for i in range(count)))
+        assert checkpoint.append(keys, fresh) == len(names)
+        names += keys
+        vectors.append(fresh)
+        kept, there = everything(checkpoint)
+        assert list(kept) == names
+        assert there.tobytes() == np.concatenate(vectors).tobytes()
+        checkpoint.close()
+    # The space allocated ahead is given back.
+    assert (folder / "vectors").stat().st_size == 16 * len(names)
+
+
+def test_a_row_that_is_not_there_reads_as_nan(folder):
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    checkpoint.append(digests("a"), rows(1))
+    read = checkpoint.read(np.array([-1, 0, -1]))
+    assert np.isnan(read[[0, 2]]).all()
+    assert (read[1] == rows(1)[0]).all()
+    checkpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions", "what"),
+    [
+        ("openai/text-embedding-3-large", 4, f"keeps rows of {MODEL}, not openai/text-embedding-3"),
+        (MODEL, 8, "keeps rows of 4 dimensions, not 8; choose another output or delete the folder"),
+    ],
+)
+def test_rows_of_another_model_or_dimension(folder, model, dimensions, what):
+    first = Checkpoint(folder, MODEL, 4)
+    first.append(digests("a"), rows(1))
+    first.close()
+    assert what in fails(folder, model, dimensions)
+    again = Checkpoint(folder, MODEL, 4)
+    assert len(list(again.rows())) == 1
+    with pytest.raises(CheckpointError, match="4 dimensions; this answer has 8"):
+        again.append(digests("b"), rows(1, 8))
+    assert again.append(digests("b"), rows(1)) == 1
+    again.close()
+
+
+def test_a_second_user_is_told_who_the_first_is(folder):
+    code = (
+        "import sys, pathlib; from tollway.embed.checkpoint import Checkpoint\n"
+        "c = Checkpoint(pathlib.Path(sys.argv[1]), sys.argv[2], 4)\n"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), MODEL],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        assert f"another process (pid {other.pid}) works on the job in {folder}" in fails(
+            folder, MODEL, 4
+        )
+        other.kill()
+        other.wait()
+        # The kernel drops the lock with its holder.
+        Checkpoint(folder, MODEL, 4).close()
+
+
+def test_a_folder_that_was_refused_is_free_for_the_next(folder):
+    Checkpoint(folder, MODEL, 4).close()
+    fails(folder, "another/model", 4)
+    (folder / "vectors").unlink()
+    (folder / "vectors").mkdir()
+    assert "cannot write" in fails(folder, MODEL, 4)
+    (folder / "vectors").rmdir()
+    Checkpoint(folder, MODEL, 4).close()
+
+
+def test_a_place_that_is_not_a_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "cannot write the job folder" in fails(tmp_path / "file", MODEL, 4)
+    assert "cannot write the job folder" in fails(tmp_path / "file" / "below", MODEL, 4)
+
+
+def test_what_is_not_a_database_is_damaged(folder):
+    folder.mkdir()
+    (folder / "rows.sqlite").write_bytes(b"not a database, and long enough for a header" * 40)
+    assert "is damaged" in fails(folder, MODEL, 4)
+
+
+def test_rows_that_did_not_reach_the_disk_are_forgotten(folder):
+    """After a loss of power: lines past the mark whose bytes are not what was written."""
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    checkpoint.append(digests("a", "b", "c"), rows(3))
+    checkpoint.close()
+    with sqlite3.connect(folder / "rows.sqlite") as db:
+        db.execute("UPDATE meta SET value = '1' WHERE name = 'durable'")
+    db.close()
+    with (folder / "vectors").open("r+b") as spool:
+        spool.seek(16)
+        spool.write(b"\xff" * 16)
+    again = Checkpoint(folder, MODEL, 4)
+    kept, there = everything(again)
+    assert list(kept) == digests("a", "c")
+    assert there.tobytes() == rows(3)[[0, 2]].tobytes()
+    assert again.append(digests("d"), rows(1)) == 3
+    again.close()
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="calls of POSIX")
+def test_a_full_disk_keeps_what_was_there(folder, monkeypatch, call):
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    if call == "pwrite":
+        checkpoint.append(digests("a"), rows(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, no_space)
+        patch.setattr(os, "fdatasync", no_space)
+        with pytest.raises(CheckpointError, match="the disk is full; finished rows are kept"):
+            checkpoint.append(digests("b", "c"), rows(2, start=1))
+        # What cannot be marked is checked next time; closing hides no other error.
+        checkpoint.close()
+    again = Checkpoint(folder, MODEL, 4)
+    kept, _ = everything(again)
+    assert list(kept) == (digests("a") if call == "pwrite" else [])
+    again.append(digests("b"), rows(1, start=1))
+    again.close()
+
+
+def test_a_database_that_fails_keeps_what_was_there(folder):
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    checkpoint.append(digests("a"), rows(1))
+    checkpoint._db.execute("CREATE TRIGGER full BEFORE INSERT ON rows WHEN NEW.row = 2 "
+                           "BEGIN SELECT RAISE(ABORT, 'no room'); END")  # fmt: skip
+    with pytest.raises(CheckpointError):
+        checkpoint.append(digests("b", "c"), rows(2, start=1))
+    checkpoint._db.execute("DROP TRIGGER full")
+    assert list(everything(checkpoint)[0]) == digests("a")
+    assert checkpoint.append(digests("b", "c"), rows(2, start=1)) == 1
+    checkpoint.close()

@@ -1,0 +1,367 @@
+"""What is around the attempts of a call: limiter, deadline, hedge, overrides, the record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import tollway
+from tollway import errors
+from tollway.limiter import Limits, RateLimiter
+from tollway.retry import CallRecord, Hedge, RetryBudget, RetryPolicy, retry
+from tollway.retry.policy import Clock
+from tollway.retry.sleeper import sleep
+
+NOW = RetryPolicy(base_delay=0.0, max_retries=5)
+
+
+def failing(*outcomes):
+    """A sync function that raises or returns each outcome in turn."""
+    left = list(outcomes)
+
+    def function():
+        outcome = left.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return function
+
+
+def awaited(function):
+    async def later():
+        await asyncio.sleep(0)
+        return function()
+
+    return later
+
+
+@contextlib.contextmanager
+def within(seconds):
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+# Overrides
+
+
+def test_a_class_of_errors_has_its_own_rule():
+    slept = []
+    policy = RetryPolicy(
+        jitter="none",
+        max_retries=3,
+        overrides={
+            errors.OverloadedError: {"base_delay": 5.0, "max_retries": 6},
+            errors.ProviderError: {"strategy": "fixed", "base_delay": 2.0},
+        },
+        _clock=Clock(sleep_sync=slept.append),
+    )
+    busy, broken = errors.OverloadedError("busy"), errors.InternalServerError("broken")
+    policy.call_sync(failing(busy, broken, TimeoutError(), busy, busy, 1))
+    # The nearest class counts; those without a rule have the policy's own.
+    assert slept == [5.0, 2.0, 4.0, 40.0, 60.0]
+    with pytest.raises(errors.RetriesExhaustedError, match="4 attempts"):
+        policy.call_sync(failing(*[broken] * 9))
+    with pytest.raises(errors.RetriesExhaustedError, match="7 attempts"):
+        policy.call_sync(failing(*[busy] * 9))
+
+
+def test_a_strategy_of_a_class_brings_its_own_base():
+    policy = RetryPolicy(overrides={LookupError: {"strategy": "linear"}})
+    assert policy.rule(KeyError).base_delay == 10.0
+    assert policy.rule(ValueError).base_delay == 1.0
+    assert pickle.loads(pickle.dumps(policy)) == policy
+    assert hash(policy) == hash(pickle.loads(pickle.dumps(policy)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"RateLimitError": {}}, "is not a class of errors"),
+        ({KeyError: {"max_retry": 3}}, "max_retry"),
+        ({KeyError: {"max_retries": -1}}, r"overrides\[KeyError\]\.max_retries=-1"),
+        ({KeyError: {"strategy": "often"}}, r"overrides\[KeyError\]\.strategy"),
+        ({KeyError: {"jitter": "some"}}, r"overrides\[KeyError\]\.jitter"),
+        ({KeyError: {"max_delay": -1.0}}, r"overrides\[KeyError\]\.max_delay"),
+    ],
+)
+def test_a_wrong_override_is_named(overrides, message):
+    with pytest.raises(errors.ConfigurationError, match=message):
+        RetryPolicy(overrides=overrides)
+
+
+def test_what_is_retried_can_be_changed_both_ways():
+    refused = errors.BadRequestError("odd server")
+    policy = RetryPolicy(base_delay=0.0, retry_on=(errors.BadRequestError,))
+    assert policy.call_sync(failing(refused, 1)) == 1
+    late = errors.DeadlineExceededError("over")
+    with pytest.raises(errors.DeadlineExceededError):
+        RetryPolicy(base_delay=0.0, retry_on=(TimeoutError,)).call_sync(failing(late))
+    policy = RetryPolicy(base_delay=0.0, give_up_on=(errors.OverloadedError,))
+    with pytest.raises(errors.OverloadedError):
+        policy.call_sync(failing(errors.OverloadedError("busy"), 1))
+    assert policy.call_sync(failing(errors.RateLimitError("wait"), 1)) == 1
+
+
+# The limiter
+
+
+async def test_each_attempt_takes_a_permit():
+    limiter = RateLimiter(Limits(rpm=100, tpm=1_000))
+    tokens = iter([10, 20, 30])
+    flaky = awaited(failing(TimeoutError(), TimeoutError(), "done"))
+    assert await NOW.call(flaky, limiter=limiter, tokens=lambda: next(tokens)) == "done"
+    # 940 of 1,000 are left, not 941.
+    assert limiter.try_acquire(941) > 0
+    assert limiter.try_acquire(940) == 0
+
+
+def test_threads_wait_for_permits_too():
+    limiter = RateLimiter(Limits(rps=2), margin=0)
+    record = CallRecord()
+    policy = RetryPolicy(base_delay=0.0)
+    function = failing(TimeoutError(), TimeoutError(), TimeoutError(), "done")
+    began = time.monotonic()
+    assert policy.call_sync(function, limiter=limiter, record=record) == "done"
+    assert time.monotonic() - began >= 1.0
+    assert (record.sent, len(record.attempts)) == (4, 3)
+    assert 0.9 < record.queue_wait <= record.seconds
+
+
+def test_the_decorator_counts_tokens_from_the_arguments():
+    limiter = RateLimiter(Limits(tpm=100))
+
+    @retry(NOW, limiter=limiter, tokens=len)
+    def send(text):
+        return text.upper()
+
+    assert send("a" * 60) == "A" * 60
+    assert limiter.try_acquire(41) > 0
+    with pytest.raises(errors.RequestTooLargeError):
+        send("a" * 101)
+
+
+async def test_the_decorator_sees_what_is_async():
+    class Client:
+        async def __call__(self, text):
+            return text
+
+    assert await retry(Client())("a") == "a"
+    with pytest.raises(errors.ConfigurationError, match="fields of the policy"):
+        retry(NOW, max_retries=3)
+
+
+# The deadline
+
+
+async def test_a_deadline_ends_an_attempt_that_runs():
+    ended = []
+
+    async def slow():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    with within(5), pytest.raises(errors.DeadlineExceededError, match="interrupted") as caught:
+        await RetryPolicy(deadline=0.05).call(slow)
+    assert ended == [True]
+    assert [attempt.error for attempt in caught.value.attempts] == ["CancelledError"]
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_a_deadline_keeps_the_attempts_and_the_last_error():
+    error = errors.OverloadedError("busy", status=503)
+    calls = failing(error)
+
+    async def busy_then_slow():
+        with contextlib.suppress(IndexError):
+            calls()
+        await asyncio.sleep(60)
+
+    with pytest.raises(errors.DeadlineExceededError, match="OverloadedError: busy") as caught:
+        await RetryPolicy(base_delay=0.0, deadline=0.1).call(busy_then_slow)
+    assert caught.value.__cause__ is error
+    assert [attempt.status for attempt in caught.value.attempts] == [503, None]
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_a_deadline_ends_the_wait_for_a_permit(in_thread):
+    limiter = RateLimiter(Limits(rpm=1))
+    limiter.acquire_sync()
+    policy = RetryPolicy(deadline=0.1)
+    if in_thread:
+        call = asyncio.to_thread(policy.call_sync, lambda: 1, limiter=limiter)
+    else:
+        call = policy.call(awaited(lambda: 1), limiter=limiter)
+    with within(5), pytest.raises(errors.DeadlineExceededError, match="nothing was tried"):
+        await call
+    assert limiter.waiting == 0
+
+
+async def test_several_calls_share_a_deadline():
+    until = time.monotonic() + 0.1
+    policy = RetryPolicy(deadline=60)
+    with within(5), pytest.raises(errors.DeadlineExceededError):
+        await policy.call(lambda: asyncio.sleep(60), until=until)
+    started = []
+    with pytest.raises(errors.DeadlineExceededError, match="nothing is begun"):
+        await policy.call(awaited(lambda: started.append(1)), until=until)
+    with pytest.raises(errors.DeadlineExceededError, match="nothing is begun"):
+        policy.call_sync(lambda: started.append(1), until=until)
+    assert started == []
+
+
+def test_a_threads_late_answer_counts():
+    assert RetryPolicy(deadline=0.01).call_sync(lambda: time.sleep(0.05) or "late") == "late"
+
+
+async def test_a_time_out_of_the_attempt_itself_is_retried():
+    async def slow():
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+    with pytest.raises(errors.RetriesExhaustedError, match="3 attempts"):
+        await RetryPolicy(base_delay=0.0, max_retries=2, deadline=60).call(slow)
+
+
+# Hedging
+
+
+async def test_a_slow_attempt_gets_a_second_one_and_the_loser_is_cancelled():
+    ended = []
+
+    async def attempt():
+        number = len(ended) + len(running)
+        running.append(number)
+        try:
+            await asyncio.sleep(60 if number == 0 else 0)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return number
+
+    running: list[int] = []
+    limiter, record = RateLimiter(Limits(rpm=2)), CallRecord()
+    hedge = Hedge(0.02)
+    for _ in range(10):
+        hedge.budget.deposit()
+    with within(5):
+        result = await RetryPolicy(hedge=hedge).call(attempt, limiter=limiter, record=record)
+    assert result == 1
+    assert ended == ["cancelled"]
+    assert (record.sent, record.hedges, record.hedges_won) == (2, 1, 1)
+    assert limiter.try_acquire() > 0, "the hedge took a permit of its own"
+
+
+async def test_without_budget_there_is_no_hedge_and_nobody_fails():
+    record, budget = CallRecord(), RetryBudget()
+    policy = RetryPolicy(hedge=Hedge(0.0), budget=budget)
+    for _ in range(10):
+        await policy.call(lambda: asyncio.sleep(0.005), record=record)
+    assert (record.sent, record.hedges) == (10, 0)
+    # The ten successes have paid for one.
+    await policy.call(lambda: asyncio.sleep(0.005), record=record)
+    assert (record.sent, record.hedges) == (12, 1)
+
+
+async def test_a_failed_hedge_leaves_the_first_attempt_alone():
+    calls = []
+
+    async def attempt():
+        calls.append(1)
+        if len(calls) > 1:
+            raise errors.RateLimitError("too many")
+        await asyncio.sleep(0.05)
+        return "first"
+
+    hedge = Hedge(0.01)
+    for _ in range(10):
+        hedge.budget.deposit()
+    record = CallRecord()
+    assert await RetryPolicy(hedge=hedge).call(attempt, record=record) == "first"
+    assert (record.hedges, record.hedges_won, record.attempts) == (1, 0, [])
+
+
+async def test_a_failure_before_the_delay_is_retried_as_always():
+    flaky = awaited(failing(TimeoutError(), "done"))
+    assert await RetryPolicy(hedge=Hedge(60.0), base_delay=0.0).call(flaky) == "done"
+
+
+def test_a_percentile_needs_twenty_successes():
+    hedge = Hedge(percentile=90)
+    for latency in range(19):
+        hedge.note(latency)
+    assert hedge.delay is None
+    hedge.note(19)
+    assert hedge.delay == 18
+    for _ in range(256):
+        hedge.note(5)
+    assert hedge.delay == 5
+
+
+@pytest.mark.parametrize("options", [{}, {"after": 1.0, "percentile": 90}, {"after": -1.0}])
+def test_a_hedge_needs_one_delay(options):
+    with pytest.raises(errors.ConfigurationError):
+        Hedge(**options)
+
+
+def test_threads_cannot_be_hedged():
+    policy = RetryPolicy(hedge=Hedge(1.0))
+    for use in (policy.call_sync, retry(policy)):
+        with pytest.raises(errors.ConfigurationError, match="cannot be hedged"):
+            use(lambda: 1)
+    assert repr(pickle.loads(pickle.dumps(policy)).hedge) == "Hedge(after=1)"
+
+
+# Sleeping
+
+
+async def test_sleepers_wake_in_order_and_cancelled_ones_leave():
+    woken = []
+
+    async def sleeper(seconds):
+        await sleep(seconds)
+        woken.append(seconds)
+
+    delays = [0.05, 0.01, 0.03, 0.02, 0.04]
+    tasks = [asyncio.create_task(sleeper(delay)) for delay in delays]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert woken == [0.02, 0.03, 0.04, 0.05]
+
+
+async def test_thousands_wake_at_once_and_none_early():
+    began = time.monotonic()
+    await asyncio.gather(*(sleep(0.1) for _ in range(5_000)))
+    assert time.monotonic() - began >= 0.1
+
+
+def test_each_loop_has_sleepers_of_its_own():
+    def run():
+        asyncio.run(asyncio.wait_for(sleep(0.02), 5))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    run()
+    run()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_the_function_is_there_whatever_was_imported_first():
+    script = "import tollway, tollway.retry; tollway.retry(max_retries=1)(print)('called')"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "called\n"
+    assert tollway.retry(lambda: 7)() == 7
