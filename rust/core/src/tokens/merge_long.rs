@@ -149,6 +149,9 @@ fn add_chunk(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::channel;
+    use std::thread::spawn;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -168,6 +171,44 @@ mod tests {
         let letters =
             prop::collection::vec(prop::sample::select(b"abcdefg \nxyz".to_vec()), 0..900);
         prop::collection::vec(prop_oneof![run, letters], 1..4).prop_map(|parts| parts.concat())
+    }
+
+    /// Merges what is made of tokens longer than a third of a chunk: what a chunk is sure of is one
+    /// of them or none.
+    fn merge_long_tokens() {
+        for ranks in all() {
+            let long: Vec<_> = (0..ranks.limit)
+                .filter_map(|id| ranks.token(id))
+                .filter(|token| token.len() > CHUNKS[0] / 3)
+                .collect();
+            let pairs = &mut Pairs::none();
+            pairs.make_room(&AtomicUsize::new(0));
+            for (at, near) in long.chunks(40).enumerate() {
+                let far = |i: usize| long[(at * 7 + i * 131) % long.len()];
+                let mixed: Vec<_> = near
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(i, token)| [token, far(i)])
+                    .collect();
+                for piece in [near.concat(), mixed.concat()] {
+                    if let Some(parts) = chunked(ranks, pairs, &piece) {
+                        assert_eq!(parts, heap(ranks, &piece));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn going_back_over_long_tokens_comes_to_an_end() {
+        let (sender, finished) = channel();
+        spawn(move || {
+            merge_long_tokens();
+            sender.send(())
+        });
+        finished
+            .recv_timeout(Duration::from_mins(2))
+            .expect("merged within two minutes");
     }
 
     proptest! {
