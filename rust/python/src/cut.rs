@@ -146,7 +146,7 @@ fn keep(
     // Text that must be transcoded is looked at in growing parts; ASCII as it is.
     let mut points = match text {
         Text::Ascii(_) => usize::MAX,
-        _ => max_tokens.saturating_mul(4).saturating_add(256),
+        _ => max_tokens.saturating_mul(5).saturating_add(256),
     };
     loop {
         let parts = points < text.len() / 2;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicUsize;
 
-use super::cache::Cache;
+use super::cache::{Cache, Held};
 use super::encoding::Encoding;
 use super::entry::{Long, Short};
 use super::merge::merge_with;
@@ -18,42 +18,53 @@ impl Encoding {
                 .map(|piece| self.count_piece(piece))
                 .sum();
         };
-        let (cache, bytes) = held.cache();
-        let mut counter = Counter {
-            encoding: self,
-            cache,
-            bytes,
+        let mut total = Total {
+            counter: Counter::new(self, &mut held),
             tokens: 0,
         };
-        walk(self.pattern, text.as_bytes(), &mut counter);
-        counter.tokens
-    }
-
-    /// Whether `text` has at most `budget` tokens; stops at the piece that has more.
-    pub(super) fn fits(&self, text: &str, budget: usize) -> bool {
-        let mut left = budget;
-        for piece in self.pattern.pieces(text) {
-            match left.checked_sub(self.count_piece(piece)) {
-                Some(rest) => left = rest,
-                None => return false,
-            }
-        }
-        true
+        walk(self.pattern, text.as_bytes(), &mut total);
+        total.tokens
     }
 }
 
 /// Adds the tokens of pieces up.
-struct Counter<'a> {
+struct Total<'a> {
+    counter: Counter<'a>,
+    tokens: usize,
+}
+
+impl Sink for Total<'_> {
+    #[inline(always)]
+    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) {
+        self.tokens += self.counter.block(machine, window, pieces);
+    }
+
+    fn piece(&mut self, piece: &[u8]) {
+        self.tokens += self.counter.piece(piece);
+    }
+}
+
+/// Counts the tokens of pieces, and remembers.
+pub struct Counter<'a> {
     encoding: &'a Encoding,
     cache: &'a mut Cache,
     /// What the cache has of the budget.
     bytes: &'a AtomicUsize,
-    tokens: usize,
 }
 
-impl Sink for Counter<'_> {
+impl<'a> Counter<'a> {
+    pub fn new(encoding: &'a Encoding, held: &'a mut Held) -> Self {
+        let (cache, bytes) = held.cache();
+        Self {
+            encoding,
+            cache,
+            bytes,
+        }
+    }
+
+    /// The tokens of some pieces of a window.
     #[inline(always)]
-    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) {
+    pub fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) -> usize {
         let mut tokens = pieces.single.count_ones() as usize;
         let mut left = pieces.starts & !pieces.single;
         while left != 0 {
@@ -63,30 +74,33 @@ impl Sink for Counter<'_> {
             let length = (pieces.ends >> start & !1).trailing_zeros() as usize;
             tokens += self.near(machine, window, start, length);
         }
-        self.tokens += tokens;
+        tokens
     }
 
-    fn piece(&mut self, piece: &[u8]) {
-        self.tokens += if piece.len() <= Long::<8>::MAX {
+    /// The tokens of a piece of any length.
+    pub fn piece(&mut self, piece: &[u8]) -> usize {
+        if piece.len() <= Long::<8>::MAX {
             let mut window = [0; size_of::<Window>()];
             window[..piece.len()].copy_from_slice(piece);
             self.near(Portable, &window, 0, piece.len())
         } else {
             self.count_piece(piece)
-        };
-    }
-}
-
-impl Counter<'_> {
-    fn count_piece(&mut self, piece: &[u8]) -> usize {
-        let ranks = self.encoding.ranks;
-        if ranks.find(piece).is_some() {
-            return 1;
         }
+    }
+
+    /// Calls `part` with the end of each token of a piece that is none itself.
+    pub fn merge(&mut self, piece: &[u8], part: impl FnMut(usize, u32)) {
         let pairs = &mut self.cache.pairs;
         pairs.make_room(self.bytes);
+        merge_with(self.encoding.ranks, pairs, piece, part);
+    }
+
+    fn count_piece(&mut self, piece: &[u8]) -> usize {
+        if self.encoding.ranks.find(piece).is_some() {
+            return 1;
+        }
         let mut tokens = 0;
-        merge_with(ranks, pairs, piece, |_, _| tokens += 1);
+        self.merge(piece, |_, _| tokens += 1);
         tokens
     }
 

@@ -22,6 +22,7 @@ mod pretokenize;
 mod rank_file;
 mod shorten;
 mod special;
+mod spend;
 mod table;
 pub mod transcode;
 mod truncate;

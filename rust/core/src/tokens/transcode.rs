@@ -164,6 +164,15 @@ fn one<T: Point>(points: &[T], at: usize, buffer: &mut [u8], out: usize) -> (usi
 /// How many code points the first `bytes` bytes of the UTF-8 form came from.
 pub fn points_in<T: Point>(points: &[T], mut bytes: usize) -> usize {
     let mut at = 0;
+    while let Some(run) = points[at..].first_chunk::<RUN>() {
+        let run = run.map(Into::<u32>::into);
+        let length = run.iter().map(|&point| width(point)).sum::<u32>() as usize;
+        if length > bytes || run.iter().any(|&point| is_surrogate(point)) {
+            break;
+        }
+        bytes -= length;
+        at += RUN;
+    }
     while bytes > 0 && at < points.len() {
         let (point, next) = scalar(points, at);
         at = next;
@@ -198,6 +207,12 @@ mod tests {
         prop_assert_eq!(&buffer[..length], expected.as_bytes());
         let length = blocks(points, &mut buffer, scalar_block::<T>);
         prop_assert_eq!(&buffer[..length], expected.as_bytes());
+        let (mut at, mut bytes) = (0, 0);
+        while at < points.len() {
+            prop_assert_eq!(points_in(points, bytes), at);
+            let (point, next) = scalar(points, at);
+            (at, bytes) = (next, bytes + width(point) as usize);
+        }
         prop_assert_eq!(points_in(points, length), points.len());
         Ok(())
     }

@@ -18,9 +18,14 @@ pub trait Sink {
     fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole);
     /// One piece of any length.
     fn piece(&mut self, piece: &[u8]);
+    /// Whether no more pieces are wanted.
+    #[inline(always)]
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
-/// Hands all pieces of `text` to `sink`, in order, by the best means that this machine has.
+/// Hands the pieces of `text` to `sink`, in order, by the best means that this machine has.
 #[inline]
 pub fn walk(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     #[cfg(target_arch = "x86_64")]
@@ -99,13 +104,16 @@ fn blocks(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut impl 
         } else {
             scalar(pattern, &text[at..], sink)
         };
+        if sink.is_done() {
+            return;
+        }
     }
     // What is left is copied to where a whole window can be read at every byte of it.
     let rest = &text[at..];
     let mut buffer = [0; 2 * size_of::<Window>()];
     buffer[..rest.len()].copy_from_slice(rest);
     let mut at = 0;
-    while at < rest.len() {
+    while at < rest.len() && !sink.is_done() {
         let Some(window) = buffer[at..].first_chunk() else {
             return;
         };
@@ -146,7 +154,7 @@ fn block(
 #[inline(never)]
 fn scalar(pattern: Pattern, text: &[u8], sink: &mut impl Sink) -> usize {
     let mut at = 0;
-    while at < BLOCK_BYTES.min(text.len()) {
+    while at < BLOCK_BYTES.min(text.len()) && !sink.is_done() {
         let end = pattern.piece_end(text, at);
         sink.piece(&text[at..end]);
         at = end;
