@@ -45,7 +45,8 @@ def _count(name: str, title: str) -> None:
     size = sum(len(text.encode()) for text in texts)
     cases = {library: lambda count=count: count(texts) for library, count in counters(name).items()}
     assert cases["tollway"]().tolist() == list(cases["toktok"]())
-    report(f"count {name} {title}", interleaved(cases), 1e9 / size, "ns/byte")
+    goals = {"gigatoken": 1.5, "toktok": 3.0}
+    report(f"count {name} {title}", interleaved(cases), 1e9 / size, "ns/byte", goals)
 
 
 def _encode(name: str, title: str) -> None:
@@ -62,7 +63,8 @@ def _encode(name: str, title: str) -> None:
         library: lambda one=one: [one(text) for text in texts] for library, one in encode.items()
     }
     assert cases["tollway"]() == cases["tiktoken"]()
-    report(f"list {name} {title}", interleaved(cases), 1e6 / len(texts), "us/4 KB")
+    goals = dict.fromkeys(["gigatoken", "toktok", "tiktoken"], 1.0)
+    report(f"list {name} {title}", interleaved(cases), 1e6 / len(texts), "us/4 KB", goals)
 
 
 def main() -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from token_peers import NAMES, TITLES, kilobyte_texts, report
+from token_peers import NAMES, TITLES, kilobyte_texts, report, verdict
+from tollway import _core
 from tollway.tokens import get_encoding
 
-ROUNDS = 5
+ROUNDS = 7
 
 # `load` makes `count`, which takes a list of texts.
 LOAD = {
@@ -89,6 +91,7 @@ def _tiktoken_cache(folder: Path, name: str) -> None:
 
 def main() -> None:
     """Print the comparison."""
+    memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
             _tiktoken_cache(Path(folder), name)
@@ -101,9 +104,14 @@ def main() -> None:
                         results.append(_run(library, name, folder))
                 pick = lambda at: {k: [run[at] for run in v] for k, v in runs.items()}  # noqa: E731, B023
                 if title == TITLES[0]:
-                    report(f"import+first {name}", pick(0), 1e3, "ms")
+                    report(f"import + first {name}", pick(0), 1e3, "ms", {"tiktoken": 5.0})
                     report(f"resident after {name}", pick(2), 1, "MB")
-                report(f"first MB {name} {title}", pick(1), 1e3, "ms")
+                    memory.append(statistics.median(pick(2)["tollway"]))
+                goals = {"tiktoken": 4.0, "toktok": 1.3}
+                report(f"first MB {name} {title}", pick(1), 1e3, "ms", goals)
+    print("resident without numpy, 40 MB at most", verdict(40 / max(memory), 1.0, "40 MB / "))
+    size = Path(_core.__file__).stat().st_size / 1e6
+    print(f"extension {size:.1f} MB, 15 MB at most", verdict(15 / size, 1.0, "15 MB / "))
 
 
 if __name__ == "__main__":

@@ -75,23 +75,46 @@ def seconds(work: Callable[[], object]) -> float:
 def interleaved(
     cases: Mapping[str, Callable[[], object]], rounds: int = ROUNDS
 ) -> dict[str, list[float]]:
-    """Seconds of each case in each round, warm: what ran before it is swept out by a first call."""
+    """Seconds of each case in each round, warm: two calls sweep out what ran before it."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, work in cases.items():
+            work()
             work()
             times[name].append(seconds(work))
     return times
 
 
-def report(label: str, times: Mapping[str, list[float]], scale: float, unit: str) -> None:
-    """Print medians in `unit`s, and of each peer the ratio to the first with its spread."""
+def verdict(ratio: float, least: float, what: str = "") -> str:
+    """A ratio beside the least that it should be."""
+    return f"[{'reached' if ratio >= least else 'SHORT'}: {ratio:.2f} of {what}{least:g}]"
+
+
+def report(
+    label: str,
+    times: Mapping[str, list[float]],
+    scale: float,
+    unit: str,
+    goals: Mapping[str, float] | None = None,
+) -> None:
+    """Print medians in `unit`s, and of each peer the ratio to the first with its spread.
+
+    Args:
+        label: What was measured.
+        times: Seconds by library, ours first.
+        scale: Units in a second.
+        unit: Their name.
+        goals: The least ratio to each of these peers.
+    """
     own, *peers = times
-    line = f"{label:26}{own} {statistics.median(times[own]) * scale:9.2f} {unit}"
+    line = f"{label:27} {own} {statistics.median(times[own]) * scale:8.2f} {unit}"
     for peer in peers:
         ratios = sorted(b / a for a, b in zip(times[own], times[peer], strict=True))
+        median = statistics.median(ratios)
         line += (
-            f" | {peer} {statistics.median(times[peer]) * scale:9.2f}"
-            f" = {statistics.median(ratios):6.2f}x ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+            f" | {peer} {statistics.median(times[peer]) * scale:8.2f}"
+            f" = {median:6.2f}x ({ratios[0]:.1f} to {ratios[-1]:.1f})"
         )
+        if goals and peer in goals:
+            line += " " + verdict(median, goals[peer])
     print(line, flush=True)
