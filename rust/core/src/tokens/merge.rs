@@ -116,28 +116,37 @@ fn scan<const N: usize>(
             keys[at] = key(ranks.find_pair(piece[at], piece[at + 1]), at);
         }
     }
-    loop {
-        let lowest = keys.iter().fold(NONE, |lowest, &key| lowest.min(key));
-        if lowest == NONE {
-            break;
-        }
+    let mut lowest = keys.iter().fold(NONE, |lowest, &key| lowest.min(key));
+    while lowest != NONE {
         let left = (lowest & 0xff) as usize;
         let right = usize::from(end[left]);
         let after = usize::from(end[right]);
         end[left] = after as u16;
         // The rank of a token is its id.
         ids[left] = lowest >> 8;
-        keys[right] = NONE;
-        keys[left] = NONE;
+        let mut with_next = NONE;
         if after < n {
             previous[after] = left as u16;
             let union = &piece[left..usize::from(end[after])];
-            keys[left] = key(pairs.find(ranks, ids[left], ids[after], union), left);
+            with_next = key(pairs.find(ranks, ids[left], ids[after], union), left);
         }
+        // Without a part before it: what is set there is set again.
+        let (mut before, mut with_before) = (left, with_next);
         if left > 0 {
-            let before = usize::from(previous[left]);
+            before = usize::from(previous[left]);
             let union = &piece[before..after];
-            keys[before] = key(pairs.find(ranks, ids[before], ids[left], union), before);
+            with_before = key(pairs.find(ranks, ids[before], ids[left], union), before);
+        }
+        // All keys are written: loads of vectors would wait for single ones to arrive in memory.
+        lowest = NONE;
+        for (at, key) in keys.iter_mut().enumerate() {
+            let at = at as u32;
+            let mut new = *key;
+            new = if at == right as u32 { NONE } else { new };
+            new = if at == left as u32 { with_next } else { new };
+            new = if at == before as u32 { with_before } else { new };
+            *key = new;
+            lowest = lowest.min(new);
         }
     }
     let mut at = 0;
