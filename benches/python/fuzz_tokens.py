@@ -2,7 +2,7 @@
 
 `python benches/python/fuzz_tokens.py --megabytes 50 --seed 0` makes so much UTF-8 from the seed,
 compares every encoding's ids, counts and cuts on all of it with tiktoken's, and exits with 1 at the
-first difference, whose text it prints. tiktoken's ranks come from the package: nothing is downloaded.
+first difference, whose text it prints. tiktoken's ranks are the package's: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from corpora import corpora
 from oracle import NAMES, oracle
@@ -128,7 +128,8 @@ def main() -> int:
                 return 1
     seconds = time.monotonic() - start
     print(
-        f"{size / 1e6:.1f} MB, {texts} texts, {len(NAMES)} encodings: 0 differences, {seconds:.0f} s"
+        f"{size / 1e6:.1f} MB, {texts} texts, {len(NAMES)} encodings: "
+        f"0 differences in {seconds:.0f} s"
     )
     return 0
 
