@@ -136,6 +136,9 @@ class CircuitBreaker:
         0.0 seconds while another request is the probe of a half-open breaker.
         """
 
+    def refusal(self, now: float) -> float | None:
+        """Seconds for which `admit` would give no pass, as it says; None where it would."""
+
     def is_valid(self, pass_: int) -> bool:
         """Whether a pass still lets its holder send."""
 
@@ -147,6 +150,9 @@ class CircuitBreaker:
 
     def release(self, pass_: int) -> None:
         """Note an end that proves nothing: the next one may be the probe."""
+
+    def abandon_probe(self) -> None:
+        """Forget a probe that will not come back: the next one may be it."""
 
     def reset(self) -> None:
         """Close by hand; passes given before are no longer valid."""

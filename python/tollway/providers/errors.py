@@ -54,7 +54,8 @@ class ErrorRule:
         body: A regular expression that is found in the body; None for any.
 
     Raises:
-        ConfigurationError: `error` is not a `ProviderError`, or `body` is not an expression.
+        ConfigurationError: `error` is not a `ProviderError`, `codes` not a set, or `body` not an
+            expression.
     """
 
     error: type[ProviderError]
@@ -66,6 +67,8 @@ class ErrorRule:
         """Check what a table could not use."""
         if not (isinstance(self.error, type) and issubclass(self.error, ProviderError)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"a rule is for a ProviderError, not {self.error!r}")
+        if isinstance(self.codes, str):
+            raise ConfigurationError(f"codes={self.codes!r} is not a set of codes")
         object.__setattr__(self, "codes", frozenset(map(str.lower, self.codes)))
         try:
             re.compile(self.body or "")

@@ -98,7 +98,11 @@ class RetryBudget:
                 if wait is None:
                     await waiter.future
                 else:
-                    await sleeper.wait(waiter.future, wait)
+                    cancel = sleeper.resolve_after(waiter.future, wait)
+                    try:
+                        await waiter.future
+                    finally:
+                        cancel()
         finally:
             with self._lock:
                 self._queue.pop(waiter, None)

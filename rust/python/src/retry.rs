@@ -221,6 +221,12 @@ impl PyBreaker {
         }
     }
 
+    fn refusal(&self, now: f64) -> Option<f64> {
+        lock(&self.breaker)
+            .refusal(nanoseconds(now))
+            .map(|wait| wait.as_secs_f64())
+    }
+
     fn is_valid(&self, pass_: u32) -> bool {
         lock(&self.breaker).is_valid(Pass::from_number(pass_))
     }
@@ -240,6 +246,10 @@ impl PyBreaker {
 
     fn release(&self, pass_: u32) {
         lock(&self.breaker).release(Pass::from_number(pass_));
+    }
+
+    fn abandon_probe(&self) {
+        lock(&self.breaker).abandon_probe();
     }
 
     fn reset(&self) {
