@@ -144,7 +144,11 @@ fn scan<const N: usize>(
             let mut new = *key;
             new = if at == right as u32 { NONE } else { new };
             new = if at == left as u32 { with_next } else { new };
-            new = if at == before as u32 { with_before } else { new };
+            new = if at == before as u32 {
+                with_before
+            } else {
+                new
+            };
             *key = new;
             lowest = lowest.min(new);
         }
