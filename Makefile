@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
+MEGABYTES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-limits bench-retry soak wheel ci clean
+.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-limits bench-retry bench-tokens soak wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -84,6 +85,9 @@ loom: ## Explore every interleaving of the lock-free code
 fuzz: ## Feed the tokenizer random text for FUZZ_SECONDS=60 (nightly Rust and cargo-fuzz)
 	cd fuzz && cargo +nightly fuzz run tokens -- -max_len=2000 -timeout=20 -max_total_time=$(FUZZ_SECONDS)
 
+fuzz-tokens: build $(VENV)/.test ## Compare all ids with tiktoken's on MEGABYTES=50 of random text
+	$(BIN)/python benches/python/fuzz_tokens.py --megabytes $(MEGABYTES)
+
 bench: build $(VENV)/.bench ## Run every benchmark (see benches/README.md)
 	cargo bench --quiet -p tollway-core
 	$(BIN)/python -m pytest -q benches/python --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
@@ -100,6 +104,9 @@ bench-retry: build $(VENV)/.bench ## Compare retries with other libraries, and p
 	$(BIN)/python -m pytest -q benches/python/bench_retry.py --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 	$(BIN)/python benches/python/bench_retry_pending.py
 	$(BIN)/python benches/python/bench_retry_outage.py --seconds 120
+
+bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about three minutes
+	for part in tokens tokens_cold tokens_hard tokens_threads; do $(BIN)/python benches/python/bench_$$part.py || exit 1; done
 
 soak: build $(VENV)/.test ## Kill a job many times and check that nothing is lost
 	$(BIN)/python benches/python/soak_kills.py --kills 50

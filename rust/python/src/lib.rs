@@ -7,6 +7,7 @@ mod decode;
 mod embed;
 mod encodings;
 mod errors;
+mod ids;
 mod limiter;
 mod pool;
 mod retry;
