@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
+MEGABYTES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-embed bench-retry soak wheel ci clean
+.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -84,9 +85,19 @@ loom: ## Explore every interleaving of the lock-free code
 fuzz: ## Feed the tokenizer random text for FUZZ_SECONDS=60 (nightly Rust and cargo-fuzz)
 	cd fuzz && cargo +nightly fuzz run tokens -- -max_len=2000 -timeout=20 -max_total_time=$(FUZZ_SECONDS)
 
+fuzz-tokens: build $(VENV)/.test ## Compare all ids with tiktoken's on MEGABYTES=50 of random text
+	$(BIN)/python benches/python/fuzz_tokens.py --megabytes $(MEGABYTES)
+
 bench: build $(VENV)/.bench ## Run every benchmark (see benches/README.md)
 	cargo bench --quiet -p tollway-core
 	$(BIN)/python -m pytest -q benches/python --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+bench-limits: build $(VENV)/.bench ## Compare limiters: cost of a permit, 10,000 waiters, quota used, 429s
+	cargo bench --quiet -p tollway-core --bench limiter
+	$(BIN)/python benches/python/bench_limits.py
+	$(BIN)/python benches/python/bench_limiter.py
+	$(BIN)/python benches/python/saturation.py
+	$(BIN)/python benches/python/study_limits.py --plot out/limits.png
 
 bench-retry: build $(VENV)/.bench ## Compare retries with other libraries, and pass a two-minute outage
 	cargo bench --quiet -p tollway-core --bench retry
@@ -98,6 +109,9 @@ bench-embed: build $(VENV)/.bench ## Compare the CPU of an embedding with other 
 	cargo build --quiet --release -p tollway-io --example canned
 	$(BIN)/python benches/python/bench_client.py
 	$(BIN)/python -m pytest -q benches/python/bench_embed.py --benchmark-columns=median,iqr,rounds
+
+bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about three minutes
+	for part in tokens tokens_cold tokens_hard tokens_threads; do $(BIN)/python benches/python/bench_$$part.py || exit 1; done
 
 soak: build $(VENV)/.test ## Kill a job many times and check that nothing is lost
 	$(BIN)/python benches/python/soak_kills.py --kills 50

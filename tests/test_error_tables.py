@@ -9,7 +9,9 @@ import pytest
 from tollway import Embedder, RetryPolicy, errors
 from tollway.providers.errors import (
     ANTHROPIC_ERRORS,
+    BEDROCK_ERRORS,
     GEMINI_ERRORS,
+    OLLAMA_ERRORS,
     OPENAI_ERRORS,
     ErrorRule,
     ErrorTable,
@@ -35,9 +37,10 @@ BY_STATUS = {
     529: errors.OverloadedError,
 }
 RETRIED = {408, 409, 429, 500, 502, 503, 504, 529}
+TABLES = [OPENAI_ERRORS, ANTHROPIC_ERRORS, GEMINI_ERRORS, BEDROCK_ERRORS, OLLAMA_ERRORS]
 
 
-@pytest.mark.parametrize("table", [OPENAI_ERRORS, ANTHROPIC_ERRORS, GEMINI_ERRORS])
+@pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("status", BY_STATUS)
 def test_a_status_alone_means_the_same_everywhere(table, status):
     assert table.classify(status) is BY_STATUS[status]
@@ -100,6 +103,37 @@ def test_geminis_day_is_told_from_its_minute():
     assert classify(minute, message="* limit: 50, model: x") is errors.RateLimitError
     key = '{"error": {"details": [{"reason": "API_KEY_INVALID"}]}}'
     assert GEMINI_ERRORS.classify(400, (), key) is errors.AuthenticationError
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind"),
+    [
+        (429, "ThrottlingException", "Too many requests, wait", errors.RateLimitError),
+        (429, "ThrottlingException", "Too many tokens per day", errors.InsufficientQuotaError),
+        (400, "ServiceQuotaExceededException", "", errors.RateLimitError),
+        (429, "ModelNotReadyException", "", errors.OverloadedError),
+        (403, "ExpiredTokenException", "", errors.AuthenticationError),
+        (403, "UnrecognizedClientException", "", errors.AuthenticationError),
+        (403, "AccessDeniedException", "", errors.PermissionDeniedError),
+        (400, "ValidationException", "limit per day", errors.BadRequestError),
+        (424, "ModelErrorException", "", errors.InternalServerError),
+        (424, None, "", errors.InternalServerError),
+        (408, "ModelTimeoutException", "", errors.APITimeoutError),
+        (200, "modelStreamErrorException", "", errors.InternalServerError),
+        (200, "throttlingException", "", errors.RateLimitError),
+        (200, "serviceUnavailableException", "", errors.OverloadedError),
+    ],
+)
+def test_bedrocks_errors(status, code, message, kind):
+    assert BEDROCK_ERRORS.classify(status, (code,), json.dumps({"message": message})) is kind
+
+
+def test_ollamas_errors():
+    memory = '{"error":"model requires more system memory (5.5 GiB) than is available (3.1 GiB)"}'
+    assert OLLAMA_ERRORS.classify(500, (), memory) is errors.BadRequestError
+    assert OLLAMA_ERRORS.classify(500, (), "other") is errors.InternalServerError
+    assert OLLAMA_ERRORS.classify(503, (), "server busy") is errors.OverloadedError
+    assert OLLAMA_ERRORS.classify(200, (), '{"error":"stopped"}') is errors.InternalServerError
 
 
 def test_a_rule_needs_all_that_it_names_and_the_first_counts():

@@ -84,6 +84,7 @@ def test_documents_become_rows_and_an_index(sim, output):
     assert (report.output, report.texts, report.dimensions) == (output, 4, 8)
     assert (report.distinct, report.reused, report.requests) == (3, 0, 1)
     assert (report.retries, report.rate_limited, report.errors) == (0, 0, [])
+    assert (report.hedges, report.budget_wait) == (0, 0.0)
     assert report.usage.input_tokens == sim.ledger.tokens()
     assert report.cost is None
 

@@ -1,4 +1,4 @@
-"""What is around the attempts of a call: limiter, deadline, hedge, overrides, the record."""
+"""What is around the attempts of a call: limiter, deadline, overrides, the record."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from tollway.limiter import Limits, RateLimiter
 from tollway.retry import CallRecord, Hedge, RetryBudget, RetryPolicy, retry
 from tollway.retry.policy import Clock
 from tollway.retry.sleeper import sleep
+from tollway.types import Usage
 
 NOW = RetryPolicy(base_delay=0.0, max_retries=5)
 
@@ -136,6 +138,75 @@ def test_threads_wait_for_permits_too():
     assert 0.9 < record.queue_wait <= record.seconds
 
 
+async def test_a_retry_comes_ahead_of_new_work():
+    limiter = RateLimiter(Limits(rps=50), margin=0)
+    done = []
+
+    async def call(number):
+        failures = [errors.OverloadedError("busy")] if number == 0 else []
+
+        async def attempt():
+            if failures:
+                raise failures.pop()
+            done.append(number)
+
+        await RetryPolicy(base_delay=0.01, jitter="none").call(attempt, limiter=limiter)
+
+    await asyncio.gather(*(call(number) for number in range(150)))
+    assert done.index(0) <= 100, "the window after its own"
+    assert [number for number in done if number] == list(range(1, 150))
+
+
+async def test_what_was_used_replaces_what_was_reserved():
+    limiter = RateLimiter(Limits(tpm=1_000, max_in_flight=1))
+    answer = SimpleNamespace(usage=Usage(input_tokens=100, requests=1))
+
+    async def attempt():
+        assert limiter.snapshot().in_flight == 1
+        return answer
+
+    await NOW.call(attempt, limiter=limiter, tokens=900)
+    assert limiter.snapshot()["tpm"].used == 100
+    NOW.call_sync(lambda: answer, limiter=limiter, tokens=900)
+    assert limiter.snapshot()["tpm"].used == 200
+    guess = SimpleNamespace(usage=Usage(input_tokens=100, requests=1, estimated=True))
+    await NOW.call(awaited(lambda: guess), limiter=limiter, tokens=300)
+    assert limiter.snapshot()["tpm"].used == 500
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_a_permit_may_be_kept_beyond_the_call():
+    limiter, record = RateLimiter(Limits(tpm=1_000, max_in_flight=1)), CallRecord()
+    await NOW.call(awaited(lambda: 1), limiter=limiter, tokens=900, keep_permit=True, record=record)
+    assert limiter.snapshot().in_flight == 1
+    record.permit.settle({"input_tokens": 100})
+    record.permit.release()
+    record.permit.release()
+    assert (limiter.snapshot()["tpm"].used, limiter.snapshot().in_flight) == (100, 0)
+    busy = errors.OverloadedError("busy")
+    with pytest.raises(errors.RetriesExhaustedError):
+        await NOW.call(awaited(failing(*[busy] * 9)), limiter=limiter, keep_permit=True)
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_hedges_and_first_attempts_share_what_may_be_in_flight():
+    limiter = RateLimiter(Limits(max_in_flight=3))
+    most = 0
+
+    async def attempt():
+        nonlocal most
+        most = max(most, limiter.snapshot().in_flight)
+        await asyncio.sleep(0.02)
+
+    hedge = Hedge(0.001)
+    for _ in range(100):
+        hedge.budget.deposit()
+    policy = RetryPolicy(hedge=hedge)
+    await asyncio.gather(*(policy.call(attempt, limiter=limiter) for _ in range(12)))
+    assert most == 3
+    assert limiter.snapshot().in_flight == 0
+
+
 def test_the_decorator_counts_tokens_from_the_arguments():
     limiter = RateLimiter(Limits(tpm=100))
 
@@ -157,6 +228,129 @@ async def test_the_decorator_sees_what_is_async():
     assert await retry(Client())("a") == "a"
     with pytest.raises(errors.ConfigurationError, match="fields of the policy"):
         retry(NOW, max_retries=3)
+
+
+async def test_what_has_only_begun_is_not_taken_for_a_result():
+    async def later():
+        return 1
+
+    async def items():
+        yield 1
+
+    for unfinished in (later, items, lambda: (i for i in [1])):
+        with pytest.raises(errors.ConfigurationError, match="failures come later"):
+            NOW.call_sync(lambda made=unfinished: made())
+        with pytest.raises(errors.ConfigurationError, match="failures come later"):
+            NOW.call_sync(lambda made=unfinished: made(), record=CallRecord())
+
+
+async def test_methods_of_a_class_are_retried_under_their_decorators():
+    class Client:
+        calls = 0
+
+        @retry(NOW)
+        @staticmethod
+        async def static():
+            Client.calls += 1
+            if Client.calls < 3:
+                raise TimeoutError
+            return "static"
+
+        @retry(NOW)
+        @classmethod
+        def of_class(cls):
+            cls.calls += 1
+            if cls.calls < 6:
+                raise TimeoutError
+            return cls.__name__
+
+    assert await Client.static() == "static"
+    assert Client().of_class() == "Client"
+    assert Client.calls == 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"retry_on": ("OSError",)},
+        {"give_up_on": 3},
+        {"on_retry": 3},
+        {"on_retry": sleep},
+        {"overrides": None},
+        {"budget": []},
+        {"seed": [1]},
+    ],
+)
+def test_what_a_policy_cannot_use_is_refused_when_it_is_made(wrong):
+    with pytest.raises(errors.ConfigurationError, match=next(iter(wrong))):
+        RetryPolicy(**wrong)
+
+
+def test_classes_of_errors_may_be_one_or_a_list():
+    assert RetryPolicy(retry_on=OSError, give_up_on=[KeyError]) == RetryPolicy(
+        retry_on=(OSError,), give_up_on=(KeyError,)
+    )
+
+
+# The record
+
+
+def test_a_record_of_several_calls_sums_them_up():
+    record, busy = CallRecord(), errors.OverloadedError("busy")
+    for _ in range(4):
+        assert NOW.call_sync(failing(busy, busy, busy, 1), record=record) == 1
+    assert (record.sent, len(record.attempts)) == (16, 12)
+    assert [attempt.number for attempt in record.attempts] == [1, 2, 3] * 4
+    with pytest.raises(errors.RetriesExhaustedError, match="6 attempts failed") as caught:
+        NOW.call_sync(failing(*[busy] * 6), record=record)
+    assert len(caught.value.attempts) == 6
+
+
+async def test_a_wait_that_ends_early_is_on_record():
+    limiter, record = RateLimiter(Limits(rpm=1)), CallRecord()
+    limiter.acquire_sync()
+    with pytest.raises(errors.DeadlineExceededError):
+        await RetryPolicy(deadline=0.1).call(lambda: sleep(0), limiter=limiter, record=record)
+    assert record.queue_wait >= 0.09
+    slow = RetryPolicy(strategy="fixed", jitter="none")
+    call = asyncio.create_task(slow.call(awaited(failing(TimeoutError())), record=record))
+    while not record.attempts:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert record.backoff >= 0.05
+    budget = RetryBudget(rate=0.001)
+    await budget.acquire()
+    call = asyncio.create_task(
+        NOW.call(awaited(failing(TimeoutError())), budget=budget, record=record)
+    )
+    while budget.waiting == 0:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert record.budget_wait >= 0.05
+
+
+def test_the_waits_of_a_thread_are_on_record():
+    record = CallRecord()
+    policy = RetryPolicy(strategy="fixed", base_delay=0.05, jitter="none")
+    assert policy.call_sync(failing(TimeoutError(), TimeoutError(), 1), record=record) == 1
+    assert record.backoff == pytest.approx(0.1)
+
+
+async def test_the_decorator_counts_tokens_of_async_functions():
+    limiter = RateLimiter(Limits(tpm=100))
+
+    @retry(NOW, limiter=limiter, tokens=len)
+    async def send(text):
+        return text
+
+    assert await send("a" * 60) == "a" * 60
+    assert limiter.try_acquire(41) > 0
 
 
 # The deadline
@@ -233,95 +427,6 @@ async def test_a_time_out_of_the_attempt_itself_is_retried():
         await RetryPolicy(base_delay=0.0, max_retries=2, deadline=60).call(slow)
 
 
-# Hedging
-
-
-async def test_a_slow_attempt_gets_a_second_one_and_the_loser_is_cancelled():
-    ended = []
-
-    async def attempt():
-        number = len(ended) + len(running)
-        running.append(number)
-        try:
-            await asyncio.sleep(60 if number == 0 else 0)
-        except asyncio.CancelledError:
-            ended.append("cancelled")
-            raise
-        return number
-
-    running: list[int] = []
-    limiter, record = RateLimiter(Limits(rpm=2)), CallRecord()
-    hedge = Hedge(0.02)
-    for _ in range(10):
-        hedge.budget.deposit()
-    with within(5):
-        result = await RetryPolicy(hedge=hedge).call(attempt, limiter=limiter, record=record)
-    assert result == 1
-    assert ended == ["cancelled"]
-    assert (record.sent, record.hedges, record.hedges_won) == (2, 1, 1)
-    assert limiter.try_acquire() > 0, "the hedge took a permit of its own"
-
-
-async def test_without_budget_there_is_no_hedge_and_nobody_fails():
-    record, budget = CallRecord(), RetryBudget()
-    policy = RetryPolicy(hedge=Hedge(0.0), budget=budget)
-    for _ in range(10):
-        await policy.call(lambda: asyncio.sleep(0.005), record=record)
-    assert (record.sent, record.hedges) == (10, 0)
-    # The ten successes have paid for one.
-    await policy.call(lambda: asyncio.sleep(0.005), record=record)
-    assert (record.sent, record.hedges) == (12, 1)
-
-
-async def test_a_failed_hedge_leaves_the_first_attempt_alone():
-    calls = []
-
-    async def attempt():
-        calls.append(1)
-        if len(calls) > 1:
-            raise errors.RateLimitError("too many")
-        await asyncio.sleep(0.05)
-        return "first"
-
-    hedge = Hedge(0.01)
-    for _ in range(10):
-        hedge.budget.deposit()
-    record = CallRecord()
-    assert await RetryPolicy(hedge=hedge).call(attempt, record=record) == "first"
-    assert (record.hedges, record.hedges_won, record.attempts) == (1, 0, [])
-
-
-async def test_a_failure_before_the_delay_is_retried_as_always():
-    flaky = awaited(failing(TimeoutError(), "done"))
-    assert await RetryPolicy(hedge=Hedge(60.0), base_delay=0.0).call(flaky) == "done"
-
-
-def test_a_percentile_needs_twenty_successes():
-    hedge = Hedge(percentile=90)
-    for latency in range(19):
-        hedge.note(latency)
-    assert hedge.delay is None
-    hedge.note(19)
-    assert hedge.delay == 18
-    for _ in range(256):
-        hedge.note(5)
-    assert hedge.delay == 5
-
-
-@pytest.mark.parametrize("options", [{}, {"after": 1.0, "percentile": 90}, {"after": -1.0}])
-def test_a_hedge_needs_one_delay(options):
-    with pytest.raises(errors.ConfigurationError):
-        Hedge(**options)
-
-
-def test_threads_cannot_be_hedged():
-    policy = RetryPolicy(hedge=Hedge(1.0))
-    for use in (policy.call_sync, retry(policy)):
-        with pytest.raises(errors.ConfigurationError, match="cannot be hedged"):
-            use(lambda: 1)
-    assert repr(pickle.loads(pickle.dumps(policy)).hedge) == "Hedge(after=1)"
-
-
 # Sleeping
 
 
@@ -340,10 +445,33 @@ async def test_sleepers_wake_in_order_and_cancelled_ones_leave():
     assert woken == [0.02, 0.03, 0.04, 0.05]
 
 
-async def test_thousands_wake_at_once_and_none_early():
+async def test_thousands_wake_and_none_early():
+    loop = asyncio.get_running_loop()
+
+    async def one(seconds):
+        due = loop.time() + seconds
+        await sleep(seconds)
+        return loop.time() - due
+
+    late = await asyncio.gather(*(one(0.05 + i % 7 / 100) for i in range(5_000)))
+    assert min(late) > -loop_resolution(loop)
+
+
+def loop_resolution(loop):
+    # A loop lets its timers come early by the resolution of its clock.
+    return loop._clock_resolution + 1e-6
+
+
+async def test_a_later_sleeper_does_not_put_off_an_earlier_one():
+    long = [asyncio.create_task(sleep(60)) for _ in range(3)]
+    await asyncio.sleep(0)
     began = time.monotonic()
-    await asyncio.gather(*(sleep(0.1) for _ in range(5_000)))
-    assert time.monotonic() - began >= 0.1
+    await sleep(0.02)
+    await asyncio.gather(sleep(0.03), sleep(0.01))
+    assert time.monotonic() - began < 30
+    for task in long:
+        task.cancel()
+    await asyncio.gather(*long, return_exceptions=True)
 
 
 def test_each_loop_has_sleepers_of_its_own():

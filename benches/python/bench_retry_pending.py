@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import random
 import resource
 import statistics
@@ -51,6 +52,8 @@ def tenacity_():
 def stamina_():
     import stamina  # noqa: PLC0415 - alone in its interpreter
 
+    # It logs each retry, as tollway does; nobody pays for printing.
+    logging.getLogger("stamina").addHandler(logging.NullHandler())
     return stamina.AsyncRetryingCaller(
         attempts=11, wait_initial=5.0, wait_max=6.0, wait_jitter=1.0, timeout=None
     ).on(ConnectionError)

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
         embed_job_async,
         read_documents,
     )
-    from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter import Limits, RateLimiter, TokenBucket
     from tollway.providers import register_provider
-    from tollway.retry import RetryPolicy, retry
+    from tollway.retry import (
+        CallRecord,
+        CircuitBreaker,
+        Hedge,
+        RetryBudget,
+        RetryPolicy,
+        retry,
+    )
     from tollway.tokens import (
         Encoding,
         HuggingFaceTokenizer,
@@ -36,15 +43,20 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CallRecord",
+    "CircuitBreaker",
     "Document",
     "Embedder",
     "Encoding",
+    "Hedge",
     "HuggingFaceTokenizer",
     "JobReport",
     "Limits",
     "Plan",
     "RateLimiter",
+    "RetryBudget",
     "RetryPolicy",
+    "TokenBucket",
     "TokenCount",
     "TokenEstimator",
     "count_messages",
@@ -71,7 +83,12 @@ _HOMES = {
     "read_documents": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
+    "TokenBucket": "tollway.limiter",
     "register_provider": "tollway.providers",
+    "CallRecord": "tollway.retry",
+    "CircuitBreaker": "tollway.retry",
+    "Hedge": "tollway.retry",
+    "RetryBudget": "tollway.retry",
     "RetryPolicy": "tollway.retry",
     "retry": "tollway.retry",
     "Encoding": "tollway.tokens",

@@ -4,7 +4,7 @@ from asyncio import Future
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from os import PathLike
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ __all__ = [
     "RetryBudget",
     "RowTable",
     "Scheduler",
+    "TokenBucket",
     "decode_embeddings",
     "embeddings_body",
     "encoding_names",
@@ -110,12 +111,26 @@ class Scheduler:
     def __len__(self) -> int: ...
 
 @final
+class TokenBucket:
+    """The decisions of `tollway.TokenBucket`. Times are seconds; `now` is by default the clock."""
+
+    def __new__(cls, rate: float, capacity: float) -> TokenBucket: ...
+    def take(self, n: int = 1, now: float | None = None) -> float:
+        """Take `n` tokens: 0.0 when taken, else the seconds until they are there."""
+
+    def level(self, now: float | None = None) -> int:
+        """Return the whole tokens that are there."""
+
+@final
 class RetryBudget:
     """Retries that successes have paid for; see `tollway.retry.RetryBudget`."""
 
     def __new__(cls, ratio: float, interval: float) -> RetryBudget: ...
-    def deposit(self) -> None:
-        """Note a success, which pays for `ratio` of a retry."""
+    def deposit(self) -> bool:
+        """Note a success, which pays for `ratio` of a retry; whether a whole one is paid for."""
+
+    def give_back(self) -> None:
+        """Return a retry that was taken and not sent."""
 
     def take(self, now: float) -> float:
         """Take a retry: 0.0 when taken, else the seconds until one may go unpaid."""
@@ -141,6 +156,9 @@ class CircuitBreaker:
         0.0 seconds while another request is the probe of a half-open breaker.
         """
 
+    def refusal(self, now: float) -> float | None:
+        """Seconds for which `admit` would give no pass, as it says; None where it would."""
+
     def is_valid(self, pass_: int) -> bool:
         """Whether a pass still lets its holder send."""
 
@@ -152,6 +170,9 @@ class CircuitBreaker:
 
     def release(self, pass_: int) -> None:
         """Note an end that proves nothing: the next one may be the probe."""
+
+    def abandon_probe(self) -> None:
+        """Forget a probe that will not come back: the next one may be it."""
 
     def reset(self) -> None:
         """Close by hand; passes given before are no longer valid."""
@@ -406,38 +427,106 @@ class RowTable:
 
 @final
 class Limiter:
-    """The decisions of `tollway.RateLimiter`. Times are seconds; `now` is by default the clock."""
+    """The decisions of `tollway.RateLimiter`. Times are seconds; `now` is by default the clock.
+
+    A stamp is the time of a charge as the core counts it.
+    """
 
     def __new__(
         cls,
         *,
         rpm: int | None = None,
         tpm: int | None = None,
+        input_tpm: int | None = None,
+        output_tpm: int | None = None,
         rps: int | None = None,
-        sub_window: float | None = None,
+        rpd: int | None = None,
+        tpd: int | None = None,
+        sub_windows: Sequence[float] = [],
+        output_weight: int | None = None,
+        max_in_flight: int | None = None,
+        is_calendar: bool = False,
         margin: float | None = None,
     ) -> Limiter: ...
-    def try_acquire(self, tokens: int = 0, now: float | None = None) -> float:
+    def try_acquire(
+        self, tokens: int = 0, output_tokens: int = 0, now: float | None = None
+    ) -> float:
         """Return 0.0 when admitted, else seconds to wait."""
 
-    def enqueue(self, tokens: int = 0, now: float | None = None) -> int | None:
-        """Return None when admitted at once, else a ticket of the queue."""
+    def enqueue(
+        self,
+        tokens: int = 0,
+        output_tokens: int = 0,
+        *,
+        priority: int = 0,
+        leased: bool = False,
+        now: float | None = None,
+    ) -> tuple[int | None, int, bool]:
+        """Admit at once, or join the queue.
+
+        Returns None and the stamp when admitted, else a ticket, 0, and whether its place is one of
+        the first two.
+        """
 
     def cancel(self, ticket: int) -> bool:
         """Leave the queue; False if the ticket waits no longer."""
 
-    def poll(self, most: int, now: float | None = None) -> tuple[list[int], float | None]:
-        """Admit up to `most` from the front.
+    def poll(
+        self, most: int, now: float | None = None
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, str]], float | None]:
+        """Admit up to `most` of those who wait.
 
-        Returns their tickets and the seconds until the next: None where nobody waits, 0.0 where
-        more may be admitted at once.
+        Returns their tickets and stamps; tickets larger than a limit that was lowered, and why; and
+        the seconds until the next: None where only a new waiter or the end of a reservation changes
+        anything, 0.0 where more may be admitted at once.
         """
 
     def clear_queue(self) -> None:
-        """Forget everybody who waits."""
+        """Forget everybody who waits, and all reservations: they are a parent process's."""
+
+    def refund(self, stamp: int, tokens: int, output_tokens: int) -> None:
+        """Give back an admission that was never sent, its request included."""
+
+    def settle(
+        self,
+        stamp: int,
+        tokens: int,
+        output_tokens: int,
+        used_tokens: int,
+        used_output_tokens: int,
+        now: float | None = None,
+    ) -> None:
+        """Replace what was reserved by what was used."""
+
+    def sent(self, stamp: int, tokens: int, output_tokens: int, now: float | None = None) -> int:
+        """Charge again if it is sent later than the margin covers; return the stamp that counts."""
+
+    def end_lease(self) -> None:
+        """End a reservation that was admitted with `leased`."""
+
+    def pause(self, length: float, limit: str | None = None, now: float | None = None) -> None:
+        """Admit nothing that counts for a limit, or nothing at all, for so many seconds."""
+
+    def set_ceiling(self, limit: str, ceiling: int | None) -> None:
+        """Hold a limit lower than configured; None ends that."""
+
+    def note_throttled(self) -> None:
+        """Count an answer of 429."""
+
+    def set_day(self, since: float, left: float, now: float | None = None) -> None:
+        """Tell how long ago this calendar day began and in how many seconds it ends."""
+
+    def state(
+        self, now: float | None = None
+    ) -> tuple[list[tuple[str, float, int, int, int, float]], int, int, int, float]:
+        """Return what there is to show.
+
+        Of each window: name, seconds, limit as configured, limit now, use, seconds until one more.
+        Then reservations under way, waiters, answers of 429, seconds that everything is paused.
+        """
 
     def used(self, now: float | None = None) -> list[int]:
-        """Return what each quota's window holds: rpm, its sub-window, rps, tpm, as far as given."""
+        """Return what each window holds, in the order of `state`."""
 
     @property
     def waiting(self) -> int:
@@ -445,15 +534,22 @@ class Limiter:
 
 # Tokens
 
+_Allowed: TypeAlias = Literal["all"] | AbstractSet[str]
+_Refused: TypeAlias = Literal["all"] | Collection[str]
+_Batch: TypeAlias = Iterable[Sequence[int]]
+_Side: TypeAlias = Literal["end", "start", "middle"]
+_Prefer: TypeAlias = Literal["sentence", "line"]
+
 @final
 class Encoding:
     """One of the published encodings, made with `tollway.get_encoding`.
 
     Ids are tiktoken's on every input. `encode`, `encode_batch` and `encode_to_numpy` treat special
-    tokens as tiktoken does; all other methods take them as ordinary text. A pair of surrogates
-    counts as the character it stands for, and a lone one as U+FFFD. Objects never change: any
-    number of threads may use one. Batches of 64 KB and more use all cores, with the interpreter
-    free for other threads.
+    tokens as tiktoken does; all other methods take them as ordinary text. A pair of surrogates is
+    the character it stands for, a lone one U+FFFD. Any number of threads may use an object. Batches
+    of 64 KB and more use all cores, with the interpreter free for other threads; `num_threads` is
+    taken for compatibility and not used. A batch that is one str, or has an item that is none,
+    raises TypeError with the item's index, and an id that stands for nothing KeyError.
     """
 
     @property
@@ -471,54 +567,25 @@ class Encoding:
     @property
     def special_tokens_set(self) -> set[str]:
         """The text of every special token; a new set each time."""
-
     def count(self, text: str) -> int:
         """Return the number of tokens of a text."""
     def count_batch(self, texts: Iterable[str]) -> NDArray[np.int64]:
-        """Count the tokens of each text.
-
-        Args:
-            texts: n strings; may be empty.
-
-        Returns:
-            Shape (n,), int64, entry i for text i.
-
-        Raises:
-            TypeError: `texts` is one str, or an item is none; the message gives its index.
-        """
+        """Count the tokens of n texts: shape (n,), int64, entry i for text i."""
     def encode(
-        self,
-        text: str,
-        *,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        self, text: str, *, allowed_special: _Allowed = ..., disallowed_special: _Refused = "all"
     ) -> list[int]:
-        """Return the ids of a text, with special tokens where they are allowed.
+        """Return the ids of a text.
 
-        Args:
-            text: Any string.
-            allowed_special: Special tokens that become one id; none by default.
-            disallowed_special: Strings that must not be in the text; by default every special
-                token that is not allowed. `()` encodes them as ordinary text.
-
-        Raises:
-            ValueError: The text holds a disallowed string; the message names it.
-            TypeError: `allowed_special` is one str other than "all".
+        Each string of `allowed_special` becomes one id. One of `disallowed_special`, by default
+        every other special token, raises ValueError with its name; `()` disallows none. TypeError
+        where `allowed_special` is one str other than "all".
         """
     def encode_to_numpy(
-        self,
-        text: str,
-        *,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        self, text: str, *, allowed_special: _Allowed = ..., disallowed_special: _Refused = "all"
     ) -> NDArray[np.uint32]:
         """Return the ids of a text as an array of shape (n,); see `encode`."""
     def encode_with_unstable(
-        self,
-        text: str,
-        *,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        self, text: str, *, allowed_special: _Allowed = ..., disallowed_special: _Refused = "all"
     ) -> tuple[list[int], list[list[int]]]:
         """Raise NotImplementedError: tiktoken calls it unstable, and no pipeline needs it."""
     def encode_ordinary(self, text: str) -> list[int]:
@@ -528,155 +595,91 @@ class Encoding:
         text: Iterable[str],
         *,
         num_threads: int = 8,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        allowed_special: _Allowed = ...,
+        disallowed_special: _Refused = "all",
     ) -> list[list[int]]:
-        """Return the ids of each text; see `encode`.
-
-        Args:
-            text: n strings; may be empty.
-            num_threads: Taken for compatibility; as many threads run as there are cores.
-            allowed_special: As in `encode`.
-            disallowed_special: As in `encode`.
-
-        Raises:
-            ValueError: A text holds a disallowed string.
-            TypeError: As in `count_batch`.
-        """
+        """Return the ids of each text; arguments and errors as in `encode`."""
     def encode_ordinary_batch(
         self, text: Iterable[str], *, num_threads: int = 8
     ) -> list[list[int]]:
         """Return the ids of each text; special tokens are ordinary text."""
     def encode_array(self, texts: Iterable[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Encode n texts into one array.
+        """Encode n texts into one array: (ids, offsets), uint32 and int64 of shape (n + 1,).
 
-        Returns:
-            (ids, offsets): uint32, all ids one after the other; int64, shape (n + 1,). The ids of
-            text i are `ids[offsets[i]:offsets[i + 1]]`.
-
-        Raises:
-            TypeError: As in `count_batch`.
+        The ids of text i are `ids[offsets[i]:offsets[i + 1]]`.
         """
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
-        """Return the id of a token or special token.
-
-        Raises:
-            KeyError: It is not one token.
-        """
+        """Return the id of a token or special token; KeyError where it is not one."""
     def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
-        """Return the text of the ids; `errors` is `bytes.decode`'s, for ids that cut characters.
-
-        Raises:
-            KeyError: An id stands for nothing.
-        """
+        """Return the text of the ids; `errors` is `bytes.decode`'s, for ids that cut characters."""
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """Return the UTF-8 bytes of the ids.
-
-        Raises:
-            KeyError: An id stands for nothing.
-        """
+        """Return the UTF-8 bytes of the ids."""
     def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
-        """Return the bytes of each id; KeyError as in `decode`."""
+        """Return the bytes of each id."""
     def decode_with_offsets(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
         """Return the text of the ids and, for each, the index of the character it begins in.
 
-        Raises:
-            KeyError: An id stands for nothing.
-            UnicodeDecodeError: The bytes of the ids are no UTF-8.
+        UnicodeDecodeError where the bytes of the ids are no UTF-8.
         """
-    def decode_bytes_batch(
-        self, batch: Iterable[Sequence[int]], *, num_threads: int = 8
-    ) -> list[bytes]:
-        """Return the bytes of each sequence of ids. `num_threads` is not used."""
+    def decode_bytes_batch(self, batch: _Batch, *, num_threads: int = 8) -> list[bytes]:
+        """Return the bytes of each sequence of ids."""
     def decode_batch(
-        self, batch: Iterable[Sequence[int]], *, errors: str = "replace", num_threads: int = 8
+        self, batch: _Batch, *, errors: str = "replace", num_threads: int = 8
     ) -> list[str]:
-        """Return the text of each sequence of ids; see `decode`. `num_threads` is not used."""
+        """Return the text of each sequence of ids; see `decode`."""
     def decode_single_token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one id.
-
-        Raises:
-            KeyError: The id stands for nothing.
-        """
+        """Return the bytes of one id."""
     def token_byte_values(self) -> list[bytes]:
         """Return the bytes of every token but the special ones, sorted."""
     def is_special_token(self, token: int) -> bool:
         """Tell whether an id is that of a special token; False for one that stands for nothing."""
-    def truncate(
-        self,
-        text: str,
-        max_tokens: int,
-        side: Literal["end", "start", "middle"] = "end",
-        marker: str = "",
-    ) -> str:
-        """Return a text of at most `max_tokens` tokens, the marker included.
+    def truncate(self, text: str, max_tokens: int, side: _Side = "end", marker: str = "") -> str:
+        """Return the text where it fits, the same object; else t with `count(t) <= max_tokens`.
 
-        Reads about as much of the text as it keeps, and never splits a character. What is put
-        together is counted again, because text that meets at a cut can have other tokens.
+        Reads about as much of the text as it keeps, and never splits a character.
 
         Args:
             text: Any string.
-            max_tokens: The most tokens.
+            max_tokens: The most tokens, those of the marker included.
             side: Where tokens are taken out. `end` keeps the beginning, `start` the ending,
                 `middle` half of each.
             marker: Stands where text was taken out; left out where it alone is over `max_tokens`.
-
-        Returns:
-            The same object where the text fits; otherwise t with `count(t) <= max_tokens`.
 
         Raises:
             ConfigurationError: `max_tokens` is negative, or there is no such side.
         """
     def truncate_batch(
-        self,
-        texts: Iterable[str],
-        max_tokens: int,
-        side: Literal["end", "start", "middle"] = "end",
-        marker: str = "",
+        self, texts: Iterable[str], max_tokens: int, side: _Side = "end", marker: str = ""
     ) -> list[str]:
-        """Truncate each text; see `truncate`, and `count_batch` for its TypeError."""
+        """Truncate each text; see `truncate`."""
     def chunk(
-        self,
-        text: str,
-        max_tokens: int,
-        overlap: int = 0,
-        prefer: Literal["sentence", "line"] | None = None,
+        self, text: str, max_tokens: int, overlap: int = 0, prefer: _Prefer | None = None
     ) -> list[str]:
         """Split a text into chunks of at most `max_tokens` tokens each.
 
         Without overlap the chunks are the text, in order and whole. With it a chunk begins with
-        `truncate(before, overlap, side="start")`, `before` being the chunk before; where that is
-        all of `before`, or leaves no room for a character more, with what half of `overlap` keeps,
-        and so on down to nothing. So each chunk begins and ends later than the one before. Takes
-        time in proportion to the text of all chunks, on any text.
+        `truncate(before, overlap, side="start")` of the chunk before; where that is all of it, or
+        leaves no room for a character more, half of `overlap` is tried, and so on: each chunk
+        begins and ends later than the one before.
 
         Args:
             text: Any string; "" has no chunks. One that fits is returned as the same object.
             max_tokens: The most tokens a chunk.
             overlap: The most tokens that a chunk repeats of the one before.
             prefer: Where a chunk ends, if there is such a place in the second half of what it
-                adds: `line` after a line break; `sentence` after a full stop, exclamation or
-                question mark or ellipsis before white space, which goes with it where that fits,
-                after their wide forms, or after a blank line, else as `line`. Abbreviations are
-                not known.
+                adds: `line` after a line break; `sentence` after `.`, `!`, `?` or `…` and white
+                space, after their wide forms, or after a blank line, else as `line`.
 
         Raises:
-            ConfigurationError: `max_tokens` is less than the tokens of a character of the text (4
-                at most), `overlap` is not from 0 to `max_tokens` - 1, or no such preference.
+            ConfigurationError: `max_tokens` is less than a character of the text has (4 at most),
+                `overlap` is not from 0 to `max_tokens` - 1, or no such preference.
         """
     def chunk_spans(
-        self,
-        text: str,
-        max_tokens: int,
-        overlap: int = 0,
-        prefer: Literal["sentence", "line"] | None = None,
+        self, text: str, max_tokens: int, overlap: int = 0, prefer: _Prefer | None = None
     ) -> list[tuple[int, int]]:
         """Return where the chunks of `chunk` begin and end in the text; errors as there."""
     def rank_file(self) -> bytes:
-        """Return the vocabulary as its publisher writes it: a line `base64(token) rank` each.
-
-        For `gpt2`, which is published in another form, the file of `r50k_base`, its equal.
-        """
+        """Return the vocabulary as published, or as its equal `r50k_base` for `gpt2`."""
 
 def find_encoding(name: str) -> Encoding | None:
     """Return the encoding of this name, the same object every time, or None."""

@@ -194,3 +194,25 @@ async def test_hedges_cut_the_slowest_answers_and_are_counted():
     assert slowest < 2.0 or record.hedges < 5
     assert record.hedges_won >= 5
     assert record.sent == 300 + record.hedges == len(sim.ledger)
+
+
+async def test_a_job_reports_its_hedges_and_waits_for_the_budget(tmp_path):
+    texts = [f"text {i}" for i in range(40)]
+    budget = RetryBudget(ratio=1.0, rate=20.0)
+    policy = RetryPolicy(**QUICK, hedge=Hedge(0.05), budget=budget)
+    # Nothing is paid for when the first requests fail: they wait a twentieth of a second each.
+    faults = Faults({"503": 0.3, "delay": 0.2}, seed=5, delay=0.3, retry_after=0.001)
+    with Simulator(faults=faults) as sim:
+        async with Embedder(
+            MODEL,
+            api_key="any",
+            base_url=sim.base_url,
+            retry=policy,
+            batch_size=1,
+            limits=Limits(max_in_flight=10),
+        ) as embedder:
+            report = await embed_job_async(texts, tmp_path / "vectors.npy", embedder)
+    assert report.errors == []
+    assert report.hedges > 0
+    assert report.budget_wait > 0
+    assert report.requests == 40 + report.retries + report.hedges == len(sim.ledger)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from tollway.tokens import TokenEstimator
 
 __all__ = ["count"]
 
 
 def count(
-    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
+    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files; - is standard input.")],
     model: Annotated[
         str | None, typer.Option(help="Count as this model does, such as gpt-4o.")
     ] = None,
@@ -19,26 +23,45 @@ def count(
         str | None, typer.Option(help="Count by this encoding; default o200k_base.")
     ] = None,
 ) -> None:
-    """Count the tokens of FILES; a total follows where there are several."""
-    from tollway.errors import ConfigurationError, InputError  # noqa: PLC0415
-    from tollway.tokens import encoding_for_model, get_encoding  # noqa: PLC0415
+    """Count the tokens of FILES; a total follows where there are several.
+
+    Counts of a model whose tokenizer is not public are estimates: they begin with ~.
+    """
+    from tollway.errors import ConfigurationError  # noqa: PLC0415
+    from tollway.tokens import Encoding, get_encoding, tokenizer_for_model  # noqa: PLC0415
 
     if model is not None and encoding is not None:
         raise ConfigurationError("give --model or --encoding, not both")
-    counter = get_encoding(encoding or "o200k_base") if model is None else encoding_for_model(model)
+    counter: Encoding | TokenEstimator = get_encoding(encoding or "o200k_base")
+    sign = ""
+    if model is not None:
+        found = tokenizer_for_model(model)
+        if not isinstance(found, Encoding):
+            sign = "~"
+            typer.echo(
+                f"{model} has no public tokenizer: estimated as {found.ratio:g} times the tokens "
+                f"of {found.reference.name}",
+                err=True,
+            )
+        counter = found
     total = 0
     for path in files:
-        try:
-            text = path.read_bytes().decode()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset "
-                f"{error.start}"
-            ) from error
-        tokens = counter.count(text)
+        tokens = int(counter.count(_read(path)))
         total += tokens
-        typer.echo(f"{tokens:>12,}  {path}")
+        typer.echo(f"{f'{sign}{tokens:,}':>12}  {path}")
     if len(files) > 1:
-        typer.echo(f"{total:>12,}  total")
+        typer.echo(f"{f'{sign}{total:,}':>12}  total")
+
+
+def _read(path: Path) -> str:
+    from tollway.errors import InputError  # noqa: PLC0415
+
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}"
+        ) from error

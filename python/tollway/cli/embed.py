@@ -194,6 +194,8 @@ def _as_json(report: JobReport) -> str:
             "requests": report.requests,
             "retries": report.retries,
             "rate_limited": report.rate_limited,
+            "hedges": report.hedges,
+            "budget_wait": round(report.budget_wait, 3),
             "cost": report.cost,
             "seconds": round(report.seconds, 3),
             "truncated": report.truncated,
@@ -207,11 +209,12 @@ def _as_json(report: JobReport) -> str:
 def _as_text(report: JobReport, embedder: Embedder) -> str:
     about = "about " if report.usage.estimated else ""
     cost = "unknown" if report.cost is None else f"${report.cost:,.4f}"
-    troubles = ", ".join(
-        f"{count:,} {what}"
-        for count, what in ((report.retries, "retries"), (report.rate_limited, "refused with 429"))
-        if count
+    counted = (
+        (report.retries, "retries"),
+        (report.rate_limited, "refused with 429"),
+        (report.hedges, "hedges"),
     )
+    troubles = ", ".join(f"{count:,} {what}" for count, what in counted if count)
     rows = [
         ("output", f"{report.output}  float32 ({report.texts:,}, {report.dimensions})"),
         ("model", embedder.model),

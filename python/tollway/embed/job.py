@@ -84,6 +84,8 @@ class JobReport:
         requests: Requests sent in this run, failed ones included.
         retries: Attempts after the first of a request.
         rate_limited: Attempts refused with 429.
+        hedges: Second attempts sent beside a slow one.
+        budget_wait: Seconds that retries waited for the retry budget, all together.
         cost: US dollars of this run, or None where no price is known.
         seconds: Wall time of this run.
         truncated: Ids of the documents that were cut to the model's window in this run.
@@ -100,6 +102,8 @@ class JobReport:
     requests: int
     retries: int
     rate_limited: int
+    hedges: int
+    budget_wait: float
     cost: float | None
     seconds: float
     truncated: list[str] = field(repr=False)
@@ -394,6 +398,8 @@ class _Job:
             requests=self.tally.sent,
             retries=self.tally.retries,
             rate_limited=self.tally.rate_limited,
+            hedges=self.tally.hedges,
+            budget_wait=self.tally.budget_wait,
             cost=self.embedder.cost(self.tally.usage.input_tokens),
             seconds=time.monotonic() - self.started,
             truncated=self.truncated,

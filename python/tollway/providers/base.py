@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tollway.limiter import Limits
+    from tollway.limiter.feedback import Feedback
     from tollway.types import Usage
 
 __all__ = ["EmbeddingAnswer", "EmbeddingProvider", "EmbeddingRules"]
@@ -52,11 +53,13 @@ class EmbeddingAnswer:
         vectors: Shape (n, d), float32, row i for text i; NaN where a row is of no use.
         bad_rows: (i, reason) of every row of no use.
         usage: What the provider counted.
+        feedback: What the answer says about limits, or None.
     """
 
     vectors: NDArray[np.float32]
     bad_rows: Sequence[tuple[int, str]]
     usage: Usage
+    feedback: Feedback | None = None
 
 
 class EmbeddingProvider(Protocol):
@@ -79,7 +82,7 @@ class EmbeddingProvider(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """Limits to begin with where the user names none; the sub-window it judges by."""
+        """What holds where the user names nothing else; the sub-window it judges by."""
         ...
 
     @property

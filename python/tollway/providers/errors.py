@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
-__all__ = ["ANTHROPIC_ERRORS", "GEMINI_ERRORS", "OPENAI_ERRORS", "ErrorRule", "ErrorTable"]
+__all__ = [
+    "ANTHROPIC_ERRORS",
+    "BEDROCK_ERRORS",
+    "GEMINI_ERRORS",
+    "OLLAMA_ERRORS",
+    "OPENAI_ERRORS",
+    "ErrorRule",
+    "ErrorTable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +50,12 @@ class ErrorRule:
     Attributes:
         error: What is raised.
         status: The HTTP status; None for any.
-        codes: The error's code or type is one of these; empty for any.
+        codes: The error's code or type is one of these, in upper or lower case; empty for any.
         body: A regular expression that is found in the body; None for any.
 
     Raises:
-        ConfigurationError: `error` is not a `ProviderError`, or `body` is not an expression.
+        ConfigurationError: `error` is not a `ProviderError`, `codes` not a set, or `body` not an
+            expression.
     """
 
     error: type[ProviderError]
@@ -58,14 +67,16 @@ class ErrorRule:
         """Check what a table could not use."""
         if not (isinstance(self.error, type) and issubclass(self.error, ProviderError)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"a rule is for a ProviderError, not {self.error!r}")
-        object.__setattr__(self, "codes", frozenset(self.codes))
+        if isinstance(self.codes, str):
+            raise ConfigurationError(f"codes={self.codes!r} is not a set of codes")
+        object.__setattr__(self, "codes", frozenset(map(str.lower, self.codes)))
         try:
             re.compile(self.body or "")
         except re.error as error:
             raise ConfigurationError(f"body={self.body!r} is no regular expression") from error
 
     def applies(self, status: int, names: AbstractSet[str], body: str) -> bool:
-        """Whether an answer is what this rule is about."""
+        """Whether an answer is what this rule is about; `names` in lower case."""
         return (
             (self.status is None or self.status == status)
             and (not self.codes or not self.codes.isdisjoint(names))
@@ -96,7 +107,7 @@ class ErrorTable:
             names: The error's code and type, as far as it has them.
             body: The answer's body.
         """
-        known = {name for name in names if name}
+        known = {name.lower() for name in names if name}
         text = body if isinstance(body, str) else body.decode(errors="replace")
         for rule in self.rules:
             if rule.applies(status, known, text):
@@ -121,7 +132,8 @@ _BY_STATUS = (
 OPENAI_ERRORS = ErrorTable(
     (
         # `type` says insufficient_quota, `code` which limit of the account it is; no wait cures
-        # either. All other 429 pass: https://platform.openai.com/docs/guides/error-codes
+        # either. All other 429 pass, those of a day too: its quota is refilled all the time, and
+        # the answer says when. https://platform.openai.com/docs/guides/error-codes
         ErrorRule(
             InsufficientQuotaError,
             429,
@@ -170,3 +182,48 @@ GEMINI_ERRORS = ErrorTable(
     )
 )
 """Google's Gemini."""
+
+BEDROCK_ERRORS = ErrorTable(
+    (
+        # One code for every quota: only the message tells a day's, which has no time to wait.
+        ErrorRule(InsufficientQuotaError, codes={"ThrottlingException"}, body=r"per day\b"),
+        ErrorRule(RateLimitError, codes={"ThrottlingException", "ServiceQuotaExceededException"}),
+        # The signature or the key itself: these come as 400 and 403.
+        ErrorRule(
+            AuthenticationError,
+            codes={
+                "ExpiredTokenException",
+                "IncompleteSignature",
+                "InvalidClientTokenId",
+                "InvalidSignatureException",
+                "MissingAuthenticationTokenException",
+                "UnrecognizedClientException",
+            },
+        ),
+        # Errors in the middle of a stream that began with 200 have a code alone.
+        ErrorRule(PermissionDeniedError, codes={"AccessDeniedException"}),
+        ErrorRule(NotFoundError, codes={"ResourceNotFoundException"}),
+        ErrorRule(BadRequestError, codes={"ValidationException"}),
+        ErrorRule(APITimeoutError, codes={"ModelTimeoutException"}),
+        # A 429 that is about the model being loaded, not about a quota.
+        ErrorRule(OverloadedError, codes={"ModelNotReadyException", "ServiceUnavailableException"}),
+        ErrorRule(
+            InternalServerError,
+            codes={"InternalServerException", "ModelErrorException", "ModelStreamErrorException"},
+        ),
+        *_BY_STATUS,
+        ErrorRule(InternalServerError, 424),
+    )
+)
+"""Amazon Bedrock."""
+
+OLLAMA_ERRORS = ErrorTable(
+    (
+        # More memory than the machine has does not appear by waiting.
+        ErrorRule(BadRequestError, 500, body="requires more system memory"),
+        # In the middle of a stream that began with 200, where the message is all there is.
+        ErrorRule(InternalServerError, 200),
+        *_BY_STATUS,
+    )
+)
+"""Ollama."""

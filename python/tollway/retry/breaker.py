@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import copy
 import logging
 import os
 import threading
@@ -20,10 +18,14 @@ from tollway.errors import (
     InsufficientQuotaError,
     ProviderError,
 )
+from tollway.retry.hint import LONGEST_HINT, hint_of
+from tollway.retry.interrupt import Interruption
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Hashable
     from types import TracebackType
+    from typing import Self
 
 __all__ = ["CircuitBreaker", "shared_breaker"]
 
@@ -33,10 +35,11 @@ _logger = logging.getLogger("tollway.retry")
 class CircuitBreaker:
     """Fails calls at once after one was refused for good.
 
-    An error of `trips_on` opens it: until `cooldown` (or the longer time that the provider names)
-    has passed, calls raise `CircuitOpenError` with that error as its cause, those that wait for a
-    retry or a permit included. Only what is on the wire goes on. Then it is half-open: one call is
-    let through. If that succeeds the breaker closes, if it is refused for good it opens again.
+    An error of `trips_on` opens it, and so does one of a provider that asks to wait more than
+    600 s. Until `cooldown` (or the longer time that the provider names) has passed, calls raise
+    `CircuitOpenError` with that error as its cause, those that wait for a retry or a permit
+    included. Only what is on the wire goes on. Then it is half-open: one call is let through. If
+    that succeeds the breaker closes, if it is refused for good it opens again.
 
     One breaker may be used from several threads and event loops.
 
@@ -46,7 +49,8 @@ class CircuitBreaker:
         trips_on: Errors that hold for every request alike, and that time alone does not cure.
 
     Raises:
-        ConfigurationError: `cooldown` is not a number of seconds.
+        ConfigurationError: `cooldown` is not a number of seconds, or `trips_on` holds something
+            else than classes of `ProviderError`.
     """
 
     def __init__(
@@ -58,18 +62,23 @@ class CircuitBreaker:
     ) -> None:
         if not 0 <= cooldown < float("inf"):
             raise ConfigurationError(f"cooldown must be seconds >= 0, not {cooldown!r}")
+        for kind in trips_on:
+            if not (isinstance(kind, type) and issubclass(kind, ProviderError)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"trips_on={kind!r} is not a class of ProviderError")
         self.name = name
         self.cooldown = cooldown
-        self.trips_on = trips_on
+        self.trips_on = tuple(trips_on)
         self._core = _core.CircuitBreaker(cooldown)
-        self._reason: ProviderError | None = None
-        self._until = 0.0
+        # The core's state and the reason for it change together.
+        self._lock = threading.Lock()
+        self._opened: tuple[ProviderError, float] | None = None
         # Tasks that wait for a retry or a permit; of any loop.
         self._watches: set[_Watch] = set()
+        _breakers.add(self)
 
     def __repr__(self) -> str:
         """Show what it guards, and its state."""
-        reason = f", {type(self._reason).__name__}" if self._reason is not None else ""
+        reason = f", {type(self.reason).__name__}" if self.reason is not None else ""
         return f"<CircuitBreaker {self.name or 'without a name'}: {self.state}{reason}>"
 
     @property
@@ -80,57 +89,84 @@ class CircuitBreaker:
     @property
     def reason(self) -> ProviderError | None:
         """What opened it; None while it is closed."""
-        return self._reason
+        opened = self._opened
+        return None if opened is None else opened[0]
 
     def reset(self) -> None:
         """Close it: the key was changed, or credit added."""
-        self._core.reset()
-        self._reason = None
+        with self._lock:
+            self._core.reset()
+            self._opened = None
+
+    def check(self) -> None:
+        """Do nothing where a call would be let through.
+
+        Raises:
+            CircuitOpenError: It would not.
+        """
+        with self._lock:
+            refused = self._core.refusal(time.monotonic()) is not None
+        if refused:
+            raise self._refusal()
 
     def enter(self) -> int:
-        """Return a pass for one call.
+        """Return a pass for one attempt that is sent now.
+
+        It comes back by `succeeded`, `failed` or `released`.
 
         Raises:
             CircuitOpenError: None is given.
         """
-        answer = self._core.admit(time.monotonic())
+        with self._lock:
+            answer = self._core.admit(time.monotonic())
         if isinstance(answer, int):
             return answer
         raise self._refusal()
 
-    def renew(self, pass_: int) -> int:
-        """Return a pass that is still good after a wait.
+    def check_pass(self, pass_: int) -> None:
+        """Do nothing where a pass still lets its holder send.
 
         Raises:
-            CircuitOpenError: None is given any more.
+            CircuitOpenError: The breaker opened since it was given, or was closed by hand.
         """
-        return pass_ if self._core.is_valid(pass_) else self.enter()
+        if not self._core.is_valid(pass_):
+            raise self._refusal()
 
     def watch(self) -> _Watch:
         """Return a context to wait in, which raises CircuitOpenError when the breaker opens."""
         return _Watch(self._watches, self._refusal)
 
     def succeeded(self, pass_: int) -> None:
-        """Note that a call with this pass succeeded."""
-        if self._core.succeed(pass_):
-            self._reason = None
+        """Note that an attempt with this pass succeeded."""
+        with self._lock:
+            closes = self._core.succeed(pass_)
+            if closes:
+                self._opened = None
+        if closes:
             _logger.warning("%s answers again", self._what)
 
     def released(self, pass_: int) -> None:
-        """Note that a call with this pass was not made after all, or proved nothing."""
+        """Note that an attempt with this pass was not made after all, or proved nothing."""
         self._core.release(pass_)
 
     def failed(self, pass_: int, error: BaseException) -> None:
-        """Note how a call with this pass failed, or that it was cancelled."""
-        if not isinstance(error, self.trips_on):
+        """Note how an attempt with this pass ended, or that it was cancelled."""
+        if not self.trip(pass_, error):
             self.released(pass_)
-            return
+
+    def trip(self, pass_: int, error: BaseException) -> bool:
+        """Open if an attempt with this pass met what holds for all others; whether it did."""
+        hint = hint_of(error) or 0.0
+        if not isinstance(error, ProviderError):
+            return False
+        if not (isinstance(error, self.trips_on) or hint > LONGEST_HINT):
+            return False
         now = time.monotonic()
-        if not self._core.trip(pass_, now, error.retry_after):
-            return
-        self._until = now + max(self.cooldown, error.retry_after or 0.0)
-        # Without its traceback, whose frames hold the request.
-        self._reason = copy.copy(error)
+        opened = (_without_frames(error), now + max(self.cooldown, hint))
+        with self._lock:
+            if not self._core.trip(pass_, now, hint):
+                return False
+            self._opened = opened
         _logger.warning(
             "%s is not asked any more: %s (%s)", self._what, type(error).__name__, error.status
         )
@@ -141,18 +177,25 @@ class CircuitBreaker:
             # A loop that was closed has nobody left to interrupt.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_interrupt, watches)
+        return True
+
+    def forget_attempts(self) -> None:
+        """Start a forked child without its parent's attempts and waiters."""
+        self._lock = threading.Lock()
+        self._watches = set()
+        self._core.abandon_probe()
 
     @property
     def _what(self) -> str:
         return self.name or "the provider"
 
     def _refusal(self) -> CircuitOpenError:
-        wait = max(0.0, self._until - time.monotonic())
-        until = f"for {wait:.0f} s" if wait else "while one request tries it"
-        reason = self._reason
+        reason, until = self._opened or (None, 0.0)
+        wait = max(0.0, until - time.monotonic())
+        when = f"for {wait:.0f} s" if wait else "while one request tries it"
         why = "it was refused" if reason is None else f"of {type(reason).__name__}: {reason}"
         error = CircuitOpenError(
-            f"{self._what} is not asked {until}, because {why}. Nothing was sent; when that is "
+            f"{self._what} is not asked {when}, because {why}. Nothing was sent; when that is "
             "mended, wait or call reset() on the breaker",
             retry_in=wait,
         )
@@ -160,31 +203,18 @@ class CircuitBreaker:
         return error
 
 
-class _Watch:
-    """While inside, the task is interrupted when the breaker opens; as `asyncio.timeout` does."""
+class _Watch(Interruption):
+    """While inside, the task is interrupted when the breaker opens."""
 
-    __slots__ = ("_cancelling", "_inside", "_interrupted", "_refusal", "_task", "_watches", "loop")
+    __slots__ = ("_watches",)
 
     def __init__(self, watches: set[_Watch], refusal: Callable[[], CircuitOpenError]) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.loop = task.get_loop()
-        self._task = task
+        super().__init__(refusal)
         self._watches = watches
-        self._refusal = refusal
-        self._cancelling = task.cancelling()
-        self._inside = False
-        self._interrupted = False
 
-    def __enter__(self) -> None:
-        self._inside = True
+    def __enter__(self) -> Self:
         self._watches.add(self)
-
-    def interrupt(self) -> None:
-        """Cancel the task if it still waits; in its loop's thread."""
-        if self._inside:
-            self._interrupted = True
-            self._task.cancel()
+        return super().__enter__()
 
     def __exit__(
         self,
@@ -192,15 +222,8 @@ class _Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._inside = False
         self._watches.discard(self)
-        if (
-            self._interrupted
-            and self._task.uncancel() <= self._cancelling
-            and kind is not None
-            and issubclass(kind, asyncio.CancelledError)
-        ):
-            raise self._refusal()
+        super().__exit__(kind, error, traceback)
 
 
 def _interrupt(watches: list[_Watch]) -> None:
@@ -208,6 +231,14 @@ def _interrupt(watches: list[_Watch]) -> None:
         watch.interrupt()
 
 
+def _without_frames(error: ProviderError) -> ProviderError:
+    """Return a twin without the traceback, whose frames hold the request."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+_breakers: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 _shared: weakref.WeakValueDictionary[Hashable, CircuitBreaker] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
 
@@ -229,6 +260,8 @@ def shared_breaker(key: Hashable, name: str = "") -> CircuitBreaker:
 def _after_fork() -> None:
     global _shared_lock  # noqa: PLW0603
     _shared_lock = threading.Lock()
+    for breaker in list(_breakers):
+        breaker.forget_attempts()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tollway import _core
 from tollway.errors import ConfigurationError
-from tollway.retry import sleeper
+from tollway.limiter.waiting import timer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -46,9 +46,12 @@ class RetryBudget:
         self.ratio = ratio
         self.rate = rate
         self._core = _core.RetryBudget(ratio, 1 / rate)
-        self._lock = threading.Lock()
-        # In order of arrival. Each waits on a future of its own loop, made anew for each wait.
+        # In order of arrival. No lock: a waiter may leave wherever its coroutine is collected, and
+        # each step on a dictionary is whole.
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
+        # The timer's: when it comes back by itself, and whether it was called.
+        self.due = float("inf")
+        self.is_called = False
         _budgets.add(self)
 
     def __repr__(self) -> str:
@@ -74,10 +77,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """Note a success."""
-        self._core.deposit()
-        if self._queue and self._core.balance >= 1:
-            with self._lock:
-                self._wake_first()
+        if self._core.deposit() and self._queue:
+            timer().call(self)
 
     def take_paid(self) -> bool:
         """Take a retry if one is paid for and nobody waits for it."""
@@ -88,59 +89,72 @@ class RetryBudget:
 
         Cancellation: leaves the queue and takes nothing.
         """
-        with self._lock:
-            if not self._queue and self._core.take(time.monotonic()) == 0:
-                return
-            waiter = _Waiter()
-            self._queue[waiter] = None
+        if not self._queue and self._core.take(time.monotonic()) == 0:
+            return
+        waiter = _Waiter(asyncio.get_running_loop())
+        self._queue[waiter] = None
         try:
-            while (wait := self._turn(waiter)) != 0:
-                if wait is None:
-                    await waiter.future
+            timer().call(self)
+            await waiter.future
+        except BaseException:
+            if self._queue.pop(waiter, waiter) is waiter:
+                # It was let go in the same instant.
+                self._core.give_back()
+            if self._queue:
+                timer().call(self)
+            raise
+
+    def serve(self) -> float | None:
+        """Let go whose turn it is; for the timer's thread.
+
+        Returns:
+            Seconds until it is to be called again; None where nobody waits.
+        """
+        woken: list[_Waiter] = []
+        wait = 0.0
+        while wait == 0 and (first := self._first()) is not None:
+            wait = self._core.take(time.monotonic())
+            if wait == 0:
+                if self._queue.pop(first, first) is first:
+                    # It left meanwhile.
+                    self._core.give_back()
                 else:
-                    await sleeper.wait(waiter.future, wait)
-        finally:
-            with self._lock:
-                self._queue.pop(waiter, None)
-                self._wake_first()
+                    woken.append(first)
+        closed = timer().wake(woken)
+        if closed:
+            for waiter in woken:
+                if waiter.loop in closed:
+                    self._core.give_back()
+            wait = 0.0
+        return wait if self._queue else None
 
-    def _turn(self, waiter: _Waiter) -> float | None:
-        """Seconds to wait, 0.0 when the retry is taken, None while others are first."""
-        with self._lock:
-            is_first = next(iter(self._queue)) is waiter
-            wait = self._core.take(time.monotonic()) if is_first else None
-            if wait != 0:
-                # Made under the lock: who wakes the first in the queue wakes this future.
-                waiter.future = waiter.loop.create_future()
-            return wait
-
-    def _wake_first(self) -> None:
-        if self._queue:
-            first = next(iter(self._queue))
+    def _first(self) -> _Waiter | None:
+        while True:
             try:
-                first.loop.call_soon_threadsafe(_resolve, first.future)
+                return next(iter(self._queue), None)
             except RuntimeError:
-                # Its loop was closed with its tasks still waiting.
-                del self._queue[first]
-                self._wake_first()
+                # Somebody came or left in between.
+                continue
 
     def forget_waiters(self) -> None:
         """Start a forked child without its parent's waiters."""
-        self._lock = threading.Lock()
         self._queue = OrderedDict()
+        self.due, self.is_called = float("inf"), False
 
 
 class _Waiter:
+    """A task that waits for its turn."""
+
     __slots__ = ("future", "loop")
 
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
 
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def wake(self) -> None:
+        """Let it go on."""
+        if not self.future.done():
+            self.future.set_result(None)
 
 
 _budgets: weakref.WeakSet[RetryBudget] = weakref.WeakSet()

@@ -7,7 +7,9 @@ background loop, so that a deadline, a breaker and Ctrl-C end it as they end a t
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -15,35 +17,52 @@ from tollway.bridge import run_sync
 from tollway.errors import (
     APITimeoutError,
     CircuitOpenError,
+    ConfigurationError,
     DeadlineExceededError,
+    OverloadedError,
+    ProviderError,
+    RateLimitError,
     RetriesExhaustedError,
     TollwayError,
 )
+from tollway.limiter.feedback import Feedback
 from tollway.retry.hedge import race
-from tollway.types import Attempt
+from tollway.retry.hint import LONGEST_HINT, hint_of
+from tollway.retry.interrupt import Deadline
+from tollway.types import Attempt, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from typing import Any
+    from typing import Any, NoReturn
 
-    from tollway.limiter import RateLimiter
+    from tollway.limiter import Permit, RateLimiter
+    from tollway.limiter.adaptive import Outcome
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
     from tollway.retry.policy import Clock, RetryPolicy
 
-__all__ = ["Around", "Call", "CallRecord"]
+__all__ = ["LATER", "Around", "Call", "CallRecord", "refuse_later"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("tollway.retry")
+
+# A retry waits for its permit ahead of new work, however long that has waited: 10 s of waiting are
+# worth one level of priority.
+_AHEAD = 10_000
+
+# What a sync function returns that has done nothing yet: whatever fails does so after the call.
+LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
 
 
 @dataclass(slots=True)
 class CallRecord:
     """What a call did, filled in while it runs. Times are seconds.
 
+    One record may be given to several calls; it then sums them up.
+
     Attributes:
-        attempts: What each failed attempt met, first to last.
+        attempts: What each failed attempt met, hedges included, in order of failure.
         sent: Attempts begun, hedges included.
         hedges: Second attempts begun beside a slow one.
         hedges_won: Those whose answer was used.
@@ -51,6 +70,7 @@ class CallRecord:
         backoff: Waited between attempts.
         budget_wait: Waited for the retry budget besides.
         seconds: From beginning to end.
+        permit: That of the attempt that succeeded, where the call is to keep it (`keep_permit`).
     """
 
     attempts: list[Attempt] = field(default_factory=list[Attempt])
@@ -61,6 +81,7 @@ class CallRecord:
     backoff: float = 0.0
     budget_wait: float = 0.0
     seconds: float = 0.0
+    permit: Permit | None = None
 
 
 class Around(TypedDict, total=False):
@@ -68,6 +89,9 @@ class Around(TypedDict, total=False):
 
     limiter: RateLimiter | None
     tokens: int | Callable[[], int]
+    output_tokens: int
+    priority: int
+    keep_permit: bool
     breaker: CircuitBreaker | None
     budget: RetryBudget | None
     until: float | None
@@ -78,17 +102,23 @@ class Call:
     """A call under way."""
 
     __slots__ = (
+        "_attempts",
         "_breaker",
         "_budget",
         "_clock",
         "_is_sending",
+        "_keep_permit",
         "_last",
         "_limiter",
+        "_output_tokens",
         "_pass",
         "_policy",
+        "_previous",
+        "_priority",
         "_record",
         "_started",
         "_tokens",
+        "_tries",
         "_until",
     )
 
@@ -98,6 +128,9 @@ class Call:
         self._started = started
         self._limiter = around.get("limiter")
         self._tokens = around.get("tokens", 0)
+        self._output_tokens = around.get("output_tokens", 0)
+        self._priority = around.get("priority", 0)
+        self._keep_permit = around.get("keep_permit", False)
         self._breaker = around.get("breaker")
         self._budget = around.get("budget") if policy.budget == "auto" else policy.budget
         until = around.get("until")
@@ -106,7 +139,11 @@ class Call:
             until = own if until is None else min(own, until)
         self._until = until
         self._record = around.get("record") or CallRecord()
-        # The breaker's, for the attempt that is prepared or under way.
+        self._attempts: list[Attempt] = []
+        # Failed attempts that were not hedges, and the wait after the last of them.
+        self._tries = 0
+        self._previous: float | None = None
+        # The breaker's, for the attempt that is under way.
         self._pass = 0
         self._is_sending = False
         # Kept where a deadline may need it as its cause.
@@ -121,42 +158,44 @@ class Call:
             RetriesExhaustedError: As `RetryPolicy.call` says.
             DeadlineExceededError: As `RetryPolicy.call` says.
         """
-        policy, attempts = self._policy, self._record.attempts
+        policy, attempts = self._policy, self._attempts
         if not _is_retryable(error, policy):
             return None
         now = self._clock.now()
-        at = now - self._started
-        number = len(attempts) + 1
+        took = now - self._started
+        self._tries += 1
         rule = policy.rule(type(error))
-        if number > rule.max_retries:
-            self._note(error, at, 0.0)
+        if self._tries > rule.max_retries:
+            self._note(error, 0.0)
             raise RetriesExhaustedError(
-                f"{_times(number)} failed in {at:.1f} s; the last: {_describe(error)}", attempts
+                f"{_times(attempts)} failed in {took:.1f} s; the last: {_describe(error)}", attempts
             ) from error
+        hint = hint_of(error)
         decision = policy.decide(
             rule,
-            number,
-            previous=attempts[-1].wait if attempts else None,
-            hint=_hint(error),
+            self._tries,
+            previous=self._previous,
+            hint=hint,
             timed_out=isinstance(error, (TimeoutError, APITimeoutError)),
             remaining=None if self._until is None else self._until - now,
         )
         if decision == "deadline":
-            self._note(error, at, 0.0)
+            self._note(error, 0.0)
             self._last = error
             raise self._late("no time for another attempt before the deadline") from error
         if decision == "hint":
-            self._note(error, at, 0.0)
+            self._note(error, 0.0)
             raise RetriesExhaustedError(
-                f"given up after {_times(number)}: the server asks to wait {_hint(error):g} s, "
-                f"more than 600 s; the last: {_describe(error)}",
+                f"given up after {_times(attempts)}: the server asks to wait {hint:g} s, "
+                f"more than {LONGEST_HINT:g} s; the last: {_describe(error)}",
                 attempts,
             ) from error
-        attempt = self._note(error, at, decision)
+        attempt = self._note(error, decision)
+        self._previous = decision
         self._last = None if self._until is None else error
         _logger.warning(
             "attempt %d/%d failed: %s; next in %.2f s",
-            number,
+            self._tries,
             rule.max_retries + 1,
             attempt.error,
             decision,
@@ -165,105 +204,126 @@ class Call:
             policy.on_retry(attempt, error, decision)
         return decision
 
-    def _note(self, error: BaseException, at: float, wait: float) -> Attempt:
-        attempts = self._record.attempts
+    def _note(self, error: BaseException, wait: float) -> Attempt:
         attempt = Attempt(
-            number=len(attempts) + 1,
-            at=at,
+            number=len(self._attempts) + 1,
+            at=self._clock.now() - self._started,
             error=type(error).__name__,
             status=getattr(error, "status", None),
             request_id=getattr(error, "request_id", None),
             wait=wait,
         )
-        attempts.append(attempt)
+        self._attempts.append(attempt)
+        self._record.attempts.append(attempt)
         return attempt
 
     def _late(self, what: str) -> DeadlineExceededError:
-        attempts = self._record.attempts
-        seconds = (self._until or 0.0) - self._started
-        told = f"{_times(len(attempts))} failed" if attempts else "nothing was tried to its end"
+        attempts = self._attempts
+        seconds = max(0.0, (self._until or 0.0) - self._started)
+        told = f"{_times(attempts)} failed" if attempts else "nothing was tried to its end"
         last = f"; the last: {_describe(self._last)}" if self._last is not None else ""
         return DeadlineExceededError(f"{what} of {seconds:g} s; {told}{last}", attempts)
 
     # What comes before an attempt
 
-    async def _wait(self, wait: float | None) -> None:
+    async def _wait(self, wait: float | None) -> Permit | None:
         """Sleep `wait`, then wait for the budget, then for a permit; None for a first attempt."""
-        record = self._record
+        record, now = self._record, self._clock.now
         if wait is not None:
-            began = self._clock.now()
-            await self._clock.sleep(wait)
-            record.backoff += self._clock.now() - began
+            began = now()
+            try:
+                await self._clock.sleep(wait)
+            finally:
+                record.backoff += now() - began
             if self._budget is not None:
-                began = self._clock.now()
-                await self._budget.acquire()
-                record.budget_wait += self._clock.now() - began
-        if self._limiter is not None:
-            began = self._clock.now()
-            await self._limiter.acquire(self._count())
-            record.queue_wait += self._clock.now() - began
+                began = now()
+                try:
+                    await self._budget.acquire()
+                finally:
+                    record.budget_wait += now() - began
+        return await self._reserve(self._priority if wait is None else self._priority + _AHEAD)
+
+    async def _reserve(self, priority: int) -> Permit | None:
+        if self._limiter is None:
+            return None
+        began = self._clock.now()
+        try:
+            return await self._limiter.hold(self._count(), self._output_tokens, priority=priority)
+        finally:
+            self._record.queue_wait += self._clock.now() - began
 
     def _count(self) -> int:
         return self._tokens if isinstance(self._tokens, int) else self._tokens()
 
-    async def _admit(self, wait: float | None) -> None:
+    async def _admit(self, wait: float | None) -> Permit | None:
         """Wait for all that an attempt needs, unless the breaker opens."""
         breaker = self._breaker
         if breaker is None:
-            await self._wait(wait)
-            return
+            return await self._wait(wait)
+        try:
+            # Watched first and asked then: what opens it in between is not missed.
+            with breaker.watch():
+                breaker.check()
+                permit = await self._wait(wait)
+            self._enter(breaker, permit)
+        except CircuitOpenError as error:
+            error.attempts = tuple(self._attempts)
+            raise
+        return permit
+
+    def _enter(self, breaker: CircuitBreaker, permit: Permit | None) -> None:
         try:
             self._pass = breaker.enter()
-            try:
-                with breaker.watch():
-                    await self._wait(wait)
-                self._pass = breaker.renew(self._pass)
-            except BaseException as error:
-                breaker.failed(self._pass, error)
-                raise
-        except CircuitOpenError as error:
-            error.attempts = tuple(self._record.attempts)
+        except BaseException:
+            if permit is not None:
+                permit.cancel()
+                permit.release()
             raise
 
-    def _admit_sync(self, wait: float | None) -> None:
+    def _admit_sync(self, wait: float | None) -> Permit | None:
         limiter, breaker = self._limiter, self._breaker
         if limiter is None and breaker is None and self._budget is None:
             if wait is not None:
                 self._clock.sleep_sync(wait)
                 self._record.backoff += wait
-        elif wait is not None or not self._is_admitted_at_once():
-            run_sync(self._within_deadline(self._admit(wait)))
-
-    def _is_admitted_at_once(self) -> bool:
-        """Whether a first attempt needs no wait: most do not, and a thread need not be asked."""
-        breaker = self._breaker
-        if breaker is not None:
-            self._pass = breaker.enter()
-        if self._limiter is None or self._limiter.try_acquire(self._count()) == 0:
-            return True
-        if breaker is not None:
-            breaker.released(self._pass)
-        return False
+            return None
+        if wait is None:
+            # Most first attempts need no wait, and another thread need not be asked.
+            if breaker is not None:
+                breaker.check()
+            permit = None
+            if limiter is not None:
+                permit = limiter.try_hold(self._count(), self._output_tokens)
+            if limiter is None or permit is not None:
+                if breaker is not None:
+                    self._enter(breaker, permit)
+                return permit
+        return run_sync(self._within_deadline(self._admit(wait)))
 
     # Attempts
 
     async def run(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         """Attempt until one succeeds; `wait` is what `wait_after` said, None at the beginning."""
         try:
-            return await self._within_deadline(self._attempts(function, wait))
+            return await self._within_deadline(self._attempt(function, wait))
         finally:
-            self._record.seconds = self._clock.now() - self._started
+            self._end()
 
-    async def _attempts(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
+    def _end(self) -> None:
+        self._record.seconds += self._clock.now() - self._started
+        # Its traceback leads back here, and to the request.
+        self._last = None
+
+    async def _attempt(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         while True:
-            await self._admit(wait)
+            permit = await self._admit(wait)
             self._record.sent += 1
             self._is_sending = True
             try:
                 if self._policy.hedge is None:
-                    result = await function()
+                    result = await self._send(function, permit)
                 else:
-                    result = await self._hedged(function)
+                    result = await self._hedged(function, permit)
             except Exception as error:
                 self._failed(error)
                 wait = self.wait_after(error)
@@ -277,16 +337,53 @@ class Call:
                 self._succeeded()
                 return result
 
+    async def _send(self, function: Callable[[], Awaitable[T]], permit: Permit | None) -> T:
+        """Make one attempt; the limiter learns from its end."""
+        if permit is None:
+            return await function()
+        began = self._clock.now()
+        is_kept = False
+        try:
+            permit.sent()
+            result = await function()
+            self._learn(result, began, permit)
+            is_kept = self._keep_permit
+        except ProviderError as error:
+            self._learn(error, began, permit)
+            raise
+        finally:
+            if not is_kept:
+                permit.release()
+        if is_kept:
+            self._record.permit = permit
+        return result
+
+    def _learn(self, end: object, began: float, permit: Permit) -> None:
+        """Tell the limiter what the end of an attempt, a result or an error, says."""
+        limiter = self._limiter
+        assert limiter is not None
+        feedback: object = getattr(end, "feedback", None)
+        outcome: Outcome = "answered"
+        if isinstance(end, (RateLimitError, OverloadedError)):
+            feedback = feedback or Feedback(retry_after=end.retry_after)
+            outcome = "refused" if isinstance(end, RateLimitError) else "overloaded"
+        if isinstance(feedback, Feedback):
+            took = self._clock.now() - began
+            limiter.learn(feedback, outcome=outcome, took=took, tokens=permit.tokens)
+        usage: object = getattr(end, "usage", None)
+        if isinstance(usage, Usage) and not usage.estimated and not self._keep_permit:
+            permit.settle(usage)
+
     def run_sync(self, function: Callable[[], T], wait: float | None) -> T:
         """Attempt as `run` does, in this thread."""
         try:
             if self._until is not None and self._until <= self._clock.now():
                 raise self._late("nothing is begun after the deadline")
             while True:
-                self._admit_sync(wait)
+                permit = self._admit_sync(wait)
                 self._record.sent += 1
                 try:
-                    result = function()
+                    result = self._send_sync(function, permit)
                 except Exception as error:
                     self._failed(error)
                     wait = self.wait_after(error)
@@ -300,7 +397,26 @@ class Call:
                     self._succeeded()
                     return result
         finally:
-            self._record.seconds = self._clock.now() - self._started
+            self._end()
+
+    def _send_sync(self, function: Callable[[], T], permit: Permit | None) -> T:
+        began = self._clock.now()
+        try:
+            if permit is not None:
+                permit.sent()
+            result = function()
+            if type(result) in LATER:
+                refuse_later(result)
+            if permit is not None:
+                self._learn(result, began, permit)
+        except ProviderError as error:
+            if permit is not None:
+                self._learn(error, began, permit)
+            raise
+        finally:
+            if permit is not None:
+                permit.release()
+        return result
 
     def _failed(self, error: Exception) -> None:
         self._is_sending = False
@@ -316,35 +432,63 @@ class Call:
         if self._policy.hedge is not None:
             self._policy.hedge.budget.deposit()
 
-    async def _hedged(self, function: Callable[[], Awaitable[T]]) -> T:
+    async def _hedged(self, function: Callable[[], Awaitable[T]], permit: Permit | None) -> T:
         hedge, record = self._policy.hedge, self._record
         assert hedge is not None
         began = self._clock.now()
         delay = hedge.delay
         if delay is None:
-            result = await function()
+            result = await self._send(function, permit)
         else:
             budget = self._budget or hedge.budget
+            lost: list[Exception] = []
+
+            async def first() -> T:
+                try:
+                    return await self._send(function, permit)
+                except Exception as error:
+                    self._trip(error)
+                    lost.append(error)
+                    raise
 
             def second() -> Coroutine[Any, Any, T] | None:
                 return self._second(function) if budget.take_paid() else None
 
-            result, is_second = await race(function(), second, delay)
+            result, is_second = await race(first(), second, delay, self._is_final)
+            for error in lost:
+                self._note(error, 0.0)
             record.hedges_won += is_second
         hedge.note(self._clock.now() - began)
         return result
 
     async def _second(self, function: Callable[[], Awaitable[T]]) -> T:
-        if self._limiter is not None:
-            await self._limiter.acquire(self._count())
+        # As late as a retry, and as urgent.
+        priority = self._priority + _AHEAD
+        if self._breaker is None:
+            permit = await self._reserve(priority)
+        else:
+            with self._breaker.watch():
+                self._breaker.check_pass(self._pass)
+                permit = await self._reserve(priority)
         self._record.sent += 1
         self._record.hedges += 1
         try:
-            return await function()
+            return await self._send(function, permit)
         except Exception as error:
-            if self._breaker is not None:
-                self._breaker.failed(self._pass, error)
+            self._trip(error)
+            self._note(error, 0.0)
             raise
+
+    def _trip(self, error: Exception) -> None:
+        if self._breaker is not None:
+            self._breaker.trip(self._pass, error)
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Whether what one of two attempts met ends both."""
+        if isinstance(error, CircuitOpenError):
+            # Of a hedge that was not sent: the first is on the wire and goes on.
+            return False
+        return not (isinstance(error, Exception) and _is_retryable(error, self._policy))
 
     async def _within_deadline(self, work: Coroutine[Any, Any, T]) -> T:
         if self._until is None:
@@ -353,17 +497,16 @@ class Call:
         if remaining <= 0:
             work.close()
             raise self._late("nothing is begun after the deadline")
-        timeout = asyncio.timeout(remaining)
-        try:
-            async with timeout:
-                return await work
-        except TimeoutError:
-            # A time-out that an attempt met on its own is none of ours.
-            if not timeout.expired():
-                raise
+        with Deadline(remaining, self._interrupted):
+            return await work
+        raise AssertionError  # the deadline's context swallows nothing
+
+    def _interrupted(self) -> DeadlineExceededError:
         if self._is_sending:
-            self._note(asyncio.CancelledError(), self._clock.now() - self._started, 0.0)
-        raise self._late("interrupted at the deadline") from self._last
+            self._note(asyncio.CancelledError(), 0.0)
+        error = self._late("interrupted at the deadline")
+        error.__cause__ = self._last
+        return error
 
 
 def _is_retryable(error: Exception, policy: RetryPolicy) -> bool:
@@ -379,16 +522,28 @@ def _is_retryable(error: Exception, policy: RetryPolicy) -> bool:
     return isinstance(error, policy.retry_on)
 
 
-def _hint(error: Exception) -> float | None:
-    seconds = getattr(error, "retry_after", None)
-    return float(seconds) if isinstance(seconds, (int, float)) else None
-
-
 def _describe(error: Exception) -> str:
     # Our own messages carry no key and no body; of others only the class is certain not to.
     name = type(error).__name__
     return f"{name}: {error}" if isinstance(error, TollwayError) else name
 
 
-def _times(number: int) -> str:
-    return "1 attempt" if number == 1 else f"{number} attempts"
+def _times(attempts: list[Attempt]) -> str:
+    return "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+
+
+def refuse_later(result: Any) -> NoReturn:
+    """Refuse what a sync function returned that begins only when it is awaited or iterated.
+
+    Raises:
+        ConfigurationError: Always.
+    """
+    kind = "generator"
+    if inspect.iscoroutine(result):
+        kind = "coroutine"
+        # Else the interpreter warns that nobody awaited it.
+        result.close()
+    raise ConfigurationError(
+        f"a function that is called as a sync one returned a {kind}, whose failures come later; "
+        "retry the async function itself, or what it iterates over"
+    )

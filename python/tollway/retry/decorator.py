@@ -80,9 +80,10 @@ def retry(target: RetryPolicy | Callable[..., Any] | None = None, /, **options: 
     return _wrap(policy, around, target)
 
 
-def _wrap(
-    policy: RetryPolicy, around: dict[str, Any], function: Callable[..., Any]
-) -> Callable[..., Any]:
+def _wrap(policy: RetryPolicy, around: dict[str, Any], function: Callable[..., Any]) -> Any:
+    if isinstance(function, (staticmethod, classmethod)):
+        # The decorator stands above them.
+        return _wrap_method(policy, around, function)
     if not callable(function):
         raise ConfigurationError(f"retry decorates functions, not {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -113,6 +114,10 @@ def _wrap(
         return policy.call_sync(attempt, **of_call(attempt))
 
     return call_sync
+
+
+def _wrap_method(policy: RetryPolicy, around: dict[str, Any], method: Any) -> Any:
+    return type(method)(_wrap(policy, around, method.__func__))
 
 
 def _is_async(function: object) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tollway.errors import ConfigurationError
 from tollway.retry.budget import RetryBudget
+from tollway.retry.sleeper import resolve_after
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,7 +87,10 @@ def _hedge(after: float | None, percentile: float | None) -> Hedge:
 
 
 async def race(
-    first: Awaitable[T], second: Callable[[], Awaitable[T] | None], delay: float
+    first: Awaitable[T],
+    second: Callable[[], Awaitable[T] | None],
+    delay: float,
+    is_final: Callable[[BaseException], bool],
 ) -> tuple[T, bool]:
     """Return the first success, and whether it is the second's.
 
@@ -95,26 +99,35 @@ async def race(
         second: Called after `delay` seconds if the first has not ended; what it returns is awaited
             beside it, unless that is None.
         delay: Seconds.
+        is_final: Whether what one of them met ends the other too.
 
     Raises:
-        Exception: That of the first, where neither succeeds.
+        BaseException: What is final, as soon as it is met; else that of the first, where neither
+            succeeds.
 
-    Cancellation: cancels both.
+    Cancellation: cancels both. They are waited for to their end, here and when one has won.
     """
     runs = [asyncio.ensure_future(first)]
+    loop = asyncio.get_running_loop()
+    alarm = loop.create_future()
+    cancel = resolve_after(alarm, delay)
     try:
-        done, pending = await asyncio.wait(runs, timeout=delay)
-        hedge = second() if not done else None
+        await asyncio.wait([runs[0], alarm], return_when=asyncio.FIRST_COMPLETED)
+        hedge = None if runs[0].done() else second()
         if hedge is not None:
             runs.append(asyncio.ensure_future(hedge))
-            pending = set(runs)
+        pending = set(runs)
         while pending:
-            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for run in runs:
-                if run.done() and not run.cancelled() and run.exception() is None:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for run in (run for run in runs if run in done and not run.cancelled()):
+                error = run.exception()
+                if error is None:
                     return run.result(), run is not runs[0]
+                if is_final(error):
+                    raise error
         return await runs[0], False
     finally:
+        cancel()
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)

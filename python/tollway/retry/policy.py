@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import random
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, TypeVar, cast, get_args
 
 from tollway import _core
 from tollway.errors import ConfigurationError
 from tollway.retry import sleeper
 from tollway.retry.budget import RetryBudget
-from tollway.retry.call import Call
+from tollway.retry.call import LATER, Call, refuse_later
 from tollway.retry.hedge import Hedge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from typing import Any, Unpack
 
     from tollway.retry.call import Around
@@ -90,8 +92,10 @@ class RetryPolicy:
             A wait that would pass it is not begun. When it comes, a wait for a permit ends, and so
             does an attempt of an async function, by cancellation. A sync function cannot be
             interrupted: the attempt ends on its own, and what it returns counts. None for no limit.
-        seed: Makes the waits repeatable.
+        seed: Seeds the draws of this policy, which its calls take in turn: one call after another
+            waits the same whenever the program is run.
         retry_on: Further classes of error to retry, those of tollway included where they are named.
+            A group of exceptions is a class of its own.
         give_up_on: Classes of error not to retry, whatever else is said.
         overrides: By class of error (the nearest base class counts), what differs from the fields
             above: `{OverloadedError: {"base_delay": 5.0, "max_retries": 20}}`. `max_retries` is
@@ -136,10 +140,9 @@ class RetryPolicy:
         for name in ("base_delay", "max_delay", "deadline"):
             _check_seconds(name, getattr(self, name), optional=name == "deadline")
         _check_count("max_retries", self.max_retries)
-        if not (self.budget in {None, "auto"} or isinstance(self.budget, RetryBudget)):
-            raise ConfigurationError(f"budget={self.budget!r} is not a RetryBudget, None or 'auto'")
-        if not (self.hedge is None or isinstance(self.hedge, Hedge)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"hedge={self.hedge!r} is not a Hedge or None")
+        self._check_objects()
+        for name in ("retry_on", "give_up_on"):
+            object.__setattr__(self, name, _classes(name, getattr(self, name)))
         object.__setattr__(self, "overrides", dict(self.overrides))
         own = Rule(
             self.strategy, self.jitter, self.base_delay or 0.0, self.max_delay, self.max_retries
@@ -151,8 +154,26 @@ class RetryPolicy:
         # The module's generator is seeded anew in a forked child: siblings do not wait in step.
         draw = random.random if self.seed is None else random.Random(self.seed).random  # noqa: S311 - a wait is no secret
         object.__setattr__(self, "_draw", draw)
-        plain = self.deadline is None and self.hedge is None and self.budget in {None, "auto"}
+        plain = self.deadline is None and self.hedge is None and self._has_no_budget
         object.__setattr__(self, "_is_plain", plain)
+
+    def _check_objects(self) -> None:
+        if not (self._has_no_budget or isinstance(self.budget, RetryBudget)):
+            raise ConfigurationError(f"budget={self.budget!r} is not a RetryBudget, None or 'auto'")
+        if not (self.hedge is None or isinstance(self.hedge, Hedge)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"hedge={self.hedge!r} is not a Hedge or None")
+        if not (self.seed is None or isinstance(self.seed, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"seed={self.seed!r} is not a whole number or None")
+        if not (self.on_retry is None or callable(self.on_retry)):
+            raise ConfigurationError(f"on_retry={self.on_retry!r} is not a function")
+        if inspect.iscoroutinefunction(self.on_retry):
+            raise ConfigurationError("on_retry is called, not awaited: give a sync function")
+        if not isinstance(self.overrides, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"overrides={self.overrides!r} is not a mapping of classes")
+
+    @property
+    def _has_no_budget(self) -> bool:
+        return self.budget is None or (isinstance(self.budget, str) and self.budget == "auto")
 
     def rule(self, kind: type[BaseException]) -> Rule:
         """Return what holds for a class of errors, by the nearest base class that has a rule."""
@@ -191,8 +212,12 @@ class RetryPolicy:
 
         Args:
             function: Makes one attempt.
-            around: Any of these. `limiter`: each attempt takes a permit of it, retries and hedges
-                too, of `tokens`: a number, or a function that is asked before each. `breaker`: is
+            around: Any of these. `limiter`: each attempt reserves of it, retries (ahead of new
+                work) and hedges too: `tokens`, a number or a function that is asked before each,
+                and `output_tokens`, with `priority`. It is settled with the `usage`
+                (`tollway.types.Usage`) of what the attempt returns, if that has one; with
+                `keep_permit` it is left to the caller to settle and release the `permit` of the
+                `record`. `breaker`: is
                 asked before each attempt and told how it ended. `budget`: what `budget="auto"`
                 means for this call. `until`: time of `time.monotonic()` that several calls share
                 as a deadline; the earlier one counts where the policy has its own. `record`: a
@@ -204,7 +229,7 @@ class RetryPolicy:
             DeadlineExceededError: The next wait would leave no time before the deadline, or the
                 deadline came during a wait or attempt; with the last error as its cause.
             CircuitOpenError: The breaker is open, or opened while this call waited; with what
-                opened it as its cause. Nothing was sent.
+                opened it as its cause. Nothing more was sent.
             Exception: What is not to be retried, as it was raised.
 
         Cancellation: passes through at once, in an attempt and in a wait.
@@ -234,12 +259,16 @@ class RetryPolicy:
         if self._is_plain and not around:
             started = self._clock.now()
             try:
-                return function()
+                result = function()
+                if type(result) in LATER:
+                    refuse_later(result)
             except Exception as error:
                 call = Call(self, self._clock, started, around)
                 wait = call.wait_after(error)
                 if wait is None:
                     raise
+            else:
+                return result
         else:
             call = Call(self, self._clock, self._clock.now(), around)
             wait = None
@@ -272,6 +301,14 @@ def _rule(own: Rule, kind: Any, override: Override) -> Rule:
     _check_seconds(f"{where}.max_delay", rule.max_delay, optional=False)
     _check_count(f"{where}.max_retries", rule.max_retries)
     return rule
+
+
+def _classes(field_name: str, given: object) -> tuple[type[Exception], ...]:
+    kinds = tuple(cast("Iterable[object]", given)) if isinstance(given, Iterable) else (given,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(f"{field_name}={given!r} holds what is no class of errors")
+    return cast("tuple[type[Exception], ...]", kinds)
 
 
 def _check_name(field_name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -7,13 +7,17 @@ the core's, and the loop holds one timer, for the first who is due.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tollway import _core
 
-__all__ = ["sleep", "wait"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["resolve_after", "sleep"]
 
 # Sleepers woken in one callback: about a microsecond each, so that other callbacks of the loop are
 # held up for well under a millisecond.
@@ -73,18 +77,15 @@ def _sleepers(loop: asyncio.AbstractEventLoop) -> _Sleepers:
     return sleepers
 
 
-async def wait(future: asyncio.Future[None], seconds: float) -> None:
-    """Wait until `future` of this loop is done; after `seconds` it is given the result None.
+def resolve_after(future: asyncio.Future[None], seconds: float) -> Callable[[], None]:
+    """Give `future` of this loop the result None after `seconds`, unless it is done.
 
-    Cancellation: leaves at once.
+    Returns:
+        Cancels that; to be called in any case.
     """
     loop = asyncio.get_running_loop()
     sleepers = _sleepers(loop)
-    ticket = sleepers.add(loop, loop.time() + seconds, future)
-    try:
-        await future
-    finally:
-        sleepers.cancel(ticket)
+    return functools.partial(sleepers.cancel, sleepers.add(loop, loop.time() + seconds, future))
 
 
 async def sleep(seconds: float) -> None:
@@ -95,4 +96,9 @@ async def sleep(seconds: float) -> None:
     if seconds <= 0:
         await asyncio.sleep(0)
         return
-    await wait(asyncio.get_running_loop().create_future(), seconds)
+    future = asyncio.get_running_loop().create_future()
+    cancel = resolve_after(future, seconds)
+    try:
+        await future
+    finally:
+        cancel()

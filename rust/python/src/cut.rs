@@ -8,7 +8,7 @@ use tollway_core::tokens::{Encoding, Ends, Prefer, Shortened, Side};
 
 use crate::batch::Batch;
 use crate::errors;
-use crate::text::{Text, substring};
+use crate::text::{Text, substring, with_buffer};
 
 /// A single text of more bytes is worked on with the thread detached.
 pub const DETACH_BYTES: usize = 16 << 10;
@@ -143,13 +143,18 @@ fn keep(
 ) -> Option<Kept> {
     let (mut second, mut third) = (Vec::new(), Vec::new());
     let marker = marker.utf8(&mut third);
-    // Text that must be transcoded is looked at in growing parts; ASCII as it is.
+    // Text that must be transcoded is looked at in growing parts, the first with 5 characters a
+    // token: prose has 4.5. ASCII is looked at as it is.
     let mut points = match text {
         Text::Ascii(_) => usize::MAX,
-        _ => max_tokens.saturating_mul(4).saturating_add(256),
+        _ => max_tokens.saturating_mul(5).saturating_add(256),
     };
     loop {
-        let parts = points < text.len() / 2;
+        // Both ends must leave something between them.
+        let parts = match side {
+            Side::End | Side::Start => points < text.len(),
+            Side::Middle => points < text.len() / 2,
+        };
         let (beginning, ending) = if parts {
             (text.prefix(points), suffix(text, points))
         } else {
@@ -250,9 +255,9 @@ fn detached<T: Send>(
     work: impl FnOnce(&mut Vec<u8>, Text<'_>) -> T + Send,
 ) -> T {
     if text.size() > DETACH_BYTES {
-        py.detach(|| work(&mut Vec::new(), text))
+        py.detach(|| with_buffer(|buffer| work(buffer, text)))
     } else {
-        work(&mut Vec::new(), text)
+        with_buffer(|buffer| work(buffer, text))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tollway._core`: converts, detaches, calls the core, converts back.
 
 mod batch;
+mod bucket;
 mod client;
 mod completions;
 mod cut;
@@ -8,6 +9,7 @@ mod decode;
 mod embed;
 mod encodings;
 mod errors;
+mod ids;
 mod limiter;
 mod place;
 mod pool;
@@ -21,6 +23,7 @@ use pyo3::prelude::*;
 /// The compiled core of tollway.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    bucket::register(module)?;
     client::register(module)?;
     embed::register(module)?;
     limiter::register(module)?;

@@ -167,8 +167,12 @@ impl PyBudget {
         }
     }
 
-    fn deposit(&self) {
-        lock(&self.budget).deposit();
+    fn deposit(&self) -> bool {
+        lock(&self.budget).deposit()
+    }
+
+    fn give_back(&self) {
+        lock(&self.budget).give_back();
     }
 
     fn take(&self, now: f64) -> f64 {
@@ -221,6 +225,12 @@ impl PyBreaker {
         }
     }
 
+    fn refusal(&self, now: f64) -> Option<f64> {
+        lock(&self.breaker)
+            .refusal(nanoseconds(now))
+            .map(|wait| wait.as_secs_f64())
+    }
+
     fn is_valid(&self, pass_: u32) -> bool {
         lock(&self.breaker).is_valid(Pass::from_number(pass_))
     }
@@ -240,6 +250,10 @@ impl PyBreaker {
 
     fn release(&self, pass_: u32) {
         lock(&self.breaker).release(Pass::from_number(pass_));
+    }
+
+    fn abandon_probe(&self) {
+        lock(&self.breaker).abandon_probe();
     }
 
     fn reset(&self) {

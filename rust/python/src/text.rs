@@ -20,6 +20,17 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// Calls `work` with this thread's buffer.
+pub fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    // Taken, so that `work` may come back here.
+    let mut buffer = BUFFER.take();
+    let result = work(&mut buffer);
+    if buffer.len() <= KEPT_BYTES {
+        BUFFER.set(buffer);
+    }
+    result
+}
+
 /// The code points of a `str`, borrowed from the object. They stay as they are for as long as the
 /// object lives, with or without the thread attached: a `str` never changes.
 #[derive(Clone, Copy)]
@@ -99,13 +110,7 @@ impl<'a> Text<'a> {
         if let Self::Ascii(text) = self {
             return work(text);
         }
-        // Taken, so that `work` may come back here.
-        let mut buffer = BUFFER.take();
-        let result = work(self.utf8(&mut buffer));
-        if buffer.len() <= KEPT_BYTES {
-            BUFFER.set(buffer);
-        }
-        result
+        with_buffer(|buffer| work(self.utf8(buffer)))
     }
 
     /// How many code points the first `bytes` bytes of [`Self::utf8`] came from.

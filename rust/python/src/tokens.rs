@@ -9,6 +9,7 @@ use tollway_core::tokens;
 use crate::batch::Batch;
 use crate::cut::{DETACH_BYTES, Shortening, chunks};
 use crate::decode;
+use crate::ids::Ids;
 use crate::rules::{Allowed, Disallowed, Rules, refused};
 use crate::text::{Text, as_str, substring};
 
@@ -79,12 +80,13 @@ impl PyEncoding {
         text: &Bound<'_, PyString>,
         allowed_special: Allowed,
         disallowed_special: Disallowed,
-    ) -> PyResult<Vec<u32>> {
+    ) -> PyResult<Ids> {
         let rules = Rules {
             allowed: allowed_special,
             disallowed: disallowed_special,
         };
         run(py, Text::new(text)?, |text| rules.encode(self.0, text))
+            .map(Ids)
             .map_err(|token| refused(&token))
     }
 
@@ -99,7 +101,7 @@ impl PyEncoding {
         allowed_special: Allowed,
         disallowed_special: Disallowed,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        let ids = self.encode(py, text, allowed_special, disallowed_special)?;
+        let Ids(ids) = self.encode(py, text, allowed_special, disallowed_special)?;
         Ok(ids.into_pyarray(py))
     }
 
@@ -120,8 +122,8 @@ impl PyEncoding {
         ))
     }
 
-    fn encode_ordinary(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
-        Ok(run(py, Text::new(text)?, |text| self.ordinary(text)))
+    fn encode_ordinary(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Ids> {
+        Ok(Ids(run(py, Text::new(text)?, |text| self.ordinary(text))))
     }
 
     #[pyo3(
@@ -135,7 +137,7 @@ impl PyEncoding {
         num_threads: usize,
         allowed_special: Allowed,
         disallowed_special: Disallowed,
-    ) -> PyResult<Vec<Vec<u32>>> {
+    ) -> PyResult<Vec<Ids>> {
         let _ = num_threads; // the pool has as many as there are cores
         let rules = Rules {
             allowed: allowed_special,
@@ -145,7 +147,7 @@ impl PyEncoding {
         let results = Batch::new(text)?.map(py, encode)?;
         results
             .into_iter()
-            .map(|ids| ids.map_err(|token| refused(&token)))
+            .map(|ids| ids.map(Ids).map_err(|token| refused(&token)))
             .collect()
     }
 
@@ -155,9 +157,9 @@ impl PyEncoding {
         py: Python<'_>,
         text: &Bound<'_, PyAny>,
         num_threads: usize,
-    ) -> PyResult<Vec<Vec<u32>>> {
+    ) -> PyResult<Vec<Ids>> {
         let _ = num_threads; // as in `encode_batch`
-        Batch::new(text)?.map(py, |buffer, text| self.ordinary(text.utf8(buffer)))
+        Batch::new(text)?.map(py, |buffer, text| Ids(self.ordinary(text.utf8(buffer))))
     }
 
     fn encode_array<'py>(

@@ -70,17 +70,25 @@ impl Breaker {
         }
     }
 
-    /// Ask for leave, or learn how long there is none; zero while another request is the probe.
-    pub fn admit(&mut self, now: u64) -> Result<Pass, Duration> {
+    /// How long leave would be refused at `now`; zero while another request is the probe, `None`
+    /// where it would be given.
+    pub const fn refusal(&self, now: u64) -> Option<Duration> {
         match self.phase {
-            Phase::Closed => Ok(Pass(self.epoch)),
-            Phase::Open { until } if now < until => Err(Duration::from_nanos(until - now)),
-            Phase::Open { .. } => {
-                self.enter(Phase::Probing);
-                Ok(Pass(self.epoch))
-            }
-            Phase::Probing => Err(Duration::ZERO),
+            Phase::Open { until } if now < until => Some(Duration::from_nanos(until - now)),
+            Phase::Closed | Phase::Open { .. } => None,
+            Phase::Probing => Some(Duration::ZERO),
         }
+    }
+
+    /// Ask for leave, or learn how long there is none, as by [`Breaker::refusal`].
+    pub fn admit(&mut self, now: u64) -> Result<Pass, Duration> {
+        if let Some(wait) = self.refusal(now) {
+            return Err(wait);
+        }
+        if self.phase != Phase::Closed {
+            self.enter(Phase::Probing);
+        }
+        Ok(Pass(self.epoch))
     }
 
     /// Whether a pass still lets its holder send.
@@ -114,6 +122,11 @@ impl Breaker {
         if self.is_valid(pass) && self.phase == Phase::Probing {
             self.enter(Phase::Open { until: 0 });
         }
+    }
+
+    /// Forget a probe that will not come back: what a forked child does with its parent's.
+    pub fn abandon_probe(&mut self) {
+        self.release(Pass(self.epoch));
     }
 
     /// Close by hand.

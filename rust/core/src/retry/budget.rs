@@ -38,9 +38,15 @@ impl Budget {
         self.balance
     }
 
-    /// Note a success.
-    pub fn deposit(&mut self) {
+    /// Note a success; whether a whole retry is paid for now.
+    pub fn deposit(&mut self) -> bool {
         self.balance = (self.balance + self.ratio).min(LARGEST_BALANCE);
+        self.is_paid()
+    }
+
+    /// Return a retry that was taken and not sent.
+    pub fn give_back(&mut self) {
+        self.balance = (self.balance + 1.0).min(LARGEST_BALANCE);
     }
 
     /// Take a retry at `now` (nanoseconds), paid for or not, or learn how long there is none.
@@ -57,11 +63,15 @@ impl Budget {
 
     /// Take a retry if one is paid for.
     pub fn take_paid(&mut self) -> bool {
-        // Ten successes at 0.1 each are one retry, whatever floating point makes of the sum.
-        let is_paid = self.balance >= 1.0 - 1e-9;
+        let is_paid = self.is_paid();
         if is_paid {
             self.balance = (self.balance - 1.0).max(0.0);
         }
         is_paid
+    }
+
+    fn is_paid(&self) -> bool {
+        // Ten successes at 0.1 each are one retry, whatever floating point makes of the sum.
+        self.balance >= 1.0 - 1e-9
     }
 }

@@ -15,8 +15,8 @@ const SWEEP_FLOOR: usize = 64;
 ///
 /// Cancelling empties a value's slot and leaves its time in the heap, where it is thrown away when
 /// it comes up, or swept out together with others once they are the greater part. So a cancel is
-/// O(1) on average, and memory follows what is pending: 40 bytes each for a pointer, at most twice
-/// that just after a table has grown.
+/// O(1) on average. Memory is that of the busiest time: 40 bytes for each pointer that was pending
+/// at once, at most twice that just after a table has grown.
 pub struct Scheduler<T> {
     heap: BinaryHeap<Reverse<Entry>>,
     slots: Vec<Slot<T>>,

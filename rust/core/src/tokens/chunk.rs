@@ -101,7 +101,7 @@ impl Encoding {
                 // Among others a character can have more tokens than it has alone.
                 Truncated::Cut(0) => {
                     let alone = next_length(text);
-                    return if self.fits(&text[..alone], max_tokens) {
+                    return if self.count(&text[..alone]) <= max_tokens {
                         alone
                     } else {
                         0
@@ -140,7 +140,7 @@ impl Encoding {
                 .rev()
                 .filter(move |&at| text.is_char_boundary(at) && is_end(text, at))
                 .take(TRIES)
-                .find(|&at| self.fits(&text[start..at], max_tokens))
+                .find(|&at| self.count(&text[start..at]) <= max_tokens)
         };
         match prefer {
             Prefer::Sentence => ends(ends_sentence).or_else(|| ends(ends_line)),

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::AtomicUsize;
 
-use super::cache::Cache;
+use super::cache::{Cache, Held};
 use super::encoding::Encoding;
 use super::entry::{Long, Short};
 use super::merge::merge_with;
-use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
+use super::pretokenize::{Machine, Portable, REACH, Sink, Whole, Window, walk};
 
 impl Encoding {
     /// The number of tokens of `text`; special tokens are ordinary text.
@@ -18,74 +18,89 @@ impl Encoding {
                 .map(|piece| self.count_piece(piece))
                 .sum();
         };
-        let (cache, bytes) = held.cache();
-        let mut counter = Counter {
-            encoding: self,
-            cache,
-            bytes,
+        let mut total = Total {
+            counter: Counter::new(self, &mut held),
             tokens: 0,
         };
-        walk(self.pattern, text.as_bytes(), &mut counter);
-        counter.tokens
-    }
-
-    /// Whether `text` has at most `budget` tokens; stops at the piece that has more.
-    pub(super) fn fits(&self, text: &str, budget: usize) -> bool {
-        let mut left = budget;
-        for piece in self.pattern.pieces(text) {
-            match left.checked_sub(self.count_piece(piece)) {
-                Some(rest) => left = rest,
-                None => return false,
-            }
-        }
-        true
+        walk(self.pattern, text.as_bytes(), &mut total);
+        total.tokens
     }
 }
 
 /// Adds the tokens of pieces up.
-struct Counter<'a> {
+struct Total<'a> {
+    counter: Counter<'a>,
+    tokens: usize,
+}
+
+impl Sink for Total<'_> {
+    #[inline(always)]
+    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) {
+        self.tokens += self.counter.block(machine, window, pieces);
+    }
+
+    fn piece(&mut self, piece: &[u8]) {
+        self.tokens += self.counter.piece(piece);
+    }
+}
+
+/// Counts the tokens of pieces, and remembers.
+pub struct Counter<'a> {
     encoding: &'a Encoding,
     cache: &'a mut Cache,
     /// What the cache has of the budget.
     bytes: &'a AtomicUsize,
-    tokens: usize,
 }
 
-impl Sink for Counter<'_> {
-    #[inline(always)]
-    fn block(&mut self, machine: impl Machine, window: &Window, mut ends: u64) {
-        let mut tokens = 0;
-        let mut at = 0;
-        while ends != 0 {
-            let end = ends.trailing_zeros() as usize;
-            ends &= ends - 1;
-            tokens += self.near(machine, window, at, end - at);
-            at = end;
+impl<'a> Counter<'a> {
+    pub fn new(encoding: &'a Encoding, held: &'a mut Held) -> Self {
+        let (cache, bytes) = held.cache();
+        Self {
+            encoding,
+            cache,
+            bytes,
         }
-        self.tokens += tokens;
     }
 
-    fn piece(&mut self, piece: &[u8]) {
-        self.tokens += if piece.len() <= Long::<8>::MAX {
+    /// The tokens of some pieces of a window.
+    #[inline(always)]
+    pub fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) -> usize {
+        let mut tokens = pieces.single.count_ones() as usize;
+        let mut left = pieces.starts & !pieces.single;
+        while left != 0 {
+            let start = left.trailing_zeros() as usize;
+            left &= left - 1;
+            // The next end: the bit of this piece's start may be the end of another.
+            let length = (pieces.ends >> start & !1).trailing_zeros() as usize;
+            tokens += self.near(machine, window, start, length);
+        }
+        tokens
+    }
+
+    /// The tokens of a piece of any length.
+    pub fn piece(&mut self, piece: &[u8]) -> usize {
+        if piece.len() <= Long::<8>::MAX {
             let mut window = [0; size_of::<Window>()];
             window[..piece.len()].copy_from_slice(piece);
             self.near(Portable, &window, 0, piece.len())
         } else {
             self.count_piece(piece)
-        };
-    }
-}
-
-impl Counter<'_> {
-    fn count_piece(&mut self, piece: &[u8]) -> usize {
-        let ranks = self.encoding.ranks;
-        if ranks.find(piece).is_some() {
-            return 1;
         }
+    }
+
+    /// Calls `part` with the end of each token of a piece that is none itself.
+    pub fn merge(&mut self, piece: &[u8], part: impl FnMut(usize, u32)) {
         let pairs = &mut self.cache.pairs;
         pairs.make_room(self.bytes);
+        merge_with(self.encoding.ranks, pairs, piece, part);
+    }
+
+    fn count_piece(&mut self, piece: &[u8]) -> usize {
+        if self.encoding.ranks.find(piece).is_some() {
+            return 1;
+        }
         let mut tokens = 0;
-        merge_with(ranks, pairs, piece, |_, _| tokens += 1);
+        self.merge(piece, |_, _| tokens += 1);
         tokens
     }
 
@@ -96,7 +111,7 @@ impl Counter<'_> {
             return 0;
         };
         if length <= Short::MAX {
-            let key = Short::key(bytes, length);
+            let key = Short::key(machine, bytes, length);
             match self.cache.short.find(machine, &key) {
                 Some(count) => count,
                 None => self.learn_short(key, bytes, length),

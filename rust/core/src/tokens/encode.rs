@@ -7,7 +7,7 @@ use super::encoding::Encoding;
 use super::entry::{Long, Short};
 use super::merge::merge_with;
 use super::pairs::Pairs;
-use super::pretokenize::{Machine, Portable, REACH, Sink, Window, walk};
+use super::pretokenize::{Machine, Portable, REACH, Sink, Whole, Window, walk};
 
 /// As few as text usually has; a list of ids rarely grows more than once.
 const BYTES_A_TOKEN: usize = 4;
@@ -51,7 +51,8 @@ struct Encoder<'a> {
 
 impl Sink for Encoder<'_> {
     #[inline(always)]
-    fn block(&mut self, machine: impl Machine, window: &Window, mut ends: u64) {
+    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole) {
+        let mut ends = pieces.ends;
         let mut at = 0;
         while ends != 0 {
             let end = ends.trailing_zeros() as usize;
@@ -86,7 +87,7 @@ impl Encoder<'_> {
             return;
         };
         if length <= Short::MAX {
-            let key = Short::key(bytes, length);
+            let key = Short::key(machine, bytes, length);
             match self.cache.short_ids.get(machine, &key) {
                 Some((1, ids)) => self.ids.push(ids[0]),
                 Some((count, ids)) => self.ids.extend_from_slice(&ids[..count]),

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::pretokenize::{Machine, REACH};
+use super::pretokenize::{KEPT, Machine, REACH};
 
 /// A piece of up to 15 bytes, its length and its count: sixteen bytes, four to a cache line.
 #[derive(Clone, Copy, Default)]
@@ -26,6 +26,11 @@ pub trait Entry: Copy + Default {
     /// Fours of a new table and of the largest, powers of two.
     const FOURS: (usize, usize);
     fn hash(&self) -> u64;
+    /// The count of that of four which has the piece of `key`.
+    #[inline(always)]
+    fn find(four: &[Self; 4], machine: impl Machine, key: &Self) -> Option<usize> {
+        Some(four[Self::position(four, machine, key)?].count())
+    }
     /// Which of four has the piece of `key`.
     fn position(four: &[Self; 4], machine: impl Machine, key: &Self) -> Option<usize>;
     fn is_empty(&self) -> bool;
@@ -34,37 +39,25 @@ pub trait Entry: Copy + Default {
 
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 const SHORT_COUNT_SHIFT: u32 = 60;
-const SHORT_LENGTH_SHIFT: u32 = 56;
 const LONG_COUNT_SHIFT: u32 = 48;
 const LONG_LENGTH_SHIFT: u32 = 56;
-
-/// The bytes of `low` and `high` that belong to a piece of so many.
-static KEPT: [(u64, u64); 17] = {
-    let mut kept = [(0, 0); 17];
-    let mut length = 1;
-    while length <= 16 {
-        kept[length] = if length <= 8 {
-            (u64::MAX >> (64 - 8 * length), 0)
-        } else {
-            (u64::MAX, u64::MAX >> (128 - 8 * length))
-        };
-        length += 1;
-    }
-    kept
-};
 
 impl Short {
     pub const MAX: usize = 15;
 
     /// The key of the first `length` ≤ 15 of these bytes.
     #[inline(always)]
-    pub fn key(bytes: &[u8; REACH], length: usize) -> Self {
-        let (words, _) = bytes.as_chunks::<8>();
-        let (low, high) = KEPT[length];
-        Self {
-            low: u64::from_le_bytes(words[0]) & low,
-            high: u64::from_le_bytes(words[1]) & high | (length as u64) << SHORT_LENGTH_SHIFT,
-        }
+    pub fn key(machine: impl Machine, bytes: &[u8; REACH], length: usize) -> Self {
+        let [low, high] = bytes
+            .first_chunk()
+            .map_or([0; 2], |bytes| machine.head(bytes, length));
+        Self { low, high }
+    }
+
+    /// Bit 2 × i for that of four which has the piece of `key`.
+    #[inline(always)]
+    fn found(words: &[u64; 8], machine: impl Machine, key: &Self) -> u32 {
+        machine.equal(words, [key.low, key.high], [u64::MAX, u64::MAX >> 4])
     }
 
     #[must_use]
@@ -85,10 +78,16 @@ impl Entry for Short {
     }
 
     #[inline(always)]
+    fn find(four: &[Self; 4], machine: impl Machine, key: &Self) -> Option<usize> {
+        let words: &[u64; 8] = bytemuck::cast_ref(four);
+        let found = Self::found(words, machine, key);
+        let high = words[(found.trailing_zeros() as usize + 1) & 7];
+        (found != 0).then_some((high >> SHORT_COUNT_SHIFT) as usize)
+    }
+
+    #[inline(always)]
     fn position(four: &[Self; 4], machine: impl Machine, key: &Self) -> Option<usize> {
-        let words = bytemuck::cast_ref(four);
-        let mask = [u64::MAX, u64::MAX >> 4];
-        let found = machine.equal(words, [key.low, key.high], mask);
+        let found = Self::found(bytemuck::cast_ref(four), machine, key);
         (found != 0).then(|| found.trailing_zeros() as usize / 2)
     }
 

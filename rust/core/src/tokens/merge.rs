@@ -4,15 +4,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::merge_long::chunked;
 use super::pairs::Pairs;
+use super::pretokenize::{Work, widened};
 use super::vocab::{MAX_TOKEN_BYTES, Ranks};
 
 /// Pieces up to here find the lowest rank by looking at all of them.
 const SCAN_LIMIT: usize = 128;
-/// A long piece is merged in chunks of so many bytes; the second where the first gives no answer.
-const CHUNKS: [usize; 2] = [64, 256];
-/// So many tokens before a chunk are merged again where it cannot follow them.
-const TRIED_ANEW: usize = 8;
 /// No merge starts here.
 const NONE: u32 = u32::MAX;
 /// An entry of the heap is `rank << POSITION_BITS | position`: 20 bits of rank, 16 TiB of text.
@@ -21,7 +19,7 @@ const POSITION_BITS: u32 = 44;
 const _: () = assert!(MAX_TOKEN_BYTES <= u8::MAX as usize);
 
 /// A token of a piece: where it ends, and its id.
-type Part = (usize, u32);
+pub type Part = (usize, u32);
 
 /// Calls `part` with the end of each token of `piece`, left to right. A piece that is a token
 /// itself is not looked up here: that is the caller's first step.
@@ -30,24 +28,72 @@ pub fn merge(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
 }
 
 /// As `merge`, with what `pairs` remembers; `part` is given the id of the token too.
-#[inline]
 pub fn merge_with(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], mut part: impl FnMut(usize, u32)) {
+    if piece.len() <= SCAN_LIMIT {
+        return widened(Short {
+            ranks,
+            pairs,
+            piece,
+            part,
+        });
+    }
+    let chunked = widened(Long {
+        ranks,
+        pairs,
+        piece,
+    });
+    let parts = chunked.unwrap_or_else(|| heap(ranks, piece));
+    for (end, id) in parts {
+        part(end, id);
+    }
+}
+
+struct Short<'a, F> {
+    ranks: Ranks,
+    pairs: &'a mut Pairs,
+    piece: &'a [u8],
+    part: F,
+}
+
+impl<F: FnMut(usize, u32)> Work for Short<'_, F> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        scan_any(self.ranks, self.pairs, self.piece, self.part);
+    }
+}
+
+struct Long<'a> {
+    ranks: Ranks,
+    pairs: &'a mut Pairs,
+    piece: &'a [u8],
+}
+
+impl Work for Long<'_> {
+    type Result = Option<Vec<Part>>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Result {
+        chunked(self.ranks, self.pairs, self.piece)
+    }
+}
+
+/// For pieces of at most 256 bytes.
+#[inline(always)]
+pub fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
     match piece.len() {
         0..=16 => scan::<16>(ranks, pairs, piece, part),
         17..=32 => scan::<32>(ranks, pairs, piece, part),
         33..=64 => scan::<64>(ranks, pairs, piece, part),
-        65..=SCAN_LIMIT => scan::<SCAN_LIMIT>(ranks, pairs, piece, part),
-        _ => {
-            let parts = chunked(ranks, pairs, piece).unwrap_or_else(|| heap(ranks, piece));
-            for (end, id) in parts {
-                part(end, id);
-            }
-        }
+        65..=128 => scan::<128>(ranks, pairs, piece, part),
+        _ => scan::<256>(ranks, pairs, piece, part),
     }
 }
 
 /// For pieces of at most `N` ≤ 256 bytes. Parts are addressed by their first byte.
 #[allow(clippy::cast_possible_truncation)] // positions are below N
+#[inline(always)]
 fn scan<const N: usize>(
     ranks: Ranks,
     pairs: &mut Pairs,
@@ -70,28 +116,41 @@ fn scan<const N: usize>(
             keys[at] = key(ranks.find_pair(piece[at], piece[at + 1]), at);
         }
     }
-    loop {
-        let lowest = keys.iter().fold(NONE, |lowest, &key| lowest.min(key));
-        if lowest == NONE {
-            break;
-        }
+    let mut lowest = keys.iter().fold(NONE, |lowest, &key| lowest.min(key));
+    while lowest != NONE {
         let left = (lowest & 0xff) as usize;
         let right = usize::from(end[left]);
         let after = usize::from(end[right]);
         end[left] = after as u16;
         // The rank of a token is its id.
         ids[left] = lowest >> 8;
-        keys[right] = NONE;
-        keys[left] = NONE;
+        let mut with_next = NONE;
         if after < n {
             previous[after] = left as u16;
             let union = &piece[left..usize::from(end[after])];
-            keys[left] = key(pairs.find(ranks, ids[left], ids[after], union), left);
+            with_next = key(pairs.find(ranks, ids[left], ids[after], union), left);
         }
+        // Without a part before it: what is set there is set again.
+        let (mut before, mut with_before) = (left, with_next);
         if left > 0 {
-            let before = usize::from(previous[left]);
+            before = usize::from(previous[left]);
             let union = &piece[before..after];
-            keys[before] = key(pairs.find(ranks, ids[before], ids[left], union), before);
+            with_before = key(pairs.find(ranks, ids[before], ids[left], union), before);
+        }
+        // All keys are written: loads of vectors would wait for single ones to arrive in memory.
+        lowest = NONE;
+        for (at, key) in keys.iter_mut().enumerate() {
+            let at = at as u32;
+            let mut new = *key;
+            new = if at == right as u32 { NONE } else { new };
+            new = if at == left as u32 { with_next } else { new };
+            new = if at == before as u32 {
+                with_before
+            } else {
+                new
+            };
+            *key = new;
+            lowest = lowest.min(new);
         }
     }
     let mut at = 0;
@@ -102,137 +161,9 @@ fn scan<const N: usize>(
     }
 }
 
-/// For long pieces, in linear time where it gives an answer.
-///
-/// Tokens side by side are the merge of their bytes if and only if each two neighbours are the
-/// merge of theirs: the first merge across a boundary would also come first among the two alone.
-/// So a piece is merged chunk by chunk, and where one follows the other the two tokens are checked.
-/// A chunk is left some way before its end, where merges do not yet know what follows.
-fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
-    let mut done: Vec<Part> = Vec::new();
-    let mut last: Option<Chunk> = None;
-    let mut at = 0;
-    while at < piece.len() {
-        if let Some(chunk) = &mut last
-            && piece.get(at..at + chunk.size) == piece.get(chunk.start..chunk.start + chunk.size)
-            && (chunk.repeats || chunk.meets_itself(ranks, pairs, piece, &done))
-        {
-            // The same bytes again: the same tokens, and the same two where they meet.
-            let step = at - chunk.start;
-            let until = done.len();
-            for part in chunk.first_part..until {
-                let (end, id) = done[part];
-                done.push((end + step, id));
-            }
-            *chunk = Chunk {
-                start: at,
-                size: chunk.size,
-                first_part: until,
-                repeats: true,
-            };
-            at += step;
-            continue;
-        }
-        let mut sizes = CHUNKS.into_iter();
-        last = Some(sizes.find_map(|size| add_chunk(ranks, pairs, piece, size, &mut done))?);
-        at = done.last()?.0;
-    }
-    Some(done)
-}
-
-/// The chunk whose tokens were added last.
-struct Chunk {
-    start: usize,
-    /// Bytes that were merged, the ones that were left included.
-    size: usize,
-    first_part: usize,
-    /// Whether it is known that its tokens may follow themselves.
-    repeats: bool,
-}
-
-impl Chunk {
-    fn meets_itself(&self, ranks: Ranks, pairs: &mut Pairs, piece: &[u8], done: &[Part]) -> bool {
-        let end = done[done.len() - 1].0;
-        let first = done[self.first_part].0 - self.start;
-        let last_start = start_of(done, done.len() - 1);
-        meet(
-            ranks,
-            pairs,
-            &piece[last_start..end + first],
-            end - last_start,
-        )
-    }
-}
-
-/// Where the part at `index` begins.
-fn start_of(parts: &[Part], index: usize) -> usize {
-    index.checked_sub(1).map_or(0, |before| parts[before].0)
-}
-
-/// Whether the merge of these bytes is two tokens, the first of `first` bytes.
-fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
-    let mut ends = 0;
-    let mut only = true;
-    scan_any(ranks, pairs, bytes, |end, _| {
-        only &= end == first || end == bytes.len();
-        ends += 1;
-    });
-    only && ends == 2
-}
-
-/// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
-/// last of `done` cannot be followed by the first of them, it and a few before it are tried anew.
-/// `None`, and `done` as it was, where that does not help either.
-fn add_chunk(
-    ranks: Ranks,
-    pairs: &mut Pairs,
-    piece: &[u8],
-    size: usize,
-    done: &mut Vec<Part>,
-) -> Option<Chunk> {
-    for back in 0..=done.len().min(TRIED_ANEW) {
-        let first_part = done.len() - back;
-        let start = start_of(done, first_part);
-        let bytes = &piece[start..piece.len().min(start + size)];
-        let sure = if start + size < piece.len() {
-            size - size / 4
-        } else {
-            size
-        };
-        let mut parts: Vec<Part> = Vec::with_capacity(size);
-        scan_any(ranks, pairs, bytes, |end, id| {
-            if end <= sure {
-                parts.push((start + end, id));
-            }
-        });
-        let &(first_end, _) = parts.first()?;
-        let before = first_part.checked_sub(1).map(|last| start_of(done, last));
-        if before.is_none_or(|before| meet(ranks, pairs, &piece[before..first_end], start - before))
-        {
-            done.truncate(first_part);
-            done.append(&mut parts);
-            return Some(Chunk {
-                start,
-                size,
-                first_part,
-                repeats: false,
-            });
-        }
-    }
-    None
-}
-
-fn scan_any(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
-    match piece.len() {
-        0..=16 => scan::<16>(ranks, pairs, piece, part),
-        17..=64 => scan::<64>(ranks, pairs, piece, part),
-        _ => scan::<256>(ranks, pairs, piece, part),
-    }
-}
-
 /// For pieces of any length: 14 bytes of memory a byte, n log n time.
 #[allow(clippy::cast_possible_truncation)] // parts have at most MAX_TOKEN_BYTES bytes
-fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
+pub fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
     let n = piece.len();
     let key = |rank: u32, at: usize| Reverse(u64::from(rank) << POSITION_BITS | at as u64);
 
@@ -291,9 +222,7 @@ fn heap(ranks: Ranks, piece: &[u8]) -> Vec<Part> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
+pub mod tests {
     use proptest::prelude::*;
 
     use super::super::vocab::{CL100K, O200K, P50K};
@@ -333,7 +262,7 @@ mod tests {
         parts.into_iter().map(check).collect()
     }
 
-    fn all() -> [Ranks; 4] {
+    pub fn all() -> [Ranks; 4] {
         [
             Ranks {
                 vocab: &P50K,
@@ -385,35 +314,6 @@ mod tests {
         }
     }
 
-    /// Long pieces: runs of something short, and letters at random.
-    fn long_piece() -> impl Strategy<Value = Vec<u8>> {
-        let unit = prop_oneof![
-            prop::sample::select(vec![
-                " ", "a", "=", "\n", "ab", "뷁", "🙂", "\u{301}", "the", "-="
-            ])
-            .prop_map(|unit| unit.as_bytes().to_vec()),
-            prop::collection::vec(any::<u8>(), 1..7),
-        ];
-        let run = (unit, 1usize..700).prop_map(|(unit, times)| unit.repeat(times));
-        let letters =
-            prop::collection::vec(prop::sample::select(b"abcdefg \nxyz".to_vec()), 0..900);
-        prop::collection::vec(prop_oneof![run, letters], 1..4).prop_map(|parts| parts.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_and_heap_agree(piece in long_piece()) {
-            for ranks in all() {
-                let pairs = &mut Pairs::none();
-                pairs.make_room(&AtomicUsize::new(0));
-                let expected = heap(ranks, &piece);
-                if let Some(parts) = chunked(ranks, pairs, &piece) {
-                    prop_assert_eq!(parts, expected);
-                }
-            }
-        }
-    }
-
     #[test]
     fn every_rank_leads_back_to_its_token() {
         for ranks in all() {
@@ -428,6 +328,25 @@ mod tests {
         }
     }
 
+    /// Counting takes these for one token without looking.
+    #[test]
+    fn bytes_and_short_numbers_are_tokens() {
+        let [.., cl100k, o200k] = all();
+        for ranks in all() {
+            assert!((0..=255).all(|byte| ranks.find(&[byte]) == Some(ranks.byte(byte))));
+        }
+        for number in 0..1000 {
+            for text in [
+                format!("{number}"),
+                format!("{number:02}"),
+                format!("{number:03}"),
+            ] {
+                assert!(cl100k.find(text.as_bytes()).is_some());
+                assert!(o200k.find(text.as_bytes()).is_some());
+            }
+        }
+    }
+
     #[test]
     fn ids_at_or_over_the_limit_do_not_exist() {
         let [r50k, p50k, ..] = all();
@@ -436,7 +355,6 @@ mod tests {
         assert_eq!(p50k.find_pair(b' ', b' '), Some(50_257));
         assert_eq!(r50k.find(&spaces), None);
         assert_eq!(r50k.find_pair(b' ', b' '), None);
-        assert!((0..=255).all(|byte| p50k.find(&[byte]) == Some(p50k.byte(byte))));
         assert_eq!(p50k.token(50_256), None);
         assert_eq!(r50k.token(50_257), None);
     }

@@ -3,6 +3,9 @@
 //! A text is cut into pieces (`pretokenize`), each piece looked up (`vocab`) and, where it is no
 //! token itself, merged (`merge`). Everything works on tables in the binary.
 
+// Only what is inlined is compiled for the features of a function that has some.
+#![allow(clippy::inline_always)]
+
 mod cache;
 mod chunk;
 #[cfg(target_arch = "x86_64")]
@@ -13,11 +16,13 @@ mod encoding;
 mod entry;
 mod hash;
 mod merge;
+mod merge_long;
 mod pairs;
 mod pretokenize;
 mod rank_file;
 mod shorten;
 mod special;
+mod spend;
 mod table;
 pub mod transcode;
 mod truncate;

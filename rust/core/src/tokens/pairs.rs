@@ -32,7 +32,7 @@ impl Pairs {
     }
 
     /// The rank of the token that `left` and `right` make, whose bytes are `union`.
-    #[inline]
+    #[inline(always)]
     pub fn find(&mut self, ranks: Ranks, left: u32, right: u32, union: &[u8]) -> Option<u32> {
         let pair = u64::from(left) << BITS | u64::from(right);
         #[allow(clippy::cast_possible_truncation)] // sixteen bits

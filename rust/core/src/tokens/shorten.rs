@@ -97,7 +97,7 @@ impl Encoding {
             }
             (Truncated::Cut(_), _) => {}
         }
-        let with_marker = self.fits(marker, max_tokens);
+        let with_marker = self.count(marker) <= max_tokens;
         let marker = if with_marker { marker } else { "" };
         let room = max_tokens - self.count(marker);
         let mut spare = 0;

@@ -50,7 +50,7 @@ impl<E: Entry, V: Copy + Default> Table<E, V> {
     #[inline(always)]
     pub fn find(&self, machine: impl Machine, key: &E) -> Option<usize> {
         let Four(four) = self.fours.get(self.place(key))?;
-        Some(four[E::position(four, machine, key)?].count())
+        E::find(four, machine, key)
     }
 
     /// The count of the piece with this key and its value, if they are remembered.

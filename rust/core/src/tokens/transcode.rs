@@ -3,10 +3,13 @@
 const REPLACEMENT: u32 = 0xfffd;
 /// Code points that are looked at together.
 const BLOCK: usize = 16;
+/// Code points that are taken together where all are ASCII.
+const RUN: usize = 2 * BLOCK;
 /// A character is written as four bytes, of which those that it has count.
 const WRITTEN: usize = 4;
 /// What a block may write, whatever of it counts.
 const BLOCK_WRITTEN: usize = BLOCK * WRITTEN;
+const RUN_WRITTEN: usize = RUN * WRITTEN;
 
 /// A code point as a `str` stores it.
 pub trait Point: Copy + Into<u32> {
@@ -77,7 +80,7 @@ fn encoded<T: Point>(point: u32) -> u32 {
 /// Writes `points` as UTF-8 to the start of `buffer`, which grows to hold the longest form;
 /// returns how much was written.
 pub fn transcode<T: Point>(points: &[T], buffer: &mut Vec<u8>) -> usize {
-    let most = T::MAX_BYTES * points.len() + BLOCK_WRITTEN;
+    let most = T::MAX_BYTES * points.len() + RUN_WRITTEN;
     if buffer.len() < most {
         buffer.resize(most, 0);
     }
@@ -108,25 +111,32 @@ fn blocks<T: Point>(
 ) -> usize {
     let mut out = 0;
     let mut at = 0;
-    while let Some(given) = points[at..].first_chunk::<BLOCK>() {
-        let given = given.map(Into::<u32>::into);
-        let Some(room) = buffer[out..].first_chunk_mut() else {
+    while let Some(run) = points[at..].first_chunk::<RUN>() {
+        let run = run.map(Into::<u32>::into);
+        let Some(room) = buffer[out..].first_chunk_mut::<RUN_WRITTEN>() else {
             break;
         };
-        if given.iter().fold(0, |all, &point| all | point) < 0x80 {
+        if run.iter().fold(0, |all, &point| all | point) < 0x80 {
             #[allow(clippy::cast_possible_truncation)] // ASCII
-            let bytes = given.map(|point| point as u8);
-            room[..BLOCK].copy_from_slice(&bytes);
-            out += BLOCK;
-            at += BLOCK;
-        } else if given.iter().any(|&point| is_surrogate(point)) {
-            let end = at + BLOCK;
+            let bytes = run.map(|point| point as u8);
+            room[..RUN].copy_from_slice(&bytes);
+            out += RUN;
+            at += RUN;
+        } else if run.iter().any(|&point| is_surrogate(point)) {
+            let end = at + RUN;
             while at < end {
                 (out, at) = one(points, at, buffer, out);
             }
         } else {
-            out += block(&given, room);
-            at += BLOCK;
+            // Without asking each block whether it is ASCII: among words the answer is not guessed.
+            let mut written = 0;
+            for given in run.as_chunks().0 {
+                if let Some(room) = room[written..].first_chunk_mut() {
+                    written += block(given, room);
+                }
+            }
+            out += written;
+            at += RUN;
         }
     }
     while at < points.len() {
@@ -154,6 +164,15 @@ fn one<T: Point>(points: &[T], at: usize, buffer: &mut [u8], out: usize) -> (usi
 /// How many code points the first `bytes` bytes of the UTF-8 form came from.
 pub fn points_in<T: Point>(points: &[T], mut bytes: usize) -> usize {
     let mut at = 0;
+    while let Some(run) = points[at..].first_chunk::<RUN>() {
+        let run = run.map(Into::<u32>::into);
+        let length = run.iter().map(|&point| width(point)).sum::<u32>() as usize;
+        if length > bytes || run.iter().any(|&point| is_surrogate(point)) {
+            break;
+        }
+        bytes -= length;
+        at += RUN;
+    }
     while bytes > 0 && at < points.len() {
         let (point, next) = scalar(points, at);
         at = next;
@@ -188,6 +207,12 @@ mod tests {
         prop_assert_eq!(&buffer[..length], expected.as_bytes());
         let length = blocks(points, &mut buffer, scalar_block::<T>);
         prop_assert_eq!(&buffer[..length], expected.as_bytes());
+        let (mut at, mut bytes) = (0, 0);
+        while at < points.len() {
+            prop_assert_eq!(points_in(points, bytes), at);
+            let (point, next) = scalar(points, at);
+            (at, bytes) = (next, bytes + width(point) as usize);
+        }
         prop_assert_eq!(points_in(points, length), points.len());
         Ok(())
     }

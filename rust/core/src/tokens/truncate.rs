@@ -3,7 +3,6 @@
 use super::encoding::Encoding;
 use super::merge::merge;
 use super::pretokenize::boundary::boundary_before;
-use super::vocab::MAX_TOKEN_BYTES;
 
 /// What [`Encoding::truncate`] and [`Encoding::truncate_start`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,43 +15,6 @@ pub enum Truncated {
     MoreNeeded,
 }
 
-/// Where reading a text token by token arrives at the budget.
-struct Walk {
-    /// The byte after the last token that fits; inside a character perhaps.
-    cut: usize,
-    /// Where to count again from when the text ends at the cut.
-    anchors: Anchors,
-    /// Whether text that follows could still change the pieces up to the cut.
-    unsettled: bool,
-}
-
-/// The last two places where the pieces before stay as they are if the text is cut anywhere after.
-///
-/// Only a run of white space is cut into other pieces when the text ends in it or right after it,
-/// so a place inside such a run is none.
-#[derive(Clone, Copy)]
-struct Anchors {
-    last: Anchor,
-    previous: Anchor,
-}
-
-#[derive(Clone, Copy)]
-struct Anchor {
-    at: usize,
-    /// Tokens left of the budget here.
-    left: usize,
-}
-
-impl Anchors {
-    fn before(&self, cut: usize) -> Anchor {
-        if self.last.at < cut {
-            self.last
-        } else {
-            self.previous
-        }
-    }
-}
-
 impl Encoding {
     /// Cuts `text` so that what remains from its start has at most `max_tokens` tokens.
     ///
@@ -61,13 +23,14 @@ impl Encoding {
     pub fn truncate(&self, text: &str, max_tokens: usize, more_follows: bool) -> Truncated {
         let mut budget = max_tokens;
         let mut step = 1;
-        while let Some(walk) = self.walk(text, budget) {
-            if more_follows && walk.unsettled {
+        while let Some(spent) = self.spend(text, budget) {
+            // Text that follows could still change this piece or, being white space, the next.
+            if more_follows && self.ends_at_or_after(text, spent.end) {
                 return Truncated::MoreNeeded;
             }
-            let cut = whole_characters(text, walk.cut);
-            let anchor = walk.anchors.before(cut);
-            if self.fits(&text[anchor.at..cut], anchor.left) {
+            let cut = whole_characters(text, spent.cut);
+            let anchor = spent.anchors.before(cut);
+            if self.count(&text[anchor.at..cut]) <= anchor.left {
                 return Truncated::Cut(cut);
             }
             // Half a character dropped, or white space that now ends the text, can need more
@@ -98,7 +61,8 @@ impl Encoding {
             if start == 0 && more_precedes {
                 return Truncated::MoreNeeded;
             }
-            let tokens = kept + self.count_pieces(bytes, start, from);
+            // No white space ends at a safe boundary, so what follows changes no piece before it.
+            let tokens = kept + self.count(&text[start..from]);
             if tokens > max_tokens {
                 break (start, tokens - max_tokens);
             }
@@ -116,37 +80,30 @@ impl Encoding {
     }
 
     /// Where `text`, whose pieces begin at `start`, begins with at least `excess` tokens fewer.
-    fn drop_tokens(&self, text: &str, mut start: usize, mut excess: usize) -> usize {
+    fn drop_tokens(&self, text: &str, start: usize, excess: usize) -> usize {
         let bytes = text.as_bytes();
+        let Some(spent) = self.spend(&text[start..], excess) else {
+            return text.len();
+        };
+        let (end, mut cut) = (start + spent.end, start + spent.cut);
+        let (start, tokens) = (start + spent.start, spent.tokens);
+        let piece = &bytes[start..end];
+        // A piece never depends on what stands before it, so that cutting between two pieces frees
+        // exactly the tokens before. Inside one, what is left is counted again.
+        let left = (tokens - spent.left).cast_signed();
+        let mut step = 1;
+        let mut dropped = spent.left;
         loop {
-            let end = self.pattern.piece_end(bytes, start);
-            let piece = &bytes[start..end];
-            let (mut cut, tokens) = match self.spend(piece, excess) {
-                Ok(0) => return end,
-                Ok(rest) => {
-                    excess = rest;
-                    start = end;
-                    continue;
-                }
-                Err(over) => over,
-            };
-            // A piece never depends on what stands before it, so that cutting between two pieces
-            // frees exactly the tokens before. Inside one, what is left is counted again.
-            let left = (tokens - excess).cast_signed();
-            let mut step = 1;
-            let mut dropped = excess;
-            loop {
-                let at = next_character(text, start + cut);
-                if at >= end || self.more_tokens(bytes, at, end) <= left {
-                    return at.min(end);
-                }
-                dropped += step;
-                step *= 2;
-                if dropped >= tokens {
-                    return end;
-                }
-                cut = self.end_of_token(piece, dropped);
+            let at = next_character(text, cut);
+            if at >= end || self.more_tokens(bytes, at, end) <= left {
+                return at.min(end);
             }
+            dropped += step;
+            step *= 2;
+            if dropped >= tokens {
+                return end;
+            }
+            cut = start + self.end_of_token(piece, dropped);
         }
     }
 
@@ -169,71 +126,9 @@ impl Encoding {
         more
     }
 
-    /// The tokens of the pieces from `start` up to `end`, both boundaries of pieces.
-    fn count_pieces(&self, bytes: &[u8], mut start: usize, end: usize) -> usize {
-        let mut tokens = 0;
-        while start < end {
-            let next = self.pattern.piece_end(bytes, start);
-            tokens += self.count_piece(&bytes[start..next]);
-            start = next;
-        }
-        tokens
-    }
-
-    /// `None` where the text fits.
-    fn walk(&self, text: &str, budget: usize) -> Option<Walk> {
-        let bytes = text.as_bytes();
-        let mut left = budget;
-        let origin = Anchor { at: 0, left };
-        let mut anchors = Anchors {
-            last: origin,
-            previous: origin,
-        };
-        let mut start = 0;
-        while start < bytes.len() {
-            let end = self.pattern.piece_end(bytes, start);
-            let piece = &bytes[start..end];
-            if !(text[..start].ends_with(char::is_whitespace)
-                && text[start..].starts_with(char::is_whitespace))
-            {
-                anchors = Anchors {
-                    last: Anchor { at: start, left },
-                    previous: anchors.last,
-                };
-            }
-            match self.spend(piece, left) {
-                Ok(rest) => left = rest,
-                Err((cut, _)) => {
-                    return Some(Walk {
-                        cut: start + cut,
-                        anchors,
-                        unsettled: end == bytes.len()
-                            || self.pattern.piece_end(bytes, end) == bytes.len(),
-                    });
-                }
-            }
-            start = end;
-        }
-        None
-    }
-
-    /// What is left of `budget` after a piece; or, for a piece of more tokens, the end of the last
-    /// one that it pays for and the tokens of the piece.
-    fn spend(&self, piece: &[u8], budget: usize) -> Result<usize, (usize, usize)> {
-        if piece.len() <= MAX_TOKEN_BYTES {
-            let tokens = self.count_piece(piece);
-            let rest = budget.checked_sub(tokens);
-            return rest.ok_or_else(|| (self.end_of_token(piece, budget), tokens));
-        }
-        // A long piece is no token, and merging it is the most of the work: once is enough.
-        let (mut tokens, mut cut) = (0, 0);
-        merge(self.ranks, piece, |end| {
-            tokens += 1;
-            if tokens <= budget {
-                cut = end;
-            }
-        });
-        budget.checked_sub(tokens).ok_or((cut, tokens))
+    /// Whether the piece that begins at `at`, or none, ends with the text.
+    fn ends_at_or_after(&self, text: &str, at: usize) -> bool {
+        at == text.len() || self.pattern.piece_end(text.as_bytes(), at) == text.len()
     }
 
     /// The end of the `count`-th token of a piece of more tokens; 0 for none.

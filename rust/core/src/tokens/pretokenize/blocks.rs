@@ -32,17 +32,28 @@ struct Pieces {
     open: usize,
 }
 
-/// The ends of the pieces that the first `length` bytes of a block hold whole, as positions; the
-/// first of these pieces begins at 0. None where the block cannot tell. `last` says that the text
-/// ends after `length` bytes.
+/// The pieces that a block holds whole, side by side from 0.
+#[derive(Clone, Copy)]
+pub struct Whole {
+    /// Where they begin; none where the block cannot tell.
+    pub starts: u64,
+    /// Where they end, as positions below 64.
+    pub ends: u64,
+    /// The starts of those that are one token whatever they are: a byte, or a number of at most
+    /// three digits where numbers are cut so.
+    pub single: u64,
+}
+
+/// The pieces that the first `length` bytes of a block hold whole. `last` says that the text ends
+/// after them.
 #[inline(always)]
-pub fn ends(
+pub fn whole(
     pattern: Pattern,
     machine: impl Machine,
     block: &[u8; BLOCK_BYTES],
     length: usize,
     last: bool,
-) -> u64 {
+) -> Whole {
     let masks = Masks::new(machine, block, length, pattern == Pattern::O200k);
     let pieces = match pattern {
         Pattern::Gpt2 => gpt2(&masks, block),
@@ -61,7 +72,17 @@ pub fn ends(
     } else {
         starts & decided(white, known) & first(known.saturating_sub(open))
     };
-    ends & !1
+    let ends = ends & !1;
+    let starts = (ends | 1) & first(BLOCK_BYTES - 1 - (ends | 1).leading_zeros() as usize);
+    let number = match pattern {
+        Pattern::Gpt2 => 0,
+        Pattern::Cl100k | Pattern::O200k => masks.digit,
+    };
+    Whole {
+        starts,
+        ends,
+        single: starts & (ends >> 1 | number),
+    }
 }
 
 #[inline(always)]

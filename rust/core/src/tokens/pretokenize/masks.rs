@@ -61,6 +61,8 @@ pub struct Masks {
 pub trait Machine: Copy {
     fn ascii(self, block: &[u8; BLOCK_BYTES]) -> Ascii;
     fn wide(self, block: &[u8; BLOCK_BYTES]) -> Wide;
+    /// Two words that hold the first `length` ≤ 15 bytes, then zeros, then `length` in the last byte.
+    fn head(self, bytes: &[u8; 16], length: usize) -> [u64; 2];
     /// Which of four pairs of words equals `key` in the bits of `mask`: bit 2 × i for pair i.
     fn equal(self, pairs: &[u64; 8], key: [u64; 2], mask: [u64; 2]) -> u32;
 }

@@ -14,9 +14,10 @@ mod walk;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(super) use blocks::Whole;
 pub(super) use masks::Machine;
-pub(super) use portable::Portable;
-pub(super) use walk::{REACH, Sink, Window, walk};
+pub(super) use portable::{KEPT, Portable};
+pub(super) use walk::{REACH, Sink, Window, Work, walk, widened};
 
 use class::{class, run};
 use flags::{LETTER, LOWER, NEWLINE, NUMBER, PREFIX, SPACE, SYMBOL, UPPER};

@@ -39,6 +39,21 @@ const fn kinds() -> [u8; 256] {
     table
 }
 
+/// The bytes of two words that belong to a piece of so many.
+pub static KEPT: [(u64, u64); 17] = {
+    let mut kept = [(0, 0); 17];
+    let mut length = 1;
+    while length <= 16 {
+        kept[length] = if length <= 8 {
+            (u64::MAX >> (64 - 8 * length), 0)
+        } else {
+            (u64::MAX, u64::MAX >> (128 - 8 * length))
+        };
+        length += 1;
+    }
+    kept
+};
+
 /// The lowest bit of each byte, as eight bits.
 #[inline]
 fn gather(word: u64) -> u64 {
@@ -91,6 +106,16 @@ impl Machine for Portable {
             letter: ideograph | syllable,
             punctuation: first(0xe2, 0xe2) & first(0x80, 0x80) >> 1 & first(0x90, 0xa7) >> 2,
         }
+    }
+
+    #[inline(always)]
+    fn head(self, bytes: &[u8; 16], length: usize) -> [u64; 2] {
+        let (words, _) = bytes.as_chunks::<8>();
+        let (low, high) = KEPT[length];
+        [
+            u64::from_le_bytes(words[0]) & low,
+            u64::from_le_bytes(words[1]) & high | (length as u64) << 56,
+        ]
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Hands the pieces of a text to a sink, a block of them at a time.
 
 use super::Pattern;
-use super::blocks::ends;
+use super::blocks::{Whole, whole};
 use super::masks::{BLOCK_BYTES, Machine};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
@@ -14,18 +14,24 @@ pub type Window = [u8; BLOCK_BYTES + REACH];
 
 /// What is done with the pieces.
 pub trait Sink {
-    /// Pieces side by side, the first at 0: `ends` has one or more positions, all below 64.
-    fn block(&mut self, machine: impl Machine, window: &Window, ends: u64);
+    /// One or more pieces side by side.
+    fn block(&mut self, machine: impl Machine, window: &Window, pieces: Whole);
     /// One piece of any length.
     fn piece(&mut self, piece: &[u8]);
+    /// Whether no more pieces are wanted.
+    #[inline(always)]
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
-/// Hands all pieces of `text` to `sink`, in order, by the best means that this machine has.
+/// Hands the pieces of `text` to `sink`, in order, by the best means that this machine has.
 #[inline]
 pub fn walk(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("bmi2")
             && std::arch::is_x86_feature_detected!("lzcnt")
         {
@@ -44,7 +50,7 @@ pub fn walk(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512bw,bmi1,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "avx512bw,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
 fn avx512(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     by_pattern(pattern, Avx512::new(), text, sink);
 }
@@ -53,6 +59,29 @@ fn avx512(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn avx2(pattern: Pattern, text: &[u8], sink: &mut impl Sink) {
     by_pattern(pattern, Avx2::new(), text, sink);
+}
+
+/// Work whose `run` is always inlined: a closure might be compiled apart.
+pub trait Work {
+    type Result;
+    fn run(self) -> Self::Result;
+}
+
+/// Runs `work` compiled for AVX2, where there is AVX2.
+#[inline]
+pub fn widened<W: Work>(work: W) -> W::Result {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
+        // SAFETY: these are the features that it asks for.
+        return unsafe { with_avx2(work) };
+    }
+    work.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn with_avx2<W: Work>(work: W) -> W::Result {
+    work.run()
 }
 
 /// The pattern becomes a constant of each loop.
@@ -75,13 +104,16 @@ fn blocks(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut impl 
         } else {
             scalar(pattern, &text[at..], sink)
         };
+        if sink.is_done() {
+            return;
+        }
     }
     // What is left is copied to where a whole window can be read at every byte of it.
     let rest = &text[at..];
     let mut buffer = [0; 2 * size_of::<Window>()];
     buffer[..rest.len()].copy_from_slice(rest);
     let mut at = 0;
-    while at < rest.len() {
+    while at < rest.len() && !sink.is_done() {
         let Some(window) = buffer[at..].first_chunk() else {
             return;
         };
@@ -109,12 +141,12 @@ fn block(
     let Some(block) = window.first_chunk() else {
         return 0;
     };
-    let ends = ends(pattern, machine, block, length, last);
-    if ends == 0 {
+    let pieces = whole(pattern, machine, block, length, last);
+    if pieces.ends == 0 {
         return 0;
     }
-    sink.block(machine, window, ends);
-    BLOCK_BYTES - 1 - ends.leading_zeros() as usize
+    sink.block(machine, window, pieces);
+    BLOCK_BYTES - 1 - pieces.ends.leading_zeros() as usize
 }
 
 /// Hands over at least one piece, and then more until a block has passed: where one block fails
@@ -122,7 +154,7 @@ fn block(
 #[inline(never)]
 fn scalar(pattern: Pattern, text: &[u8], sink: &mut impl Sink) -> usize {
     let mut at = 0;
-    while at < BLOCK_BYTES.min(text.len()) {
+    while at < BLOCK_BYTES.min(text.len()) && !sink.is_done() {
         let end = pattern.piece_end(text, at);
         sink.piece(&text[at..end]);
         at = end;
@@ -150,8 +182,20 @@ mod tests {
     }
 
     impl Sink for Ends {
-        fn block(&mut self, _: impl Machine, _: &Window, mut ends: u64) {
+        fn block(&mut self, _: impl Machine, window: &Window, pieces: Whole) {
             let from = *self.0.last().unwrap_or(&0);
+            let mut ends = pieces.ends;
+            assert_eq!(pieces.starts.count_ones(), ends.count_ones());
+            assert_eq!(pieces.starts & !(ends | 1), 0);
+            let mut single = pieces.single;
+            while single != 0 {
+                let start = single.trailing_zeros() as usize;
+                let length = (ends >> start & !1).trailing_zeros() as usize;
+                let piece = &window[start..start + length];
+                let number = length <= 3 && piece.iter().all(u8::is_ascii_digit);
+                assert!(length == 1 || number, "{piece:?}");
+                single &= single - 1;
+            }
             while ends != 0 {
                 self.0.push(from + ends.trailing_zeros() as usize);
                 ends &= ends - 1;
@@ -199,6 +243,14 @@ mod tests {
         let (ascii, wide): (Ascii, Wide) = (machine.ascii(block), machine.wide(block));
         prop_assert_eq!(ascii, Portable.ascii(block));
         prop_assert_eq!(wide, Portable.wide(block));
+        Ok(())
+    }
+
+    fn same_heads(machine: impl Machine, bytes: &[u8; BLOCK_BYTES]) -> Result<(), TestCaseError> {
+        for length in 1..16 {
+            let bytes = bytes.first_chunk().unwrap();
+            prop_assert_eq!(machine.head(bytes, length), Portable.head(bytes, length));
+        }
         Ok(())
     }
 
@@ -317,12 +369,14 @@ mod tests {
                     // SAFETY: there is AVX2.
                     let machine = unsafe { Avx2::new() };
                     same_sets(machine, &bytes)?;
+                    same_heads(machine, &bytes)?;
                     same_pairs(machine, &pairs, key, mask)?;
                 }
-                if std::arch::is_x86_feature_detected!("avx512bw") {
-                    // SAFETY: there is AVX-512 BW.
+                if std::arch::is_x86_feature_detected!("avx512vl") {
+                    // SAFETY: processors with AVX-512 VL have BW and BMI2.
                     let machine = unsafe { Avx512::new() };
                     same_sets(machine, &bytes)?;
+                    same_heads(machine, &bytes)?;
                     same_pairs(machine, &pairs, key, mask)?;
                 }
             }

@@ -1,7 +1,8 @@
 //! The kinds of characters in a block by AVX2 and by AVX-512.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm_set_epi64x, _mm256_and_si256, _mm256_castsi256_pd, _mm256_cmpeq_epi8,
+    __m256i, __m512i, _bzhi_u32, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_insert_epi8,
+    _mm_maskz_loadu_epi8, _mm_set_epi64x, _mm256_and_si256, _mm256_castsi256_pd, _mm256_cmpeq_epi8,
     _mm256_cmpeq_epi64, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_max_epu8,
     _mm256_movemask_epi8, _mm256_movemask_pd, _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi8,
     _mm256_setzero_si256, _mm256_sub_epi8, _mm256_xor_si256, _mm512_broadcast_i32x4,
@@ -11,12 +12,13 @@ use std::arch::x86_64::{
 };
 
 use super::masks::{Ascii, BLOCK_BYTES, Machine, Wide};
+use super::portable::Portable;
 
 /// Only where the processor has AVX2.
 #[derive(Clone, Copy)]
 pub struct Avx2(());
 
-/// Only where the processor has AVX-512 BW.
+/// Only where the processor has AVX-512 BW and VL, and BMI2.
 #[derive(Clone, Copy)]
 pub struct Avx512(());
 
@@ -28,7 +30,7 @@ impl Avx2 {
 }
 
 impl Avx512 {
-    #[target_feature(enable = "avx512bw")]
+    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     pub fn new() -> Self {
         Self(())
     }
@@ -45,6 +47,11 @@ impl Machine for Avx2 {
     fn wide(self, block: &[u8; BLOCK_BYTES]) -> Wide {
         // SAFETY: as above.
         unsafe { avx2_wide(block) }
+    }
+
+    #[inline(always)]
+    fn head(self, bytes: &[u8; 16], length: usize) -> [u64; 2] {
+        Portable.head(bytes, length)
     }
 
     #[inline(always)]
@@ -68,6 +75,12 @@ impl Machine for Avx512 {
     }
 
     #[inline(always)]
+    fn head(self, bytes: &[u8; 16], length: usize) -> [u64; 2] {
+        // SAFETY: as above.
+        unsafe { avx512_head(bytes, length) }
+    }
+
+    #[inline(always)]
     fn equal(self, pairs: &[u64; 8], key: [u64; 2], mask: [u64; 2]) -> u32 {
         // SAFETY: as above.
         unsafe { avx512_equal(pairs, key, mask) }
@@ -82,10 +95,15 @@ impl Halves {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn load(block: &[u8; BLOCK_BYTES]) -> Self {
-        #[allow(clippy::cast_ptr_alignment)] // the loads ask for none
-        let from = block.as_ptr().cast::<__m256i>();
+        let (halves, _) = block.as_chunks::<32>();
+        let [low, high] = [halves[0].as_ptr(), halves[1].as_ptr()];
         // SAFETY: the block has twice 32 bytes, and the load asks for no alignment.
-        unsafe { Self(_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
+        unsafe {
+            Self(
+                _mm256_loadu_si256(low.cast()),
+                _mm256_loadu_si256(high.cast()),
+            )
+        }
     }
 
     #[target_feature(enable = "avx2")]
@@ -247,10 +265,15 @@ fn twice(pair: [u64; 2]) -> __m256i {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn avx2_equal(pairs: &[u64; 8], key: [u64; 2], mask: [u64; 2]) -> u32 {
-    #[allow(clippy::cast_ptr_alignment)] // the loads ask for none
-    let from = pairs.as_ptr().cast::<__m256i>();
+    let (halves, _) = pairs.as_chunks::<4>();
+    let [low, high] = [halves[0].as_ptr(), halves[1].as_ptr()];
     // SAFETY: there are twice 32 bytes, and the loads ask for no alignment.
-    let halves = unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] };
+    let halves = unsafe {
+        [
+            _mm256_loadu_si256(low.cast()),
+            _mm256_loadu_si256(high.cast()),
+        ]
+    };
     let (key, mask) = (twice(key), twice(mask));
     let [low, high] = halves.map(|half| {
         let different = _mm256_and_si256(_mm256_xor_si256(half, key), mask);
@@ -273,4 +296,18 @@ fn avx512_equal(pairs: &[u64; 8], key: [u64; 2], mask: [u64; 2]) -> u32 {
         _mm512_xor_si512(words, key),
         mask,
     )))
+}
+
+/// Stays in a vector register where `avx512_equal` takes the words up again.
+#[target_feature(enable = "avx512bw,avx512vl,bmi2")]
+#[inline]
+fn avx512_head(bytes: &[u8; 16], length: usize) -> [u64; 2] {
+    #[allow(clippy::cast_possible_truncation)] // below 16
+    let length = length as u32;
+    #[allow(clippy::cast_possible_truncation)] // at most fifteen bits
+    let kept = _bzhi_u32(u32::MAX, length) as u16;
+    // SAFETY: there are sixteen bytes, and the load asks for no alignment.
+    let piece = unsafe { _mm_maskz_loadu_epi8(kept, bytes.as_ptr().cast()) };
+    let piece = _mm_insert_epi8::<15>(piece, length.cast_signed());
+    [_mm_cvtsi128_si64(piece), _mm_extract_epi64::<1>(piece)].map(i64::cast_unsigned)
 }

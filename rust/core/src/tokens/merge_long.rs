@@ -1,0 +1,227 @@
+//! Merging a long piece chunk by chunk.
+
+use super::merge::{Part, scan_any};
+use super::pairs::Pairs;
+use super::vocab::Ranks;
+
+/// Bytes of a chunk; the second where the first gives no answer. In 32 the lowest rank is found in
+/// four instructions: random letters take half the time that chunks of 64 take.
+const CHUNKS: [usize; 2] = [32, 256];
+/// So many tokens before a chunk are merged again where it cannot follow them.
+const TRIED_ANEW: usize = 8;
+
+/// The tokens of a piece, in linear time where it gives an answer.
+///
+/// Tokens side by side are the merge of their bytes if and only if each two neighbours are the
+/// merge of theirs: the first merge across a boundary would also come first among the two alone.
+/// So a piece is merged chunk by chunk, and where one follows the other the two tokens are checked.
+/// A chunk is left some way before its end, where merges do not yet know what follows.
+#[inline(always)]
+pub fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
+    let mut done: Vec<Part> = Vec::new();
+    let mut last: Option<Chunk> = None;
+    let mut at = 0;
+    while at < piece.len() {
+        if let Some(chunk) = &mut last
+            && piece.get(at..at + chunk.size) == piece.get(chunk.start..chunk.start + chunk.size)
+            && (chunk.repeats || chunk.meets_itself(ranks, pairs, piece, &done))
+        {
+            // The same bytes again: the same tokens, and the same two where they meet.
+            let step = at - chunk.start;
+            let until = done.len();
+            for part in chunk.first_part..until {
+                let (end, id) = done[part];
+                done.push((end + step, id));
+            }
+            *chunk = Chunk {
+                start: at,
+                size: chunk.size,
+                first_part: until,
+                repeats: true,
+            };
+            at += step;
+            continue;
+        }
+        last = add_chunk(ranks, pairs, piece, CHUNKS[0], &mut done);
+        if last.is_none() {
+            last = Some(add_chunk(ranks, pairs, piece, CHUNKS[1], &mut done)?);
+        }
+        at = done.last()?.0;
+    }
+    Some(done)
+}
+
+/// The chunk whose tokens were added last.
+struct Chunk {
+    start: usize,
+    /// Bytes that were merged, the ones that were left included.
+    size: usize,
+    first_part: usize,
+    /// Whether it is known that its tokens may follow themselves.
+    repeats: bool,
+}
+
+impl Chunk {
+    #[inline(always)]
+    fn meets_itself(&self, ranks: Ranks, pairs: &mut Pairs, piece: &[u8], done: &[Part]) -> bool {
+        let end = done[done.len() - 1].0;
+        let first = done[self.first_part].0 - self.start;
+        let last_start = start_of(done, done.len() - 1);
+        meet(
+            ranks,
+            pairs,
+            &piece[last_start..end + first],
+            end - last_start,
+        )
+    }
+}
+
+/// Where the part at `index` begins.
+fn start_of(parts: &[Part], index: usize) -> usize {
+    index.checked_sub(1).map_or(0, |before| parts[before].0)
+}
+
+/// Whether the merge of these bytes is two tokens, the first of `first` bytes.
+#[inline(always)]
+fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
+    let mut ends = 0;
+    let mut only = true;
+    scan_any(ranks, pairs, bytes, |end, _| {
+        only &= end == first || end == bytes.len();
+        ends += 1;
+    });
+    only && ends == 2
+}
+
+/// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
+/// last of `done` cannot be followed by the first of them, it and a few before it are tried anew.
+/// `None`, and `done` as it was, where that does not help either, or gets no further than before:
+/// each chunk ends after the one before it, so that there are at most as many as bytes.
+#[inline(always)]
+fn add_chunk(
+    ranks: Ranks,
+    pairs: &mut Pairs,
+    piece: &[u8],
+    size: usize,
+    done: &mut Vec<Part>,
+) -> Option<Chunk> {
+    let reached = start_of(done, done.len());
+    for back in 0..=done.len().min(TRIED_ANEW) {
+        let first_part = done.len() - back;
+        let start = start_of(done, first_part);
+        let bytes = &piece[start..piece.len().min(start + size)];
+        let sure = if start + size < piece.len() {
+            size - size / 4
+        } else {
+            size
+        };
+        let mut parts: Vec<Part> = Vec::with_capacity(size);
+        scan_any(ranks, pairs, bytes, |end, id| {
+            if end <= sure {
+                parts.push((start + end, id));
+            }
+        });
+        let &(first_end, _) = parts.first()?;
+        if parts.last()?.0 <= reached {
+            return None;
+        }
+        let fits = match first_part.checked_sub(1) {
+            None => true,
+            Some(last) => {
+                let before = start_of(done, last);
+                meet(ranks, pairs, &piece[before..first_end], start - before)
+            }
+        };
+        if fits {
+            done.truncate(first_part);
+            done.append(&mut parts);
+            return Some(Chunk {
+                start,
+                size,
+                first_part,
+                repeats: false,
+            });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::channel;
+    use std::thread::spawn;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::merge::{heap, tests::all};
+    use super::*;
+
+    /// Long pieces: runs of something short, and letters at random.
+    fn long_piece() -> impl Strategy<Value = Vec<u8>> {
+        let unit = prop_oneof![
+            prop::sample::select(vec![
+                " ", "a", "=", "\n", "ab", "뷁", "🙂", "\u{301}", "the", "-="
+            ])
+            .prop_map(|unit| unit.as_bytes().to_vec()),
+            prop::collection::vec(any::<u8>(), 1..7),
+        ];
+        let run = (unit, 1usize..700).prop_map(|(unit, times)| unit.repeat(times));
+        let letters =
+            prop::collection::vec(prop::sample::select(b"abcdefg \nxyz".to_vec()), 0..900);
+        prop::collection::vec(prop_oneof![run, letters], 1..4).prop_map(|parts| parts.concat())
+    }
+
+    /// Merges what is made of tokens longer than a third of a chunk: what a chunk is sure of is one
+    /// of them or none.
+    fn merge_long_tokens() {
+        for ranks in all() {
+            let long: Vec<_> = (0..ranks.limit)
+                .filter_map(|id| ranks.token(id))
+                .filter(|token| token.len() > CHUNKS[0] / 3)
+                .collect();
+            let pairs = &mut Pairs::none();
+            pairs.make_room(&AtomicUsize::new(0));
+            for (at, near) in long.chunks(40).enumerate() {
+                let far = |i: usize| long[(at * 7 + i * 131) % long.len()];
+                let mixed: Vec<_> = near
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(i, token)| [token, far(i)])
+                    .collect();
+                for piece in [near.concat(), mixed.concat()] {
+                    if let Some(parts) = chunked(ranks, pairs, &piece) {
+                        assert_eq!(parts, heap(ranks, &piece));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn going_back_over_long_tokens_comes_to_an_end() {
+        let (sender, finished) = channel();
+        spawn(move || {
+            merge_long_tokens();
+            sender.send(())
+        });
+        finished
+            .recv_timeout(Duration::from_mins(2))
+            .expect("merged within two minutes");
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_and_heap_agree(piece in long_piece()) {
+            for ranks in all() {
+                let pairs = &mut Pairs::none();
+                pairs.make_room(&AtomicUsize::new(0));
+                let expected = heap(ranks, &piece);
+                if let Some(parts) = chunked(ranks, pairs, &piece) {
+                    prop_assert_eq!(parts, expected);
+                }
+            }
+        }
+    }
+}
