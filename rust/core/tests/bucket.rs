@@ -144,7 +144,13 @@ fn a_bucket_that_cannot_be_is_refused() {
         (1.0, 1e16),
         (1e-9, 1e3),
     ] {
-        assert!(TokenBucket::new(rate, capacity).is_none(), "{rate} {capacity}");
+        assert!(
+            TokenBucket::new(rate, capacity).is_none(),
+            "{rate} {capacity}"
+        );
     }
-    assert_eq!(TokenBucket::new(1.0, 2.5).unwrap().take(0, 3), Take::TooLarge);
+    assert_eq!(
+        TokenBucket::new(1.0, 2.5).unwrap().take(0, 3),
+        Take::TooLarge
+    );
 }
