@@ -62,7 +62,8 @@ class RateLimiter:
             is_calendar=limits.time_zone is not None,
             margin=margin,
         )
-        self._learning = Learning(self._core, limits, ramp)
+        self._learning = Learning(limits, ramp)
+        self._learning.begin(self._core)
         # Guards the step from a ticket to its waiter; the core guards itself.
         self._lock = threading.Lock()
         self._waiters: dict[int, Waiter] = {}
@@ -208,7 +209,9 @@ class RateLimiter:
             took: Seconds since the request was sent: of two answers, the later sent counts.
             tokens: How many the request was admitted with.
         """
-        changed = self._learning.learn(feedback, outcome=outcome, took=took, tokens=tokens)
+        changed = self._learning.learn(
+            self._core, feedback, outcome=outcome, took=took, tokens=tokens
+        )
         if changed and self._core.waiting:
             _timer.call(self)
 
