@@ -95,7 +95,7 @@ impl Mapped {
         match *self {}
     }
 
-    pub fn now(&self) -> u64 {
+    pub fn epoch(&self) -> u64 {
         match *self {}
     }
 
@@ -108,6 +108,10 @@ impl Mapped {
     }
 
     pub fn disown(&self) {
+        match *self {}
+    }
+
+    pub fn is_disowned(&self) -> bool {
         match *self {}
     }
 }
@@ -134,7 +138,7 @@ impl Glance {
         match *self {}
     }
 
-    pub fn now(&self) -> u64 {
+    pub fn epoch(&self) -> u64 {
         match *self {}
     }
 

@@ -144,9 +144,9 @@ impl Mapped {
         self.memory.start()
     }
 
-    /// Nanoseconds since the region began, the same for all who share it.
-    pub fn now(&self) -> u64 {
-        self.header.now()
+    /// The reading of [`monotonic_nanos`] from which all who share this count.
+    pub fn epoch(&self) -> u64 {
+        self.header.epoch
     }
 
     /// This caller's place: no other has it while this lives.
@@ -163,6 +163,11 @@ impl Mapped {
     /// Everything else may still be called.
     pub fn disown(&self) {
         self.register.disown();
+    }
+
+    /// Whether this is a forked child's copy, given up.
+    pub fn is_disowned(&self) -> bool {
+        self.register.is_disowned()
     }
 }
 
@@ -222,9 +227,9 @@ impl Glance {
         &self.header.limits
     }
 
-    /// Nanoseconds since the region began.
-    pub fn now(&self) -> u64 {
-        self.header.now()
+    /// The reading of [`monotonic_nanos`] from which all who share it count.
+    pub fn epoch(&self) -> u64 {
+        self.header.epoch
     }
 
     /// Whether this member's process has not died, and has not left.
@@ -288,10 +293,6 @@ impl Header {
             && self.layout == wanted.layout
             && self.bytes == wanted.bytes as u64
             && self.limits == wanted.limits
-    }
-
-    fn now(&self) -> u64 {
-        monotonic_nanos().saturating_sub(self.epoch)
     }
 
     fn write(&self, file: BorrowedFd<'_>, start: u64) -> io::Result<()> {

@@ -222,7 +222,7 @@ impl Register {
         };
         // Where the system does not tell, nobody is taken for dead.
         let is_held = || {
-            self.is_disowned.load(Ordering::Relaxed)
+            self.is_disowned()
                 || locks::is_held(self.file(), u64::from(member.slot)).unwrap_or(true)
         };
         // The place is read after the lock: its next holder writes it after taking the lock.
@@ -271,6 +271,10 @@ impl Register {
         } else {
             Err(io::Error::other("a foreign lock lies on the file"))
         }
+    }
+
+    pub fn is_disowned(&self) -> bool {
+        self.is_disowned.load(Ordering::Relaxed)
     }
 
     /// Drop a forked child's copy of the file, with which it would hold its parent's locks.
