@@ -11,7 +11,7 @@ use std::thread;
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
-use tollway_io::mapped::{Blank, Directory, Error, Glance, Mapped, Wanted};
+use tollway_io::mapped::{Blank, Directory, Error, Glance, Mapped, Participant, Wanted};
 
 use memory::{BYTES, NAME, cell, open, private, wanted};
 
@@ -216,11 +216,16 @@ fn a_look_shows_who_is_there_and_keeps_what_it_looks_at() {
         (look.limits(), look.layout(), look.bytes()),
         ("rpm=1", 7, BYTES)
     );
-    assert_eq!(look.processes(), [std::process::id()]);
+    let own = holder.member().slot;
+    let alone = [Participant {
+        slot: own,
+        process: std::process::id(),
+    }];
+    assert_eq!(look.participants(), alone);
     assert!(look.is_alive(holder.member()));
     assert!(holder.epoch() == look.epoch());
     drop(holder);
-    assert!(look.processes().is_empty());
+    assert!(look.participants().is_empty());
     // It stands against nobody, and what it sees stays until it is gone.
     drop(open(&directory, "rpm=2").unwrap());
     // SAFETY: as long as the region, and nobody is left who could write to it.

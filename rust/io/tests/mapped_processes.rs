@@ -58,19 +58,23 @@ fn the_dead_are_known_and_the_stopped_stand_in_nobodys_way() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (folder, directory) = private();
     let (mut child, place) = start_holder(&folder);
-    let mut numbers = place
-        .split(' ')
-        .skip(1)
-        .map(|number| number.parse().unwrap());
+    let mut numbers = place.split(' ').skip(1);
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::STOP).unwrap();
 
     let mapped = open(&directory, "rpm=1").unwrap();
     let mut theirs = mapped.member();
-    (theirs.slot, theirs.entry) = (numbers.next().unwrap(), numbers.next().unwrap());
+    theirs.slot = numbers.next().unwrap().parse().unwrap();
+    theirs.entry = numbers.next().unwrap().parse().unwrap();
     assert!(mapped.is_alive(theirs), "stopped is not dead");
     let look = Glance::at(&directory, NAME).unwrap().unwrap();
-    assert_eq!(look.processes(), [child.id(), std::process::id()]);
+    let processes = || -> Vec<u32> {
+        let participants = look.participants().into_iter();
+        participants
+            .map(|participant| participant.process)
+            .collect()
+    };
+    assert_eq!(processes(), [child.id(), std::process::id()]);
     assert!(matches!(
         open(&directory, "rpm=2"),
         Err(Error::OtherLimits { .. })
@@ -79,7 +83,7 @@ fn the_dead_are_known_and_the_stopped_stand_in_nobodys_way() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!mapped.is_alive(theirs));
-    assert_eq!(look.processes(), [std::process::id()]);
+    assert_eq!(processes(), [std::process::id()]);
     drop(mapped);
     assert!(open(&directory, "rpm=2").is_ok());
 }

@@ -45,8 +45,16 @@ pub struct Blank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Member {
-    pub slot: u32,
+    pub slot: usize,
     pub entry: u32,
+}
+
+/// As on systems that share memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Participant {
+    pub slot: usize,
+    pub process: u32,
 }
 
 /// Never there.
@@ -146,7 +154,7 @@ impl Glance {
         match *self {}
     }
 
-    pub fn processes(&self) -> Vec<u32> {
+    pub fn participants(&self) -> Vec<Participant> {
         match *self {}
     }
 }

@@ -26,7 +26,7 @@ use memmap2::{MmapOptions, MmapRaw};
 pub use clock::monotonic_nanos;
 pub use directory::{DIRECTORY_VARIABLE, Directory};
 pub use error::Error;
-pub use register::{Member, SLOTS};
+pub use register::{Member, Participant, SLOTS};
 
 use register::Register;
 
@@ -237,9 +237,9 @@ impl Glance {
         self.register.is_alive(member)
     }
 
-    /// The ids of the processes that take part now, one for each place that is taken.
-    pub fn processes(&self) -> Vec<u32> {
-        self.register.processes()
+    /// Who takes part now.
+    pub fn participants(&self) -> Vec<Participant> {
+        self.register.participants()
     }
 }
 

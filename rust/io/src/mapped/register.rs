@@ -73,9 +73,18 @@ impl Current {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The place, below [`SLOTS`].
-    pub slot: u32,
+    pub slot: usize,
     /// The how-manieth ever to enter this was.
     pub entry: u32,
+}
+
+/// Somebody who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Participant {
+    /// The place.
+    pub slot: usize,
+    /// The id of the process.
+    pub process: u32,
 }
 
 #[derive(Debug)]
@@ -209,7 +218,6 @@ impl Register {
                 let entry = self.page().entered.fetch_add(1, Ordering::SeqCst) + 1;
                 let place = u64::from(entry) << 32 | u64::from(std::process::id());
                 self.page().places[slot].store(place, Ordering::SeqCst);
-                let slot = u32::try_from(slot).expect("few");
                 return Ok(Some(Member { slot, entry }));
             }
         }
@@ -217,27 +225,27 @@ impl Register {
     }
 
     pub fn is_alive(&self, member: Member) -> bool {
-        let Some(place) = self.page().places.get(member.slot as usize) else {
+        let Some(place) = self.page().places.get(member.slot) else {
             return false;
         };
         // Where the system does not tell, nobody is taken for dead.
         let is_held = || {
-            self.is_disowned()
-                || locks::is_held(self.file(), u64::from(member.slot)).unwrap_or(true)
+            self.is_disowned() || locks::is_held(self.file(), member.slot as u64).unwrap_or(true)
         };
         // The place is read after the lock: its next holder writes it after taking the lock.
         is_held() && place.load(Ordering::SeqCst) >> 32 == u64::from(member.entry)
     }
 
-    pub fn processes(&self) -> Vec<u32> {
-        let is_held = |slot| locks::is_held(self.file(), slot as u64).unwrap_or(false);
-        (0..SLOTS)
-            .filter(|slot| is_held(*slot))
-            .map(|slot| {
-                let place = self.page().places[slot].load(Ordering::SeqCst);
-                u32::try_from(place & u64::from(u32::MAX)).expect("masked")
-            })
-            .collect()
+    pub fn participants(&self) -> Vec<Participant> {
+        let is_held = |slot: &usize| locks::is_held(self.file(), *slot as u64).unwrap_or(false);
+        let participant = |slot: usize| {
+            let place = self.page().places[slot].load(Ordering::SeqCst);
+            Participant {
+                slot,
+                process: u32::try_from(place & u64::from(u32::MAX)).expect("masked"),
+            }
+        };
+        (0..SLOTS).filter(is_held).map(participant).collect()
     }
 
     pub fn attach(&self, region: Current) -> io::Result<()> {
