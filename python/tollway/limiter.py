@@ -94,7 +94,7 @@ class RateLimiter:
             rpm=limits.rpm,
             tpm=limits.tpm,
             rps=limits.rps,
-            sub_window=limits.sub_window,
+            sub_windows=(limits.sub_window,) if limits.sub_window else (),
             margin=margin,
         )
         # Guards the step from a ticket to its waiter; the core guards itself.
@@ -171,7 +171,7 @@ class RateLimiter:
 
     def _join(self, tokens: int, loop: asyncio.AbstractEventLoop | None) -> _Waiter | None:
         with self._lock:
-            ticket = self._core.enqueue(tokens)
+            ticket, _ = self._core.enqueue(tokens)
             if ticket is None:
                 return None
             waiter = self._waiters[ticket] = _Waiter(ticket, loop)
@@ -203,9 +203,9 @@ class RateLimiter:
             Seconds until it is to be called again; None where nobody waits.
         """
         with self._lock:
-            admitted, wait = self._core.poll(_BATCH)
+            admitted, _, wait = self._core.poll(_BATCH)
             # One who leaves at this moment is charged, and not here any more.
-            woken = [self._waiters.pop(ticket, None) for ticket in admitted]
+            woken = [self._waiters.pop(ticket, None) for ticket, _ in admitted]
         closed = _wake([waiter for waiter in woken if waiter is not None])
         if closed:
             for waiter in self._waiters.copy().values():

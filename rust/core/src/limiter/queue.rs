@@ -1,37 +1,69 @@
-//! Those who wait, first come first served. Behind a lock: nobody on the fast path comes here.
+//! Those who wait: by priority, which grows with waiting, then by arrival. Behind a lock: nobody on
+//! the fast path comes here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::window::Decision;
+use super::quota::Cost;
 
-/// A place in the queue; smaller came earlier.
+/// A place in the queue; a later one is larger.
 pub type Ticket = u64;
 
-/// What is left after the queue was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poll {
-    /// Nobody waits.
-    Empty,
-    /// The first in the queue can be admitted after this long.
-    Wait(Duration),
-    /// As many were admitted as asked for; there may be more.
-    More,
+/// Whoever waits so long has gained one level of priority.
+pub const AGEING: Duration = Duration::from_secs(10);
+
+/// The highest and, with its sign turned, the lowest priority.
+pub const MAX_PRIORITY: i32 = 1_000_000;
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// What it takes.
+    pub cost: Cost,
+    /// Who is higher comes first; from -[`MAX_PRIORITY`] to [`MAX_PRIORITY`].
+    pub priority: i32,
+    /// Whether it is one of those under way until it is given back.
+    pub is_leased: bool,
 }
 
+/// The order of waiting: nanoseconds of arrival, earlier by a level of priority each, then the
+/// ticket. It does not change while they wait, because all grow older alike.
+type Rank = (i64, Ticket);
+
 #[derive(Default)]
-struct Waiters {
-    /// Tokens asked for, in order of arrival.
-    waiting: BTreeMap<Ticket, u32>,
+pub(super) struct Waiters {
+    order: BTreeMap<Rank, Request>,
+    ranks: HashMap<Ticket, Rank>,
     last: Ticket,
+    latest: u64,
+    /// Who is first, and since when in ticks.
+    pub headed: Option<(Ticket, u64)>,
+}
+
+impl Waiters {
+    pub fn first(&self) -> Option<(Ticket, Request)> {
+        let ((_, ticket), request) = self.order.first_key_value()?;
+        Some((*ticket, *request))
+    }
+
+    /// The one after the first.
+    pub fn second(&self) -> Option<(Ticket, Request)> {
+        let ((_, ticket), request) = self.order.iter().nth(1)?;
+        Some((*ticket, *request))
+    }
+
+    pub fn remove(&mut self, ticket: Ticket) -> bool {
+        let rank = self.ranks.remove(&ticket);
+        rank.is_some_and(|rank| self.order.remove(&rank).is_some())
+    }
 }
 
 #[derive(Default)]
 pub(super) struct Queue {
     waiters: Mutex<Waiters>,
-    /// `waiters.waiting.len()`, readable without the lock.
+    /// How many wait, readable without the lock.
     length: AtomicUsize,
 }
 
@@ -53,59 +85,45 @@ impl Queue {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tokens that the first in the queue asks for.
-    pub fn head(&self) -> Option<u32> {
-        self.lock()
-            .waiting
-            .first_key_value()
-            .map(|(_, tokens)| *tokens)
+    /// What the first in the queue waits for.
+    pub fn first(&self) -> Option<Request> {
+        self.lock().first().map(|(_, request)| request)
     }
 
-    pub fn push(&self, tokens: u32) -> Ticket {
-        let mut waiters = self.lock();
-        waiters.last += 1;
-        let ticket = waiters.last;
-        waiters.waiting.insert(ticket, tokens);
-        self.length.store(waiters.waiting.len(), Ordering::Release);
-        ticket
+    pub fn push(&self, now: u64, request: Request) -> Ticket {
+        self.change(|waiters| {
+            // Clocks are read before the lock is taken: who comes to it later has come later.
+            waiters.latest = waiters.latest.max(now);
+            waiters.last += 1;
+            let level = i64::try_from(AGEING.as_nanos()).expect("a few seconds");
+            let arrival = i64::try_from(waiters.latest).unwrap_or(i64::MAX);
+            let priority = request.priority.clamp(-MAX_PRIORITY, MAX_PRIORITY);
+            let rank = (
+                arrival.saturating_sub(i64::from(priority) * level),
+                waiters.last,
+            );
+            waiters.order.insert(rank, request);
+            waiters.ranks.insert(waiters.last, rank);
+            waiters.last
+        })
     }
 
     pub fn cancel(&self, ticket: Ticket) -> bool {
-        let mut waiters = self.lock();
-        let was_waiting = waiters.waiting.remove(&ticket).is_some();
-        self.length.store(waiters.waiting.len(), Ordering::Release);
-        was_waiting
+        self.change(|waiters| waiters.remove(ticket))
     }
 
     pub fn clear(&self) {
-        let mut waiters = self.lock();
-        waiters.waiting.clear();
-        self.length.store(0, Ordering::Release);
+        self.change(|waiters| {
+            waiters.order.clear();
+            waiters.ranks.clear();
+        });
     }
 
-    /// Serve from the front while `admit` admits, `most` at the most.
-    pub fn poll(
-        &self,
-        most: usize,
-        admitted: &mut Vec<Ticket>,
-        admit: impl Fn(u32) -> Decision,
-    ) -> Poll {
+    /// Do something to those who wait.
+    pub fn change<T>(&self, act: impl FnOnce(&mut Waiters) -> T) -> T {
         let mut waiters = self.lock();
-        let mut left = most;
-        let outcome = loop {
-            let Some(first) = waiters.waiting.first_entry() else {
-                break Poll::Empty;
-            };
-            if left == 0 {
-                break Poll::More;
-            }
-            match admit(*first.get()) {
-                Decision::Admitted => admitted.push(first.remove_entry().0),
-                Decision::Wait(wait) => break Poll::Wait(wait),
-            }
-            left -= 1;
-        };
-        self.length.store(waiters.waiting.len(), Ordering::Release);
-        outcome
+        let result = act(&mut waiters);
+        self.length.store(waiters.order.len(), Ordering::Release);
+        result
     }
 }
