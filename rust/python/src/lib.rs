@@ -10,6 +10,7 @@ mod limiter;
 mod pool;
 mod retry;
 mod rules;
+mod shared;
 mod text;
 mod tokens;
 
@@ -22,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     limiter::register(module)?;
     pool::register(module)?;
     retry::register(module)?;
+    shared::register(module)?;
     encodings::register(module)?;
     tokens::register(module)
 }

@@ -72,6 +72,13 @@ pub struct Remains {
     in_flight: u64,
 }
 
+impl Remains {
+    /// The number of the entry with which the process took its place.
+    pub fn entry(&self) -> u32 {
+        u32::try_from(self.in_flight >> 32).unwrap_or(u32::MAX)
+    }
+}
+
 pub(super) struct Leases {
     processes: Array<Process>,
     common: Array<Common>,

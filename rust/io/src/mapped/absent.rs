@@ -10,7 +10,7 @@ use std::time::Instant;
 pub const DIRECTORY_VARIABLE: &str = "TOLLWAY_LIMITS_DIR";
 
 /// How many can take part elsewhere.
-pub const SLOTS: usize = 256;
+pub const SLOTS: usize = 96;
 
 /// The only error there is.
 #[derive(Debug)]

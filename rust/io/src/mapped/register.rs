@@ -11,7 +11,7 @@ use super::error::Error;
 use super::locks::{self, Kind};
 
 /// How many can take part at once. Each limiter takes a place of its own.
-pub const SLOTS: usize = 256;
+pub const SLOTS: usize = 96;
 
 /// Regions begin at multiples of this: more than a page on every system.
 const GRAIN: u64 = 1 << 16;
