@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use tollway_core::limiter::{
-    self, Cost, Decision, LimiterError, MAX_PRIORITY, Name, Poll, Request, Stamp, Ticket,
+    self, Cost, Decision, Entrance, LimiterError, MAX_PRIORITY, Name, Poll, Request, Stamp, Ticket,
 };
 
 use tollway_io::mapped::monotonic_nanos;
@@ -176,7 +176,7 @@ impl Limiter {
         priority: i32,
         leased: bool,
         now: Option<f64>,
-    ) -> PyResult<(Option<Ticket>, u64)> {
+    ) -> PyResult<(Option<Ticket>, u64, bool)> {
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
             return Err(errors::configuration(format!(
                 "priority must be -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority}"
@@ -188,8 +188,8 @@ impl Limiter {
             is_leased: leased,
         };
         match self.limiter.enqueue(self.now(now)?, request) {
-            Ok(Ok(Stamp(stamp))) => Ok((None, stamp)),
-            Ok(Err(ticket)) => Ok((Some(ticket), 0)),
+            Ok(Entrance::Admitted(Stamp(stamp))) => Ok((None, stamp, false)),
+            Ok(Entrance::Waits { ticket, is_near }) => Ok((Some(ticket), 0, is_near)),
             Err(error) => Err(refusal(error)),
         }
     }

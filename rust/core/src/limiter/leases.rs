@@ -183,6 +183,13 @@ impl Leases {
         }
     }
 
+    /// Begin without reservations, where no other process sees them.
+    pub fn start_anew(&self) {
+        if !self.are_shared() {
+            self.enter(0);
+        }
+    }
+
     /// What another process has in its place; `None` for nothing.
     pub fn remains(&self, process: usize) -> Option<Remains> {
         let place = &self.processes[process];

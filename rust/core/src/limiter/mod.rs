@@ -22,6 +22,6 @@ pub use quota::{
     Cost, LimiterError, Limits, MAX_DAY_REQUESTS, MAX_DAY_TOKENS, MAX_LIMIT, Name, Quota, Quotas,
     Unit,
 };
-pub use serve::{Poll, Served};
+pub use serve::{Entrance, Poll, Served};
 pub use sharing::Head;
 pub use state::{State, WindowState};

@@ -90,7 +90,8 @@ impl Queue {
         self.lock().first().map(|(_, request)| request)
     }
 
-    pub fn push(&self, now: u64, request: Request) -> Ticket {
+    /// Join; whether the place is one of the first two, too.
+    pub fn push(&self, now: u64, request: Request) -> (Ticket, bool) {
         self.change(|waiters| {
             // Clocks are read before the lock is taken: who comes to it later has come later.
             waiters.latest = waiters.latest.max(now);
@@ -104,7 +105,8 @@ impl Queue {
             );
             waiters.order.insert(rank, request);
             waiters.ranks.insert(waiters.last, rank);
-            waiters.last
+            let is_near = waiters.order.keys().take(2).any(|place| *place == rank);
+            (waiters.last, is_near)
         })
     }
 

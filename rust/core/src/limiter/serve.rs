@@ -32,6 +32,20 @@ pub enum Poll {
     More,
 }
 
+/// What became of one who came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// Admitted and charged.
+    Admitted(Stamp),
+    /// In the queue.
+    Waits {
+        /// Its place.
+        ticket: Ticket,
+        /// Whether it is one of the first two, so that [`Limiter::poll`] may now admit sooner.
+        is_near: bool,
+    },
+}
+
 /// Who waits no longer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
@@ -50,21 +64,18 @@ enum Attempt {
 
 impl Limiter {
     /// Admit at once, or join the queue.
-    pub fn enqueue(
-        &self,
-        now: u64,
-        request: Request,
-    ) -> Result<Result<Stamp, Ticket>, LimiterError> {
+    pub fn enqueue(&self, now: u64, request: Request) -> Result<Entrance, LimiterError> {
         if self.queue.is_empty() {
             match self.try_admit(now, request, u64::MAX) {
-                Attempt::Admitted(stamp) => return Ok(Ok(stamp)),
+                Attempt::Admitted(stamp) => return Ok(Entrance::Admitted(stamp)),
                 Attempt::Refused(error) => return Err(error),
                 Attempt::Wait(_) | Attempt::Full => {}
             }
         } else {
             self.wait(now, request.cost)?;
         }
-        Ok(Err(self.queue.push(now, request)))
+        let (ticket, is_near) = self.queue.push(now, request);
+        Ok(Entrance::Waits { ticket, is_near })
     }
 
     /// Leave the queue. False if the ticket was admitted already, or never given.
@@ -77,8 +88,10 @@ impl Limiter {
     }
 
     /// Forget everybody who waits: what a forked child does, whose parent's waiters are not its own.
+    /// Reservations in memory of its own are not its own either.
     pub fn clear_queue(&self) {
         self.queue.clear();
+        self.leases.start_anew();
     }
 
     /// How many wait.
