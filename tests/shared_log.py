@@ -60,12 +60,14 @@ class LogReader:
         sums, stamp = struct.unpack("<QQ", word)
         serial = stamp >> 40
         if slot is None or serial % self._slots == slot:
+            # The log begins with empty entries of negative numbers.
+            serial -= (serial >> 23) << 24
             self._entries[serial] = (stamp & (1 << 40) - 1, sums >> 32, sums & (1 << 32) - 1)
 
     def admissions(self):
         """All of them, in order."""
         found = []
-        for before, after in pairwise(sorted(self._entries)):
+        for before, after in pairwise(sorted(serial for serial in self._entries if serial >= 0)):
             assert after == before + 1, f"the ring turned between two reads at {before}"
             (_, tokens, requests), (at, *sums) = self._entries[before], self._entries[after]
             found.append(Admission(at * TICK, sums[0] - tokens, sums[1] - requests))
