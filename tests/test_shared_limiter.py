@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
 import os
 import random
 import re
@@ -18,7 +17,7 @@ import pytest
 from swarm import Swarm, course_of, wait_until
 
 from tollway import Limits, RateLimiter, _core
-from tollway.errors import ConfigurationError
+from tollway.errors import ConfigurationError, DeadlineExceededError
 from tollway.limiter import list_shared_limiters, look_at_shared_limiter
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="not offered there")
@@ -196,31 +195,19 @@ def test_a_fork_keeps_nobodys_place_alive():
     os.waitpid(child, 0)
 
 
-def hold_and_sleep(name, begun):
-    limiter = shared(name, rpm=100, max_in_flight=2)
-    with limiter.reserve() as one, limiter.reserve() as two:
-        one.sent()
-        two.sent()
-        begun.set()
-        threading.Event().wait()
-
-
-def test_reservations_of_the_dead_come_back_and_those_of_the_stopped_stand():
-    context = multiprocessing.get_context("spawn")
-    begun = context.Event()
-    process = context.Process(target=hold_and_sleep, args=("key-1", begun))
-    process.start()
-    begun.wait()
-    os.kill(process.pid, signal.SIGSTOP)
-    limiter = shared(rpm=100, max_in_flight=2)
-    with pytest.raises(TimeoutError), limiter.reserve(timeout=0.3):
-        pass
-    assert look_at_shared_limiter("key-1").participants[0].in_flight == 2
-    process.kill()
+def test_reservations_of_the_dead_come_back_and_those_of_the_stopped_stand(tmp_path):
+    limits = {"rpm": 100, "max_in_flight": 2}
+    with Swarm(tmp_path, "key-1", limits, sizes=[1], hold=3600.0, threads=2) as swarm:
+        worker = swarm.start()
+        wait_until(lambda: len(worker.taken()) == 2)
+        worker.process.send_signal(signal.SIGSTOP)
+        limiter = shared(**limits)
+        with pytest.raises(DeadlineExceededError), limiter.reserve(timeout=0.3):
+            pass
+        assert look_at_shared_limiter("key-1").participants[0].in_flight == 2
+    # It is dead by now.
     with limiter.reserve(timeout=30), limiter.reserve(timeout=30):
         assert limiter.snapshot().in_flight == 2
-    process.join()
-    process.close()
 
 
 def test_closing_refuses_those_who_wait_and_whoever_comes():
