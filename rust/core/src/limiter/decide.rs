@@ -92,8 +92,8 @@ impl Limiter {
     /// A limiter on a block of memory that other limiters of the same quotas may share, in this
     /// process and in others.
     ///
-    /// Its place among the processes is `process`, which no other living one has. `keep` is dropped
-    /// with the limiter. Where the block is `fresh`, it holds zeros, and nobody else uses it before
+    /// Its place among the processes is `process`, which no other living one has. `keep` is
+    /// held as long as the limiter. Where the block is `fresh`, it holds zeros, and nobody else uses it before
     /// this returns.
     ///
     /// # Safety
@@ -106,14 +106,14 @@ impl Limiter {
         quotas: &Quotas,
         layout: &Layout,
         memory: NonNull<u8>,
-        keep: Arc<dyn Any + Send + Sync>,
+        keep: &Arc<dyn Any + Send + Sync>,
         fresh: bool,
         process: usize,
     ) -> Result<Self, LimiterError> {
         let own = Layout::of(quotas, layout.processes())?;
         assert_eq!(&own, layout, "the layout of other quotas");
         // SAFETY: promised by the caller.
-        let memory = unsafe { Memory::attach(layout, memory, &keep) };
+        let memory = unsafe { Memory::attach(layout, memory, keep) };
         let serial = fresh.then_some(0);
         Ok(Self::over(quotas, layout, &memory, serial, process))
     }
@@ -146,10 +146,16 @@ impl Limiter {
             common: memory.common.clone(),
             learned: memory.learned.clone(),
             tolerance: ticks(quotas.tolerance),
-            queue: Queue::new(),
+            queue: Queue::new(output_weight),
             quotas: quotas.clone(),
             log,
         }
+    }
+
+    /// How many admissions it can look back on. Where more lie in a window than that, of which some
+    /// came back, it denies until the oldest of these has left.
+    pub fn slots(&self) -> u32 {
+        self.log.slots()
     }
 
     /// What it holds.
@@ -287,7 +293,11 @@ impl Limiter {
         let limit = self.limit(index);
         // Of a whole day's tokens, no more at once than a minute's sum can tell apart.
         let most = if name.is_day() { 1 << 31 } else { u64::MAX };
-        if amount > limit.min(most) && requests == 1 {
+        if amount > limit.min(most) {
+            // Of several together, see `backfill`.
+            if requests > 1 {
+                return Ok(at);
+            }
             return Err(Stop::TooLarge(LimiterError::TooLarge {
                 name,
                 amount,

@@ -101,8 +101,8 @@ mod array {
     pub struct Array<T: Plain> {
         first: NonNull<T>,
         len: usize,
-        /// Keeps the block where it is.
-        _keep: Arc<dyn Any + Send + Sync>,
+        /// Holds the block where it is.
+        keep: Arc<dyn Any + Send + Sync>,
     }
 
     impl<T: Plain> Clone for Array<T> {
@@ -110,7 +110,7 @@ mod array {
             Self {
                 first: self.first,
                 len: self.len,
-                _keep: Arc::clone(&self._keep),
+                keep: Arc::clone(&self.keep),
             }
         }
     }
@@ -134,7 +134,7 @@ mod array {
                 // SAFETY: inside the block, as the caller promised.
                 first: unsafe { memory.add(offset) }.cast(),
                 len,
-                _keep: Arc::clone(keep),
+                keep: Arc::clone(keep),
             }
         }
     }
@@ -237,7 +237,8 @@ impl Layout {
             }
         };
         let has_days = quotas.windows.iter().any(|quota| quota.name.is_day());
-        let size = |number: u64| usize::try_from(number).expect("at most 2²⁰ slots");
+        // None is more than 2²⁰.
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Ok(Self {
             granule,
             longest,

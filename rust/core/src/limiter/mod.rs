@@ -2,6 +2,7 @@
 
 mod adjust;
 mod admissions;
+mod backfill;
 mod days;
 mod decide;
 mod leases;

@@ -1,7 +1,8 @@
 //! Those who wait: by priority, which grows with waiting, then by arrival. Behind a lock: nobody on
 //! the fast path comes here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,12 +31,15 @@ pub struct Request {
 
 /// The order of waiting: nanoseconds of arrival, earlier by a level of priority each, then the
 /// ticket. It does not change while they wait, because all grow older alike.
-type Rank = (i64, Ticket);
+pub(super) type Rank = (i64, Ticket);
 
 #[derive(Default)]
 pub(super) struct Waiters {
     order: BTreeMap<Rank, Request>,
     ranks: HashMap<Ticket, Rank>,
+    /// Tokens, weighted, and rank of everybody: who may pass is looked for among the smallest.
+    sizes: BTreeSet<(u32, Rank)>,
+    output_weight: u32,
     last: Ticket,
     latest: u64,
     /// Who is first, and since when in ticks.
@@ -43,24 +47,43 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    pub fn first(&self) -> Option<(Ticket, Request)> {
-        let ((_, ticket), request) = self.order.first_key_value()?;
-        Some((*ticket, *request))
+    pub fn first(&self) -> Option<(Rank, Request)> {
+        let (rank, request) = self.order.first_key_value()?;
+        Some((*rank, *request))
     }
 
-    /// The one after the first.
-    pub fn second(&self) -> Option<(Ticket, Request)> {
-        let ((_, ticket), request) = self.order.iter().nth(1)?;
-        Some((*ticket, *request))
+    /// Who comes after `rank`.
+    pub fn after(&self, rank: Rank) -> Option<(Rank, Request)> {
+        let behind = (Bound::Excluded(rank), Bound::Unbounded);
+        let (rank, request) = self.order.range(behind).next()?;
+        Some((*rank, *request))
+    }
+
+    /// The smallest, of several the one that comes first.
+    pub fn smallest(&self) -> Option<(Rank, Request)> {
+        let (_, rank) = self.sizes.first()?;
+        Some((*rank, self.order[rank]))
+    }
+
+    fn insert(&mut self, rank: Rank, request: Request) {
+        self.order.insert(rank, request);
+        self.ranks.insert(rank.1, rank);
+        let size = request.cost.weighted(self.output_weight);
+        self.sizes.insert((size, rank));
     }
 
     pub fn remove(&mut self, ticket: Ticket) -> bool {
-        let rank = self.ranks.remove(&ticket);
-        rank.is_some_and(|rank| self.order.remove(&rank).is_some())
+        let Some(rank) = self.ranks.remove(&ticket) else {
+            return false;
+        };
+        if let Some(request) = self.order.remove(&rank) {
+            let size = request.cost.weighted(self.output_weight);
+            self.sizes.remove(&(size, rank));
+        }
+        true
     }
 }
 
-#[derive(Default)]
 pub(super) struct Queue {
     waiters: Mutex<Waiters>,
     /// How many wait, readable without the lock.
@@ -68,8 +91,15 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(output_weight: u32) -> Self {
+        let waiters = Waiters {
+            output_weight,
+            ..Waiters::default()
+        };
+        Self {
+            waiters: Mutex::new(waiters),
+            length: AtomicUsize::new(0),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -90,7 +120,7 @@ impl Queue {
         self.lock().first().map(|(_, request)| request)
     }
 
-    /// Join; whether the place is one of the first two, too.
+    /// Join; whether the place is the first, too.
     pub fn push(&self, now: u64, request: Request) -> (Ticket, bool) {
         self.change(|waiters| {
             // Clocks are read before the lock is taken: who comes to it later has come later.
@@ -103,10 +133,9 @@ impl Queue {
                 arrival.saturating_sub(i64::from(priority) * level),
                 waiters.last,
             );
-            waiters.order.insert(rank, request);
-            waiters.ranks.insert(waiters.last, rank);
-            let is_near = waiters.order.keys().take(2).any(|place| *place == rank);
-            (waiters.last, is_near)
+            waiters.insert(rank, request);
+            let is_first = waiters.order.keys().next() == Some(&rank);
+            (waiters.last, is_first)
         })
     }
 
@@ -118,6 +147,8 @@ impl Queue {
         self.change(|waiters| {
             waiters.order.clear();
             waiters.ranks.clear();
+            waiters.sizes.clear();
+            waiters.headed = None;
         });
     }
 

@@ -159,6 +159,14 @@ impl Cost {
         }
     }
 
+    /// Both together, where that can be told.
+    pub(super) fn plus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            input: self.input.checked_add(other.input)?,
+            output: self.output.checked_add(other.output)?,
+        })
+    }
+
     /// Its tokens as one number; the largest where they are more.
     pub(super) fn weighted(self, output_weight: u32) -> u32 {
         self.input

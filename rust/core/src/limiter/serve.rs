@@ -2,21 +2,13 @@
 
 use std::time::Duration;
 
-use super::admissions::View;
-use super::decide::{Decision, Limiter, Stamp, Stop};
+use super::decide::{Decision, Limiter, Stamp};
 use super::leases::Posted;
-use super::memory::TICK_NANOS;
 use super::queue::{Request, Ticket, Waiters};
-use super::quota::{Cost, LimiterError};
+use super::quota::LimiterError;
 
-/// How long the head of another process is given way to after it was due: by then it was served, or
-/// has stopped.
-const GRACE: u64 = Duration::from_millis(50).as_nanos() as u64 / TICK_NANOS;
-
-/// How soon to ask again where another process has to act first: it cannot wake anybody here.
-const ASK_AGAIN: Duration = Duration::from_millis(1);
-
-/// As [`ASK_AGAIN`], where all reservations that may be are under way, some in other processes.
+/// How soon to ask again where all reservations that may be are under way, some of them in other
+/// processes: those cannot wake anybody here.
 const ASK_FOR_LEASE: Duration = Duration::from_millis(20);
 
 /// What is left after the queue was served.
@@ -41,7 +33,8 @@ pub enum Entrance {
     Waits {
         /// Its place.
         ticket: Ticket,
-        /// Whether it is one of the first two, so that [`Limiter::poll`] may now admit sooner.
+        /// Whether [`Limiter::poll`] may now have to be called sooner: it is the first, or may
+        /// pass those before it.
         is_near: bool,
     },
 }
@@ -55,7 +48,7 @@ pub struct Served {
     pub refused: Vec<(Ticket, LimiterError)>,
 }
 
-enum Attempt {
+pub(super) enum Attempt {
     Admitted(Stamp),
     Refused(LimiterError),
     Wait(Duration),
@@ -65,6 +58,7 @@ enum Attempt {
 impl Limiter {
     /// Admit at once, or join the queue.
     pub fn enqueue(&self, now: u64, request: Request) -> Result<Entrance, LimiterError> {
+        let mut fits = false;
         if self.queue.is_empty() {
             match self.try_admit(now, request, u64::MAX) {
                 Attempt::Admitted(stamp) => return Ok(Entrance::Admitted(stamp)),
@@ -72,10 +66,13 @@ impl Limiter {
                 Attempt::Wait(_) | Attempt::Full => {}
             }
         } else {
-            self.wait(now, request.cost)?;
+            fits = self.wait(now, request.cost)?.is_zero();
         }
-        let (ticket, is_near) = self.queue.push(now, request);
-        Ok(Entrance::Waits { ticket, is_near })
+        let (ticket, is_first) = self.queue.push(now, request);
+        Ok(Entrance::Waits {
+            ticket,
+            is_near: is_first || fits,
+        })
     }
 
     /// Leave the queue. False if the ticket was admitted already, or never given.
@@ -101,9 +98,9 @@ impl Limiter {
 
     /// Admit whoever may be at `now`, `most` at the most.
     ///
-    /// The first in the queue comes first; while it waits, the next may pass as long as that does
-    /// not move the time at which the first is due, and the one after it. Who does not fit stops
-    /// all behind it, so that nobody is admitted later than if nobody had passed.
+    /// The first in the queue comes first. While it waits, others may pass who take nothing from
+    /// anybody before them: each of those who are passed could still be admitted when it could be
+    /// if nobody had passed.
     pub fn poll(&self, now: u64, most: usize, served: &mut Served) -> Poll {
         self.queue.change(|waiters| {
             let outcome = self.serve(now, most, waiters, served);
@@ -117,7 +114,7 @@ impl Limiter {
 
     fn serve(&self, now: u64, most: usize, waiters: &mut Waiters, served: &mut Served) -> Poll {
         let mut left = most;
-        while let Some((ticket, request)) = waiters.first() {
+        while let Some(((_, ticket), request)) = waiters.first() {
             if left == 0 {
                 return Poll::More;
             }
@@ -138,7 +135,7 @@ impl Limiter {
                         cost: request.cost,
                     };
                     self.post(Some(head));
-                    self.backfill(now, &mut left, waiters, &head, served);
+                    self.backfill(now, &mut left, waiters, since, served);
                     return if left == 0 {
                         Poll::More
                     } else {
@@ -152,61 +149,8 @@ impl Limiter {
         Poll::Empty
     }
 
-    /// Let those behind the head pass that take nothing from it.
-    fn backfill(
-        &self,
-        now: u64,
-        left: &mut usize,
-        waiters: &mut Waiters,
-        head: &Posted,
-        served: &mut Served,
-    ) {
-        while *left > 0 {
-            let Some((ticket, request)) = waiters.second() else {
-                return;
-            };
-            if !self.spares(now, request.cost, head) {
-                return;
-            }
-            match self.try_admit(now, request, head.since) {
-                Attempt::Admitted(stamp) => served.admitted.push((ticket, stamp)),
-                _ => return,
-            }
-            waiters.remove(ticket);
-            *left -= 1;
-        }
-    }
-
-    /// Whether an admission of `cost` now would leave the head its time.
-    fn spares(&self, now: u64, cost: Cost, head: &Posted) -> bool {
-        loop {
-            let view = self.log.view();
-            match self.leaves_room(&view, now, cost, head) {
-                Ok(spares) => return spares,
-                Err(Stop::TooLarge(_)) => return false,
-                Err(Stop::Moved) => {}
-            }
-        }
-    }
-
-    fn leaves_room(&self, view: &View, now: u64, cost: Cost, head: &Posted) -> Result<bool, Stop> {
-        let stamp = self.log.stamp(view, now);
-        let both = Cost {
-            input: cost.input.saturating_add(head.cost.input),
-            output: cost.output.saturating_add(head.cost.output),
-        };
-        for (index, window) in self.windows.iter().enumerate() {
-            // Of a short window it will have left by then.
-            let is_gone = stamp + window.ticks <= head.due && !self.is_day(index);
-            if !is_gone && self.room(view, index, head.due, both, 2)? > head.due {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// One attempt, with the lease that it needs.
-    fn try_admit(&self, now: u64, request: Request, since: u64) -> Attempt {
+    pub(super) fn try_admit(&self, now: u64, request: Request, since: u64) -> Attempt {
         if request.is_leased && !self.lease() {
             return match self.wait(now, request.cost) {
                 Err(error) => Attempt::Refused(error),
@@ -223,32 +167,8 @@ impl Limiter {
         }
         attempt
     }
-
-    /// Until when an admission of `cost` has to wait for the heads of other processes that were
-    /// first before `since`, in ticks; `None` where it takes nothing from them.
-    pub(super) fn gives_way_until(
-        &self,
-        view: &View,
-        now: u64,
-        cost: Cost,
-        since: u64,
-    ) -> Result<Option<u64>, Stop> {
-        let at = self.log.floor(now);
-        for (process, posted) in self.leases.posted(at) {
-            let has_lapsed = at > posted.due + GRACE;
-            if has_lapsed || self.leases.is_before(since, process, &posted) {
-                continue;
-            }
-            let is_spared = posted.due > at && self.leaves_room(view, now, cost, &posted)?;
-            if !is_spared {
-                let again = at + nanos(ASK_AGAIN) / TICK_NANOS;
-                return Ok(Some(posted.due.max(again)));
-            }
-        }
-        Ok(None)
-    }
 }
 
-fn nanos(wait: Duration) -> u64 {
+pub(super) fn nanos(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,9 @@
 //! What follows an admission: refunds, over-use, reservations that end.
 
 use super::adjust::Sums;
+use super::admissions::View;
 use super::decide::{Limiter, Stamp};
+use super::memory::SECOND;
 use super::quota::{Cost, Unit};
 
 /// The most that a window may be made to hold by over-use, so that its 32-bit sums stay apart.
@@ -107,14 +109,25 @@ impl Limiter {
                 input: over.input.min(room),
                 output: over.output.min(room / self.quotas.output_weight),
             };
-            if charged == Cost::default() || self.log.charge(&view, time, charged) {
+            if charged == Cost::default() {
+                return;
+            }
+            // Where every admission has a serial, the charge shares that of the last one, which is
+            // moved to the present for it; one that lies back too far has a place of its own,
+            // whose request is no request.
+            if time <= view.time + SECOND || !self.log.counts_by_serial() {
+                if self.log.charge(&view, time, charged) {
+                    return;
+                }
+            } else if self.log.admit(&view, time, charged) {
+                self.give(Stamp(time), Sums::of(Cost::default(), 1));
                 return;
             }
         }
     }
 
     /// How many tokens may be charged before the sums of some window overflow.
-    fn room_to_charge(&self, view: &super::admissions::View, at: u64) -> Option<u32> {
+    fn room_to_charge(&self, view: &View, at: u64) -> Option<u32> {
         let mut held = 0;
         for (window, quota) in self.windows.iter().zip(&self.quotas.windows) {
             let used = match &self.days {
