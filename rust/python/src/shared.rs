@@ -1,5 +1,6 @@
 //! Limiters shared between processes: the core's decisions on the memory of a mapped file.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +20,9 @@ const SWEEP_EVERY: u64 = 10_000_000;
 
 /// What others do wakes nobody here, so whoever waits asks again after this long at the latest.
 pub const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a limiter holds on to so that its memory stays.
+type Keep = Arc<dyn Any + Send + Sync>;
 
 /// Where a limiter's memory is.
 pub enum Home {
@@ -58,8 +62,8 @@ pub fn open(name: &str, limits: &str, quotas: &Quotas) -> PyResult<(Limiter, Hom
         // SAFETY: zeros of the length that was asked for, aligned to a page, which live until this
         // closure returns, and the limiter does not outlive it.
         let limiter = unsafe {
-            let keep = Arc::new(());
-            Limiter::attach(quotas, &layout, blank.memory, keep, true, SLOTS)
+            let keep: Keep = Arc::new(());
+            Limiter::attach(quotas, &layout, blank.memory, &keep, true, SLOTS)
         };
         if blank.follows
             && let Ok(limiter) = limiter
@@ -76,8 +80,8 @@ pub fn open(name: &str, limits: &str, quotas: &Quotas) -> PyResult<(Limiter, Hom
     // SAFETY: as long as was asked for, aligned to a page, alive as long as `mapped`, and laid out
     // as the layout's hash says by whoever made it.
     let limiter = unsafe {
-        let keep = Arc::clone(&mapped);
-        Limiter::attach(quotas, &layout, mapped.memory(), keep, false, member.slot)
+        let keep = Arc::clone(&mapped) as Keep;
+        Limiter::attach(quotas, &layout, mapped.memory(), &keep, false, member.slot)
     }
     .map_err(refusal)?;
     limiter.enter(member.entry);
@@ -101,8 +105,8 @@ pub fn look(name: &str, limits: &str, quotas: &Quotas) -> PyResult<Option<(Limit
     let glance = Arc::new(glance);
     // SAFETY: as in `open`.
     let limiter = unsafe {
-        let keep = Arc::clone(&glance);
-        Limiter::attach(quotas, &layout, glance.memory(), keep, false, SLOTS)
+        let keep = Arc::clone(&glance) as Keep;
+        Limiter::attach(quotas, &layout, glance.memory(), &keep, false, SLOTS)
     };
     Ok(Some((limiter.map_err(refusal)?, Home::Guest(glance))))
 }
