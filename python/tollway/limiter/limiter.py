@@ -378,7 +378,6 @@ class RateLimiter:
         if self._zone is not None:
             _timer.call(self)
 
-
     def _reopen(self, unopened: UnopenedCore) -> _core.Limiter:
         if cast("object", self._core) is unopened:
             self._core = open_core(self.limits, self._margin, self.shared)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tollway import _core
+from tollway.errors import ConfigurationError
 from tollway.limiter.limits import Limits
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
 
@@ -69,11 +70,18 @@ def look_at_shared_limiter(name: str) -> SharedLimiter | None:
         ConfigurationError: There is no such name, its file is not trusted, or the system shares no
             limiters.
     """
-    text = _core.shared_limits(name)
-    if text is None:
-        return None
-    limits, margin = _parse(text)
-    core = _core.Limiter(**_settings(limits, margin), shared=(name, text), glance=True)
+    while True:
+        text = _core.shared_limits(name)
+        if text is None:
+            return None
+        limits, margin = _parse(text)
+        try:
+            core = _core.Limiter(**_settings(limits, margin), shared=(name, text), glance=True)
+            break
+        except ConfigurationError:
+            # Somebody may have changed it between the two looks.
+            if _core.shared_limits(name) == text:
+                raise
     participants = tuple(
         Participant(process, in_flight, None, 0)
         if head is None

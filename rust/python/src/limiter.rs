@@ -142,8 +142,12 @@ impl Limiter {
                 let limiter = limiter::Limiter::with_quotas(&quotas).map_err(refusal)?;
                 (limiter, Home::Own)
             }
-            Some((name, limits)) if glance => shared::look(&name, &limits, &quotas)?
-                .ok_or_else(|| errors::configuration(format!("{name} changed meanwhile")))?,
+            Some((name, limits)) if glance => {
+                shared::look(&name, &limits, &quotas)?.ok_or_else(|| {
+                    let other = "is not held with these limits, or by another version of tollway";
+                    errors::configuration(format!("the limiter {name:?} {other}"))
+                })?
+            }
             Some((name, limits)) => shared::open(&name, &limits, &quotas)?,
         };
         Ok(Self {
