@@ -1,4 +1,4 @@
-"""The log of a shared limiter, read from outside while others write it: every admission, exactly."""
+"""The log of a shared limiter, read from outside while others write it: every admission."""
 
 from __future__ import annotations
 

@@ -10,10 +10,13 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sharer
 from shared_log import LogReader, share_used, worst_window
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass

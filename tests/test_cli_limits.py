@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 
-import commands
 import pytest
 
+import commands
 from tollway import Limits, RateLimiter
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="not offered there")

@@ -14,8 +14,8 @@ import sys
 import threading
 
 import pytest
-from swarm import Swarm, course_of, wait_until
 
+from swarm import Swarm, course_of, wait_until
 from tollway import Limits, RateLimiter, _core
 from tollway.errors import ConfigurationError, DeadlineExceededError
 from tollway.limiter import list_shared_limiters, look_at_shared_limiter

@@ -5,9 +5,9 @@ limiter as fast as it lets them; every moment one is killed with SIGKILL and ano
 is stopped and goes on later. Meanwhile this process reads the limiter's log from outside. Then no
 window of it may hold more than its quota, at least 98 % must have been used, every process that
 runs must have gone on taking, and what the processes wrote down must be in the log. Again with
-reservations: never too many under way, and all of the dead back. At last a request of a fifth of the
-quota must be admitted within two windows beside three processes that always want more. Prints what
-happened as JSON; fails with an AssertionError.
+reservations: never too many under way, and all of the dead back. At last a request of a fifth of
+the quota must be admitted within two windows beside three processes that always want more. Prints
+what happened as JSON; fails with an AssertionError.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.shared import CLOSED, ClosedCore, UnopenedCore, open_core, snapshot_of
-from tollway.limiter.waiting import FORKED, Timer, Waiter
+from tollway.limiter.waiting import Timer, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -314,10 +314,7 @@ class RateLimiter:
             Seconds until it is to be called again; None where nobody waits for a time.
         """
         if self._is_closed:
-            for waiter in (left := list(self._waiters.values())):
-                waiter.error = RuntimeError(CLOSED)
-            self._waiters.clear()
-            _timer.wake(left)
+            self._refuse_all()
             return None
         with self._lock:
             admitted, refused, wait = self._core.poll(_BATCH)
@@ -350,6 +347,13 @@ class RateLimiter:
             left = self._tell_day(self._zone)
             wait = left if wait is None else min(wait, left)
         return wait
+
+    def _refuse_all(self) -> None:
+        waiters = list(self._waiters.values())
+        self._waiters.clear()
+        for waiter in waiters:
+            waiter.error = RuntimeError(CLOSED)
+        _timer.wake(waiters)
 
     def _tell_day(self, zone: zoneinfo.ZoneInfo) -> float:
         """Tell the core the bounds of this calendar day; return the seconds until the next telling."""
