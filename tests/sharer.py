@@ -1,7 +1,8 @@
 """A process that takes from a shared limiter whatever it may, and writes down what it got.
 
 Run: `python sharer.py OPTIONS`, a JSON object: name, limits, record (a file), sizes (tokens of a
-request, drawn from), hold (seconds that a reservation is under way; 0 takes none), seed.
+request, drawn from), hold (seconds that a reservation is under way; 0 takes none), threads, seed,
+spread (so many in the first second, evenly, so that later ones fall due evenly too).
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ def main():
                 limiter.acquire_sync(tokens)
                 os.write(record, RECORD.pack(before, time.monotonic(), tokens))
 
-    for _ in range(options.get("threads", 1) - 1):
+    for number in range(options["spread"]):
+        if number == 0:
+            begun = time.monotonic()
+        time.sleep(max(0.0, begun + number / options["spread"] - time.monotonic()))
+        before = time.monotonic()
+        limiter.acquire_sync(1)
+        os.write(record, RECORD.pack(before, time.monotonic(), 1))
+    for _ in range(options["threads"] - 1):
         threading.Thread(target=take, daemon=True).start()
     take()
 

@@ -73,6 +73,7 @@ class Swarm:
             "sizes": self.sizes,
             "hold": self.hold,
             "threads": self.threads,
+            "spread": 0,
             "seed": number,
             **changes,
         }
@@ -151,7 +152,10 @@ def course_of(swarm, rng, *, processes, kills, stops, seconds):
     rps = swarm.limits["rpm"] // 60
     slots = 1 << (swarm.limits["rpm"] + 1).bit_length()
     with swarm:
-        for _ in range(processes):
+        # In even steps from the beginning, so that kills and stops meet admissions all the time.
+        first = swarm.start(spread=int(rps))
+        wait_until(lambda: len(first.taken()) >= rps)
+        for _ in range(processes - 1):
             swarm.start()
         wait_until(lambda: all(worker.taken() for worker in swarm.workers))
         log = LogReader(swarm.file, slots=slots)

@@ -291,7 +291,7 @@ def test_a_big_request_waits_two_windows_at_the_most_against_greedy_processes():
 
 
 def test_processes_that_are_killed_and_stopped_neither_exceed_the_quota_nor_waste_it(tmp_path):
-    swarm = Swarm(tmp_path, "swarm", {"rpm": 30_000, "sub_window": 0.1}, sizes=[1, 10, 100])
+    swarm = Swarm(tmp_path, "swarm", {"rpm": 30_000, "sub_window": 1.0}, sizes=[1, 10, 100])
     seen = course_of(swarm, random.Random(7), processes=3, kills=6, stops=6, seconds=3.0)
     assert max(seen["worst window"].values()) <= 1.0
     assert seen["kill"] == seen["stop"] == 6

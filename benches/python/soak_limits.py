@@ -47,8 +47,8 @@ def main() -> None:
         "stops": given.stops,
         "seconds": given.seconds,
     }
-    # Sub-windows keep the processes admitting all the time, so that kills and stops meet them.
-    limits: dict[str, float] = {"rpm": 60 * given.rps, "sub_window": 0.1}
+    # Windows of a second, turned 200 times.
+    limits: dict[str, float] = {"rpm": 60 * given.rps, "sub_window": 1.0}
     with tempfile.TemporaryDirectory() as folder:
         swarm = Swarm(Path(folder), "soak", limits, sizes=[1, 10, 100])
         report["killed and stopped"] = seen = course_of(swarm, rng, **course)
