@@ -13,9 +13,6 @@ use crate::atomics::{Ordering, POST_SIZE_BITS, POST_TICK_BITS, Word};
 const TICK_MASK: u64 = (1 << POST_TICK_BITS) - 1;
 const SIZE_MASK: u32 = (1 << POST_SIZE_BITS) - 1;
 
-/// Sizes are posted in units of so many tokens, rounded up.
-const SIZE_UNIT: u32 = 128;
-
 /// The first of those who wait in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Posted {
@@ -23,13 +20,13 @@ pub(super) struct Posted {
     pub since: u64,
     /// When it is due, in ticks.
     pub due: u64,
-    /// Its cost, rounded up.
+    /// Its cost; in the block, at most 2²⁴ − 1 tokens of each kind.
     pub cost: Cost,
 }
 
 impl Posted {
     fn pack(self) -> Word {
-        let size = |tokens: u32| Word::from(tokens.div_ceil(SIZE_UNIT).min(SIZE_MASK));
+        let size = |tokens: u32| Word::from(tokens.min(SIZE_MASK));
         // Never zero, which is nobody.
         let mut word = Word::from((self.since & TICK_MASK).max(1));
         word = word << POST_TICK_BITS | Word::from(self.due & TICK_MASK);
@@ -48,13 +45,12 @@ impl Posted {
                 now + ahead
             }
         };
-        let size = |units: u32| (units & SIZE_MASK).saturating_mul(SIZE_UNIT);
         Self {
             since: near((word >> (POST_TICK_BITS + 2 * POST_SIZE_BITS)) as u64 & TICK_MASK),
             due: near((word >> (2 * POST_SIZE_BITS)) as u64 & TICK_MASK),
             cost: Cost {
-                input: size((word >> POST_SIZE_BITS) as u32),
-                output: size(word as u32),
+                input: (word >> POST_SIZE_BITS) as u32 & SIZE_MASK,
+                output: word as u32 & SIZE_MASK,
             },
         }
     }
@@ -256,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_posted_head_is_read_as_it_was_written_but_for_its_size() {
+    fn a_posted_head_is_read_as_it_was_written() {
         let cost = Cost {
             input: 1_000,
             output: 0,
@@ -270,13 +266,7 @@ mod tests {
             for now in [since - 60_000, since, since + 100_000] {
                 let read = Posted::unpack(posted.pack(), now);
                 assert_eq!((read.since, read.due), (since, since + 5_000));
-                assert_eq!(
-                    read.cost,
-                    Cost {
-                        input: 1_024,
-                        output: 0
-                    }
-                );
+                assert_eq!(read.cost, cost);
             }
         }
     }

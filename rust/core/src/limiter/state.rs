@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::admissions::Moved;
 use super::decide::{Limiter, Stop, wait_until};
 use super::leases::Posted;
+use super::memory::TICK_NANOS;
 use super::quota::{Cost, Name, Unit};
 use crate::atomics::Ordering;
 
@@ -44,7 +45,7 @@ impl Limiter {
     /// Admit nothing that counts for `name` (`None`: nothing at all) until `until`. A pause that
     /// ends later stays.
     pub fn pause(&self, name: Option<Name>, until: u64) {
-        let until = self.log.ceil(until);
+        let until = self.log.floor(until.saturating_add(TICK_NANOS - 1));
         match name {
             None => {
                 self.common[0].paused.fetch_max(until, Ordering::AcqRel);
