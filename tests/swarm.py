@@ -153,8 +153,10 @@ def course_of(swarm, rng, *, processes, kills, stops, seconds):
     slots = 1 << (swarm.limits["rpm"] + 1).bit_length()
     with swarm:
         # In even steps from the beginning, so that kills and stops meet admissions all the time.
-        first = swarm.start(spread=int(rps))
-        wait_until(lambda: len(first.taken()) >= rps)
+        # Reservations are not: they wait for each other.
+        spread = 0 if swarm.hold else int(rps)
+        first = swarm.start(spread=spread)
+        wait_until(lambda: len(first.taken()) > spread)
         for _ in range(processes - 1):
             swarm.start()
         wait_until(lambda: all(worker.taken() for worker in swarm.workers))
