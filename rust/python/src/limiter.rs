@@ -28,6 +28,7 @@ type State = (Vec<Window>, u64, usize, u64, f64);
 type Participant = (u32, u64, Option<(f64, u32, u32)>);
 
 #[pyclass(frozen, module = "tollway._core")]
+#[allow(clippy::struct_field_names, reason = "the core's word for it")]
 struct Limiter {
     limiter: limiter::Limiter,
     /// What the system's clock read when the limiter's was at zero.
@@ -102,6 +103,7 @@ impl Limiter {
         sub_windows=vec![], output_weight=None, max_in_flight=None, is_calendar=false, margin=None,
         shared=None, glance=false
     ))]
+    #[allow(clippy::too_many_arguments, reason = "called with keywords")]
     fn new(
         rpm: Option<u64>,
         tpm: Option<u64>,
