@@ -11,7 +11,7 @@ CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-limits bench-retry soak wheel ci clean
+.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-limits bench-retry soak soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -103,6 +103,9 @@ bench-retry: build $(VENV)/.bench ## Compare retries with other libraries, and p
 
 soak: build $(VENV)/.test ## Kill a job many times and check that nothing is lost
 	$(BIN)/python benches/python/soak_kills.py --kills 50
+
+soak-limits: build $(VENV)/.test ## Kill and stop processes that share a limiter, and check every admission
+	$(BIN)/python benches/python/soak_limits.py --kills 200 --stops 200
 
 wheel: $(VENV)/.python ## Build a wheel into dist/
 	$(BIN)/maturin build --release --out dist

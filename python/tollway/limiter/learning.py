@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tollway.limiter.feedback import Feedback
     from tollway.limiter.limits import Limits
 
-__all__ = ["Learning", "most_of"]
+__all__ = ["Learning", "is_held", "most_of"]
 
 # What the limits of an account can be learned up to: twice the requests a minute of the highest
 # published tiers (each costs 16 bytes), and else what the core can count.
@@ -32,6 +32,11 @@ def most_of(limits: Limits) -> dict[str, int]:
     if not limits.auto:
         return held
     return {name: max(_MOST.get(name, 0), held.get(name, 0)) for name in held | _MOST}
+
+
+def is_held(limits: Limits, name: str, limit: int) -> bool:
+    """Whether a limit is one: not only the bound of what could be learned."""
+    return not limits.auto or limit < _MOST.get(name, 2**62)
 
 
 class Learning:
@@ -66,13 +71,10 @@ class Learning:
         if self._held is self._most:
             return self._limits
         changed: dict[str, Any] = {
-            name: limit if self.holds(name, limit) else None for name, limit in self._held.items()
+            name: limit if is_held(self._limits, name, limit) else None
+            for name, limit in self._held.items()
         }
         return dataclasses.replace(self._limits, **changed)
-
-    def holds(self, name: str, limit: int) -> bool:
-        """Whether a limit is one: not only the bound of what could be learned."""
-        return not self._limits.auto or limit < _MOST.get(name, 2**62)
 
     def learn(
         self,

@@ -244,7 +244,9 @@ fn processes(quotas: &Quotas, count: usize) -> Vec<Limiter> {
             // SAFETY: the block is as long and as aligned as the layout asks, and held by `keep`.
             let attached =
                 unsafe { Limiter::attach(quotas, &layout, memory, &keep, process == 0, process) };
-            attached.unwrap()
+            let limiter = attached.unwrap();
+            limiter.enter(1);
+            limiter
         })
         .collect()
 }
@@ -263,11 +265,17 @@ fn processes_share_one_quota_and_one_number_of_reservations() {
     assert!(!limiters[2].lease());
     // The first process dies.
     assert_eq!(limiters[2].in_flight_of(0), 2);
-    limiters[2].forget_process(0);
+    let (place, left) = limiters[2].others().next().unwrap();
+    assert_eq!((place, left.entry()), (0, 1));
+    limiters[2].forget(place, left);
     assert!(limiters[2].lease() && limiters[2].lease() && !limiters[2].lease());
-    limiters[1].move_to_process(0);
-    limiters[1].end_lease();
-    assert_eq!(limiters[2].state(0).in_flight, 3);
+    // Another takes its place, and as many reservations: what the dead one left is not theirs.
+    limiters[2].end_lease();
+    limiters[2].end_lease();
+    limiters[0].enter(2);
+    assert!(limiters[0].lease() && limiters[0].lease());
+    limiters[2].forget(place, left);
+    assert_eq!(limiters[1].state(0).in_flight, 3);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod limiter;
 mod pool;
 mod retry;
 mod rules;
+mod shared;
 mod text;
 mod tokens;
 
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     limiter::register(module)?;
     pool::register(module)?;
     retry::register(module)?;
+    shared::register(module)?;
     encodings::register(module)?;
     tokens::register(module)
 }

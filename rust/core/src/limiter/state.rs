@@ -100,21 +100,6 @@ impl Limiter {
         }
     }
 
-    /// Reservations under way in the process of this place.
-    pub fn in_flight_of(&self, process: usize) -> u64 {
-        self.leases.in_flight(process)
-    }
-
-    /// Take back what a dead process had.
-    pub fn forget_process(&self, process: usize) {
-        self.leases.forget(process);
-    }
-
-    /// Take another place among the processes: what a forked child does.
-    pub fn move_to_process(&self, process: usize) {
-        self.leases.move_to(process);
-    }
-
     /// What it holds at `now`.
     pub fn state(&self, now: u64) -> State {
         let windows = loop {
