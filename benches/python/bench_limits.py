@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 from limiter_peers import PEERS
-
 from tollway import Limits, RateLimiter, TokenBucket
 
 ROUNDS = 15

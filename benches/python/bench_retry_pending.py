@@ -32,14 +32,14 @@ def bare():
 
 
 def tollway_():
-    from tollway.retry import RetryPolicy  # noqa: PLC0415 - alone in its interpreter
+    from tollway.retry import RetryPolicy
 
     policy = RetryPolicy(strategy="random", base_delay=5.0, max_delay=6.0)
     return policy.call
 
 
 def tenacity_():
-    import tenacity  # noqa: PLC0415 - alone in its interpreter
+    import tenacity
 
     wait = tenacity.wait_fixed(5) + tenacity.wait_random(0, 1)
 
@@ -50,7 +50,7 @@ def tenacity_():
 
 
 def stamina_():
-    import stamina  # noqa: PLC0415 - alone in its interpreter
+    import stamina
 
     # It logs each retry, as tollway does; nobody pays for printing.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -60,7 +60,7 @@ def stamina_():
 
 
 def backoff_():
-    import backoff  # noqa: PLC0415 - alone in its interpreter
+    import backoff
 
     def decorate(attempt):
         return backoff.on_exception(

@@ -10,13 +10,11 @@ Run: `python benches/python/saturation.py`
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections import deque
 
 import virtual_time
 from limiter_peers import PEERS
-
 from tollway import _core
 
 RPM, TPM = 600, 60_000
@@ -113,18 +111,17 @@ def first_come(sizes):
     """Admit one after the other, each as early as both windows allow."""
     draw = random.Random(3)
     admitted, window, held, now = [], deque(), 0, 0.0
-    for _ in itertools.count():
+    while now < SECONDS:
         n = sizes(draw)
         while window and window[0][0] <= now - MINUTE:
             held -= window.popleft()[1]
         while len(window) + 1 > RPM or held + n > TPM:
             now = window[0][0] + MINUTE
             held -= window.popleft()[1]
-        if now >= SECONDS:
-            return used_share(admitted), worst_window(admitted), 0.0
         window.append((now, n))
         held += n
         admitted.append((now, n))
+    return used_share(admitted), worst_window(admitted), 0.0
 
 
 def line(name, workload, result):

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import virtual_time
 from limiter_peers import PEERS
-
 from tollway import _core
 from tollway.simulator.enforcement import Enforcement
 

@@ -6,22 +6,36 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollway_core::limiter::{Decision, Limiter, Limits};
+use tollway_core::limiter::{Cost, Decision, Limiter, Limits};
 
-const RPM: u32 = 60_000;
-const TOKENS: u32 = 100;
+const RPM: u64 = 60_000;
+const COST: Cost = Cost {
+    input: 80,
+    output: 20,
+};
 /// Between two requests, so that the windows stay half full.
 const STEP_NANOS: u64 = 2_000_000;
 
-fn cases() -> [(&'static str, Limits); 4] {
+fn cases() -> [(&'static str, Limits); 5] {
     let rpm = Limits {
         rpm: Some(RPM),
         ..Limits::default()
     };
-    let tpm = Some(RPM * TOKENS);
-    let sub_window = Some(Duration::from_secs(1));
+    let tpm = Some(RPM * 100);
+    let joint = Limits { tpm, ..rpm.clone() };
+    let sub_windows = vec![Duration::from_secs(1)];
+    let all = Limits {
+        input_tpm: Some(RPM * 90),
+        output_tpm: Some(RPM * 30),
+        rps: Some(1_100),
+        rpd: Some(80_000_000),
+        tpd: Some(8_000_000_000),
+        sub_windows: vec![Duration::from_secs(1), Duration::from_secs(10)],
+        max_in_flight: Some(100),
+        ..joint.clone()
+    };
     [
-        ("rpm", rpm),
+        ("rpm", rpm.clone()),
         (
             "tpm",
             Limits {
@@ -30,15 +44,15 @@ fn cases() -> [(&'static str, Limits); 4] {
                 ..rpm
             },
         ),
-        ("rpm+tpm", Limits { tpm, ..rpm }),
+        ("rpm+tpm", joint.clone()),
         (
             "rpm+tpm+sub_window",
             Limits {
-                tpm,
-                sub_window,
-                ..rpm
+                sub_windows,
+                ..joint
             },
         ),
+        ("all", all),
     ]
 }
 
@@ -53,8 +67,8 @@ fn admitting(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 now += STEP_NANOS;
-                let decision = limiter.try_acquire(black_box(now), black_box(TOKENS));
-                assert_eq!(decision, Ok(Decision::Admitted));
+                let decision = limiter.try_acquire(black_box(now), black_box(COST));
+                assert!(matches!(decision, Ok(Decision::Admitted(_))));
             });
         });
     }
@@ -66,12 +80,12 @@ fn denying(criterion: &mut Criterion) {
     for (name, limits) in cases() {
         let (limiter, mut now) = (limiter(&limits), 0);
         // Unevenly full, so that the wait has to be searched for.
-        while limiter.try_acquire(now, TOKENS) == Ok(Decision::Admitted) {
+        while let Ok(Decision::Admitted(_)) = limiter.try_acquire(now, COST) {
             now += STEP_NANOS / 4;
         }
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let decision = limiter.try_acquire(black_box(now), black_box(TOKENS));
+                let decision = limiter.try_acquire(black_box(now), black_box(COST));
                 assert!(matches!(decision, Ok(Decision::Wait(_))));
             });
         });
@@ -94,7 +108,7 @@ fn contending(criterion: &mut Criterion) {
                         scope.spawn(move || {
                             for _ in 0..share {
                                 let now = clock.fetch_add(STEP_NANOS, Ordering::Relaxed);
-                                let _ = black_box(limiter.try_acquire(now, TOKENS));
+                                let _ = black_box(limiter.try_acquire(now, COST));
                             }
                         });
                     }

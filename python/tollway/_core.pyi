@@ -29,6 +29,8 @@ __all__ = [
     "request_caps",
     "retry_base",
     "retry_delay",
+    "shared_limiters",
+    "shared_limits",
 ]
 
 # Retrying
@@ -447,7 +449,13 @@ class Limiter:
         max_in_flight: int | None = None,
         is_calendar: bool = False,
         margin: float | None = None,
-    ) -> Limiter: ...
+        shared: tuple[str, str] | None = None,
+        glance: bool = False,
+    ) -> Limiter:
+        """Make a limiter, or share one: a name, and how its holders see what it holds.
+
+        With `glance` it only looks: what it admits is not held against anybody.
+        """
     def try_acquire(
         self, tokens: int = 0, output_tokens: int = 0, now: float | None = None
     ) -> float:
@@ -531,6 +539,22 @@ class Limiter:
     @property
     def waiting(self) -> int:
         """How many wait."""
+
+    def disown(self) -> None:
+        """Drop a forked child's copy of its parent's place among those who share."""
+
+    def participants(self) -> list[tuple[int, int, tuple[float, int, int] | None]]:
+        """Return who shares what this one looks at.
+
+        Of each: the process, its reservations under way, and when the first of those who wait there
+        is due, with its tokens.
+        """
+
+def shared_limiters() -> list[str]:
+    """Return the names of this user's shared limiters."""
+
+def shared_limits(name: str) -> str | None:
+    """Return what the holders of a shared limiter hold; None where there is none of this boot."""
 
 # Tokens
 

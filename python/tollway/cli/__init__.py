@@ -12,6 +12,7 @@ import typer
 
 from tollway.cli.count import count
 from tollway.cli.embed import embed
+from tollway.cli.limits import limits
 from tollway.cli.plan import plan
 from tollway.cli.simulate import simulate
 from tollway.errors import TollwayError
@@ -46,7 +47,7 @@ def _options(
     del version
 
 
-for command in (embed, plan, count, simulate):
+for command in (embed, plan, count, simulate, limits):
     app.command()(command)
 
 

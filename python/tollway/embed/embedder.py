@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tollway import _core
 from tollway.bridge import run_sync
+from tollway.embed.limits import limiter_of
 from tollway.embed.rows import Rows
 from tollway.errors import (
     AuthenticationError,
@@ -26,7 +27,6 @@ from tollway.errors import (
     RequestTooLargeError,
     TollwayError,
 )
-from tollway.limiter import AUTO_LIMITS, Limits, RateLimiter, shared_limiter
 from tollway.providers import EmbeddingProvider, embedding_provider
 from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
 from tollway.tokens import get_encoding
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tollway.limiter import Limits, RateLimiter
     from tollway.providers.base import EmbeddingAnswer
     from tollway.retry import RetryBudget
 
@@ -173,7 +174,7 @@ class Embedder:
             )
         self.retry = retry or RetryPolicy()
         self.too_long = too_long
-        self.limiter = _limiter(self.provider, limits)
+        self.limiter = limiter_of(self.provider, limits)
         self.breaker = shared_breaker(self.provider.quota_key, self.model)
         self.encoding = get_encoding(rules.encoding)
         self.max_in_flight = (
@@ -458,39 +459,6 @@ class Embedder:
         if price == "listed":
             return input_cost(self.provider.name, self.provider.model, tokens)
         return 0.0 if price == "free" else None
-
-
-def _limiter(
-    provider: EmbeddingProvider, limits: Limits | RateLimiter | Literal["auto"] | None
-) -> RateLimiter:
-    if isinstance(limits, RateLimiter):
-        return limits
-    defaults = provider.limits
-    if limits is None:
-        limits = defaults
-    elif limits == "auto":
-        limits = dataclasses.replace(
-            AUTO_LIMITS,
-            sub_window=defaults.sub_window,
-            max_in_flight=defaults.max_in_flight or AUTO_LIMITS.max_in_flight,
-        )
-    elif isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
-        # What the user leaves open about how the provider judges, the provider fills in.
-        if limits.rpm is limits.tpm is limits.rps is None:
-            limits = dataclasses.replace(
-                limits,
-                rpm=defaults.rpm,
-                tpm=defaults.tpm,
-                rps=defaults.rps,
-                auto=defaults.auto,
-            )
-        if limits.sub_window is None and limits.rpm is not None:
-            limits = dataclasses.replace(limits, sub_window=defaults.sub_window)
-        if limits.max_in_flight is None:
-            limits = dataclasses.replace(limits, max_in_flight=defaults.max_in_flight)
-    else:
-        raise ConfigurationError(f"limits must be Limits, a RateLimiter or auto, not {limits!r}")
-    return shared_limiter(provider.quota_key, limits)
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -9,15 +9,25 @@ from tollway.limiter.bucket import TokenBucket
 from tollway.limiter.limiter import RateLimiter, shared_limiter
 from tollway.limiter.limits import AUTO_LIMITS, Limits
 from tollway.limiter.permit import Permit
+from tollway.limiter.shared import (
+    Participant,
+    SharedLimiter,
+    list_shared_limiters,
+    look_at_shared_limiter,
+)
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
 
 __all__ = [
     "AUTO_LIMITS",
     "LimiterSnapshot",
     "Limits",
+    "Participant",
     "Permit",
     "RateLimiter",
+    "SharedLimiter",
     "TokenBucket",
     "WindowSnapshot",
+    "list_shared_limiters",
+    "look_at_shared_limiter",
     "shared_limiter",
 ]

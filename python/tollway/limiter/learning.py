@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tollway.limiter.adaptive import Adaptive
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tollway import _core
     from tollway.limiter.adaptive import Outcome, Ramp
     from tollway.limiter.feedback import Feedback
     from tollway.limiter.limits import Limits
 
-__all__ = ["Learning", "most_of"]
+__all__ = ["Learning", "is_held", "most_of"]
 
 # What the limits of an account can be learned up to: twice the requests a minute of the highest
 # published tiers (each costs 16 bytes), and else what the core can count.
@@ -32,17 +34,20 @@ def most_of(limits: Limits) -> dict[str, int]:
     return {name: max(_MOST.get(name, 0), held.get(name, 0)) for name in held | _MOST}
 
 
+def is_held(limits: Limits, name: str, limit: int) -> bool:
+    """Whether a limit is one: not only the bound of what could be learned."""
+    return not limits.auto or limit < _MOST.get(name, 2**62)
+
+
 class Learning:
     """Keeps a core at the limits that answers teach.
 
     Args:
-        core: Made with `most_of(limits)`.
         limits: As the user gave them.
         ramp: How fast traffic may grow; None where the provider does not judge that.
     """
 
-    def __init__(self, core: _core.Limiter, limits: Limits, ramp: Ramp | None) -> None:
-        self._core = core
+    def __init__(self, limits: Limits, ramp: Ramp | None) -> None:
         self._limits = limits
         self._most = most_of(limits)
         assumed = {name: getattr(limits, name) or most for name, most in self._most.items()}
@@ -50,29 +55,43 @@ class Learning:
         self._ramps = ramp is not None
         self._lock = threading.Lock()
         self._held = self._most
-        self._hold()
+
+    def begin(self, core: _core.Limiter) -> None:
+        """Hold what is assumed in a core made with `most_of(limits)`.
+
+        One that others share may have been taught already: that stays until an answer teaches more.
+        """
+        with self._lock:
+            windows = core.state()[0]
+            taught = {name for name, _, configured, limit, *_ in windows if limit < configured}
+            self._hold(core, taught)
 
     def limits(self) -> Limits:
         """Return the limits that hold now."""
         if self._held is self._most:
             return self._limits
         changed: dict[str, Any] = {
-            name: limit if self.holds(name, limit) else None for name, limit in self._held.items()
+            name: limit if is_held(self._limits, name, limit) else None
+            for name, limit in self._held.items()
         }
         return dataclasses.replace(self._limits, **changed)
 
-    def holds(self, name: str, limit: int) -> bool:
-        """Whether a limit is one: not only the bound of what could be learned."""
-        return not self._limits.auto or limit < _MOST.get(name, 2**62)
-
-    def learn(self, feedback: Feedback, *, outcome: Outcome, took: float, tokens: int) -> bool:
+    def learn(
+        self,
+        core: _core.Limiter,
+        feedback: Feedback,
+        *,
+        outcome: Outcome,
+        took: float,
+        tokens: int,
+    ) -> bool:
         """Take in what an answer says; see `RateLimiter.learn`.
 
         Returns:
             Whether those who wait may have other times now.
         """
         if outcome == "refused":
-            self._core.note_throttled()
+            core.note_throttled()
             self._ramps = self._ramps or feedback.too_steep
         with self._lock:
             now = time.monotonic()
@@ -82,33 +101,35 @@ class Learning:
                 now=now,
                 outcome=outcome,
                 tokens=tokens,
-                used=self._used() if self._ramps else 0,
+                used=_used(core) if self._ramps else 0,
             )
             if pause is not None:
                 for name in pause.limits or (None,):
-                    self._core.pause(pause.seconds, name)
-            return self._hold()
+                    core.pause(pause.seconds, name)
+            return self._hold(core)
 
-    def _hold(self) -> bool:
+    def _hold(self, core: _core.Limiter, but: Collection[str] = ()) -> bool:
         held = self._adaptive.ceilings()
         changed = {name: limit for name, limit in held.items() if limit != self._held[name]}
         for name, limit in changed.items():
-            self._core.set_ceiling(name, limit if limit < self._most[name] else None)
+            if name in but:
+                continue
+            core.set_ceiling(name, limit if limit < self._most[name] else None)
             if name == "rpm" and len(self._limits.sub_windows) == 1:
                 # Rounded up, as servers judge it: of 90 a minute only 60 would remain otherwise.
                 # The minute's own limit holds beside it.
                 share = -(-limit * self._limits.sub_windows[0] // 60)
-                self._core.set_ceiling("sub_window", max(1, int(share)))
+                core.set_ceiling("sub_window", max(1, int(share)))
         if changed:
             self._held = held
         return bool(changed)
 
-    def _used(self) -> int:
-        windows = self._core.state()[0]
-        return max(
-            (used for name, *_, used, _ in windows if name in {"tpm", "input_tpm"}), default=0
-        )
-
     def forget_lock(self) -> None:
         """Start a forked child with a lock that no thread of the parent holds."""
         self._lock = threading.Lock()
+
+
+def _used(core: _core.Limiter) -> int:
+    """Tokens admitted in the last minute."""
+    windows = core.state()[0]
+    return max((used for name, *_, used, _ in windows if name in {"tpm", "input_tpm"}), default=0)

@@ -9,21 +9,22 @@ import threading
 import time
 import weakref
 import zoneinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from tollway import _core
 from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
-from tollway.limiter.learning import Learning, most_of
+from tollway.limiter.learning import Learning
 from tollway.limiter.permit import Permit, Reservation
-from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
+from tollway.limiter.shared import CLOSED, ClosedCore, UnopenedCore, open_core, snapshot_of
 from tollway.limiter.waiting import Waiter, timer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from tollway import _core
     from tollway.limiter.adaptive import Outcome, Ramp
     from tollway.limiter.feedback import Feedback
     from tollway.limiter.limits import Limits
+    from tollway.limiter.snapshot import LimiterSnapshot
 
 __all__ = ["RateLimiter", "shared_limiter"]
 
@@ -44,25 +45,34 @@ class RateLimiter:
 
     Args:
         limits: What to hold; without any, everything is admitted at once.
+        shared: A name: every process of this user on this host that gives it takes from one quota,
+            each limiter in the order of its own waiters. 1 to 64 letters, digits and `. _ -`. Any
+            of them may be killed or stopped at any moment.
         margin: Seconds by which every window is made longer, for the jitter between a permit and
             its bytes on the wire. Default: 0.25 on windows of a minute, 2 % of shorter ones.
         ramp: How fast the traffic may grow, where the provider judges that too.
+
+    Raises:
+        ConfigurationError: With `shared`: others hold the name with other limits, its file is not
+            this user's alone or no limiter's, there is no room for it, or the system (Windows)
+            shares no limiters. Nothing was changed.
     """
 
     def __init__(
-        self, limits: Limits, *, margin: float | None = None, ramp: Ramp | None = None
+        self,
+        limits: Limits,
+        *,
+        shared: str | None = None,
+        margin: float | None = None,
+        ramp: Ramp | None = None,
     ) -> None:
         self.limits = limits
-        self._core = _core.Limiter(
-            **most_of(limits),
-            rps=limits.rps,
-            sub_windows=limits.sub_windows,
-            output_weight=limits.output_weight,
-            max_in_flight=limits.max_in_flight,
-            is_calendar=limits.time_zone is not None,
-            margin=margin,
-        )
-        self._learning = Learning(self._core, limits, ramp)
+        self.shared = shared
+        self._margin = margin
+        self._core = open_core(limits, margin, shared)
+        self._is_closed = False
+        self._learning = Learning(limits, ramp)
+        self._learning.begin(self._core)
         # Guards the step from a ticket to its waiter; the core guards itself.
         self._lock = threading.Lock()
         self._waiters: dict[int, Waiter] = {}
@@ -79,7 +89,9 @@ class RateLimiter:
 
     def __repr__(self) -> str:
         """Show the limits and how many wait."""
-        return f"<RateLimiter {self.limits}, {self._core.waiting} waiting>"
+        shared = "" if self.shared is None else f" shared as {self.shared!r}"
+        state = "closed" if self._is_closed else f"{self._core.waiting} waiting"
+        return f"<RateLimiter {self.limits}{shared}, {state}>"
 
     @property
     def waiting(self) -> int:
@@ -192,18 +204,21 @@ class RateLimiter:
 
     def snapshot(self) -> LimiterSnapshot:
         """Return what every window holds, who waits and what the server said."""
-        windows, in_flight, waiting, rate_limited, paused_for = self._core.state()
-        return LimiterSnapshot(
-            windows=tuple(
-                WindowSnapshot(name, seconds, limit, configured, used, next_in)
-                for name, seconds, configured, limit, used, next_in in windows
-                if self._learning.holds(name, limit)
-            ),
-            in_flight=in_flight,
-            waiting=waiting,
-            rate_limited=rate_limited,
-            paused_for=paused_for,
-        )
+        return snapshot_of(self._core, self.limits)
+
+    def close(self) -> None:
+        """Leave: who waits here gets a RuntimeError, as does whoever comes later.
+
+        A shared limiter's place is given up when the last permit is settled or forgotten. The end
+        of the process does the same.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            core, self._core = self._core, cast("_core.Limiter", ClosedCore())
+        core.clear_queue()
+        timer().call(self)
 
     # What the server says
 
@@ -248,8 +263,12 @@ class RateLimiter:
             took: Seconds since the request was sent: of two answers, the later sent counts.
             tokens: How many the request was admitted with.
         """
-        changed = self._learning.learn(feedback, outcome=outcome, took=took, tokens=tokens)
-        if changed and self._core.waiting:
+        # Answers may come after the limiter was closed.
+        core = self._core
+        if self._is_closed:
+            return
+        changed = self._learning.learn(core, feedback, outcome=outcome, took=took, tokens=tokens)
+        if changed and core.waiting:
             timer().call(self)
 
     # Waiting
@@ -304,10 +323,10 @@ class RateLimiter:
         assert joined.stamp is not None
         return joined.stamp
 
-    def end_lease(self) -> None:
+    def end_lease(self, core: _core.Limiter) -> None:
         """One of those under way is so no more; see `Permit.release`."""
-        self._core.end_lease()
-        if self._core.waiting:
+        core.end_lease()
+        if core.waiting:
             timer().call(self)
 
     def _join(
@@ -368,6 +387,9 @@ class RateLimiter:
         Returns:
             Seconds until it is to be called again; None where nobody waits for a time.
         """
+        if self._is_closed:
+            self._refuse_all()
+            return None
         with self._lock:
             admitted, refused, wait = self._core.poll(_BATCH)
             # Not here any more where the process was forked, or the waiter's loop closed.
@@ -400,6 +422,13 @@ class RateLimiter:
             wait = left if wait is None else min(wait, left)
         return wait
 
+    def _refuse_all(self) -> None:
+        waiters = list(self._waiters.values())
+        self._waiters.clear()
+        for waiter in waiters:
+            waiter.error = RuntimeError(CLOSED)
+        timer().wake(waiters)
+
     def _tell_day(self, zone: zoneinfo.ZoneInfo) -> float:
         """Tell the core the bounds of this calendar day; return the seconds until the next telling."""
         now = time.time()
@@ -414,7 +443,12 @@ class RateLimiter:
         """Start a forked child without its parent's waiters, whose threads it does not have."""
         self._lock = threading.Lock()
         self._learning.forget_lock()
-        self._core.clear_queue()
+        if self.shared is None:
+            self._core.clear_queue()
+        elif not self._is_closed and not isinstance(self._core, UnopenedCore):
+            # The memory is the parent's as well: the child takes a place of its own.
+            self._core.disown()
+            self._core = cast("_core.Limiter", UnopenedCore(self._reopen))
         self.generation += 1
         self.due, self.is_called = float("inf"), False
         waiters, self._waiters = self._waiters, {}
@@ -422,6 +456,11 @@ class RateLimiter:
             waiter.abandon()
         if self._zone is not None:
             timer().call(self)
+
+    def _reopen(self, unopened: UnopenedCore) -> _core.Limiter:
+        if cast("object", self._core) is unopened:
+            self._core = open_core(self.limits, self._margin, self.shared)
+        return self._core
 
 
 def _late(timeout: float) -> DeadlineExceededError:

@@ -96,7 +96,7 @@ class Limits:
         given = (
             f"{field.name}={value}"
             for field in fields(self)
-            if (value := getattr(self, field.name)) not in {None, False}
+            if (value := getattr(self, field.name)) is not None and value is not False
         )
         return " ".join(given) or "without limits"
 

@@ -100,7 +100,7 @@ class Permit:
         if not self._is_released:
             self._is_released = True
             if self._generation == self._limiter.generation:
-                self._limiter.end_lease()
+                self._limiter.end_lease(self._core)
 
 
 def _read(usage: Mapping[str, Any] | object, name: str, missing: int) -> int:

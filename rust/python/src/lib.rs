@@ -15,6 +15,7 @@ mod place;
 mod pool;
 mod retry;
 mod rules;
+mod shared;
 mod text;
 mod tokens;
 
@@ -29,6 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     limiter::register(module)?;
     pool::register(module)?;
     retry::register(module)?;
+    shared::register(module)?;
     encodings::register(module)?;
     tokens::register(module)
 }

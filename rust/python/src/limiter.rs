@@ -1,13 +1,16 @@
 //! The limiter: reads the clock, asks the core.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use tollway_core::limiter::{
     self, Cost, Decision, Entrance, LimiterError, MAX_PRIORITY, Name, Poll, Request, Stamp, Ticket,
 };
 
+use tollway_io::mapped::monotonic_nanos;
+
 use crate::errors;
+use crate::shared::{self, Home};
 
 /// Tickets admitted with their stamps, tickets refused with the reason, and the wait for the next:
 /// `None` where nothing but a new waiter or the end of a reservation changes anything, 0.0 where
@@ -20,15 +23,20 @@ type Window = (&'static str, f64, u64, u64, u64, f64);
 /// Windows, reservations under way, waiters, answers of 429, and seconds that all is paused.
 type State = (Vec<Window>, u64, usize, u64, f64);
 
+/// Id of a process, its reservations under way, and seconds until the first of those who wait there
+/// is due, with its tokens.
+type Participant = (u32, u64, Option<(f64, u32, u32)>);
+
 #[pyclass(frozen, module = "tollway._core")]
+#[allow(clippy::struct_field_names, reason = "the core's word for it")]
 struct Limiter {
     limiter: limiter::Limiter,
-    origin: Instant,
-    /// What the limiter's clock read at `origin`.
-    started: Duration,
+    /// What the system's clock read when the limiter's was at zero.
+    epoch: u64,
+    home: Home,
 }
 
-fn refusal(error: LimiterError) -> PyErr {
+pub fn refusal(error: LimiterError) -> PyErr {
     match error {
         LimiterError::TooLarge { .. } => errors::request_too_large(error.to_string()),
         _ => errors::configuration(error.to_string()),
@@ -77,14 +85,13 @@ fn name(given: &str) -> PyResult<Name> {
 }
 
 impl Limiter {
-    /// Nanoseconds since the origin: of the clock, or as given in seconds.
+    /// Nanoseconds since the limiter's zero: of the clock, or as given in seconds.
     #[inline]
     fn now(&self, given: Option<f64>) -> PyResult<u64> {
-        let elapsed = match given {
-            None => self.started + self.origin.elapsed(),
-            Some(now) => seconds("now", now)?,
-        };
-        Ok(nanos(elapsed))
+        match given {
+            None => Ok(monotonic_nanos().saturating_sub(self.epoch)),
+            Some(now) => Ok(nanos(seconds("now", now)?)),
+        }
     }
 }
 
@@ -93,8 +100,10 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (
         *, rpm=None, tpm=None, input_tpm=None, output_tpm=None, rps=None, rpd=None, tpd=None,
-        sub_windows=vec![], output_weight=None, max_in_flight=None, is_calendar=false, margin=None
+        sub_windows=vec![], output_weight=None, max_in_flight=None, is_calendar=false, margin=None,
+        shared=None, glance=false
     ))]
+    #[allow(clippy::too_many_arguments, reason = "called with keywords")]
     fn new(
         rpm: Option<u64>,
         tpm: Option<u64>,
@@ -108,6 +117,8 @@ impl Limiter {
         max_in_flight: Option<u32>,
         is_calendar: bool,
         margin: Option<f64>,
+        shared: Option<(String, String)>,
+        glance: bool,
     ) -> PyResult<Self> {
         let sub_windows = sub_windows
             .into_iter()
@@ -127,17 +138,36 @@ impl Limiter {
             max_in_flight,
             is_calendar,
         };
+        let quotas = limits.quotas(margin);
+        let (limiter, home) = match shared {
+            None => {
+                let limiter = limiter::Limiter::with_quotas(&quotas).map_err(refusal)?;
+                (limiter, Home::Own)
+            }
+            Some((name, limits)) if glance => {
+                shared::look(&name, &limits, &quotas)?.ok_or_else(|| {
+                    let other = "is not held with these limits, or by another version of tollway";
+                    errors::configuration(format!("the limiter {name:?} {other}"))
+                })?
+            }
+            Some((name, limits)) => shared::open(&name, &limits, &quotas)?,
+        };
         Ok(Self {
-            limiter: limiter::Limiter::new(&limits, margin).map_err(refusal)?,
-            origin: Instant::now(),
-            started: Duration::ZERO,
+            limiter,
+            epoch: home.epoch(),
+            home,
         })
     }
 
     #[pyo3(signature = (tokens=0, output_tokens=0, now=None))]
     fn try_acquire(&self, tokens: i64, output_tokens: i64, now: Option<f64>) -> PyResult<f64> {
         let cost = cost(tokens, output_tokens)?;
-        match self.limiter.try_acquire(self.now(now)?, cost) {
+        let now = self.now(now)?;
+        let mut decision = self.limiter.try_acquire(now, cost);
+        if matches!(decision, Ok(Decision::Wait(_))) && self.home.sweep(&self.limiter, now) {
+            decision = self.limiter.try_acquire(now, cost);
+        }
+        match decision {
             Ok(Decision::Admitted(_)) => Ok(0.0),
             Ok(Decision::Wait(wait)) => Ok(wait.as_secs_f64()),
             Err(error) => Err(refusal(error)),
@@ -177,9 +207,18 @@ impl Limiter {
     #[pyo3(signature = (most, now=None))]
     fn poll(&self, most: usize, now: Option<f64>) -> PyResult<Served> {
         let mut served = limiter::Served::default();
-        let wait = match self.limiter.poll(self.now(now)?, most, &mut served) {
+        let now = self.now(now)?;
+        let mut left = self.limiter.poll(now, most, &mut served);
+        if matches!(left, Poll::Wait(_)) && self.home.sweep(&self.limiter, now) {
+            let most = most - served.admitted.len() - served.refused.len();
+            left = self.limiter.poll(now, most, &mut served);
+        }
+        let wait = match left {
             Poll::Empty | Poll::Full => None,
             Poll::More => Some(0.0),
+            Poll::Wait(wait) if self.home.is_shared() => {
+                Some(wait.min(shared::ASK_AGAIN).as_secs_f64())
+            }
             Poll::Wait(wait) => Some(wait.as_secs_f64()),
         };
         let admitted = served.admitted.into_iter();
@@ -198,8 +237,10 @@ impl Limiter {
     }
 
     fn refund(&self, stamp: u64, tokens: i64, output_tokens: i64) -> PyResult<()> {
-        self.limiter
-            .refund(Stamp(stamp), cost(tokens, output_tokens)?);
+        let cost = cost(tokens, output_tokens)?;
+        if self.home.is_ours() {
+            self.limiter.refund(Stamp(stamp), cost);
+        }
         Ok(())
     }
 
@@ -218,8 +259,10 @@ impl Limiter {
             output: used(used_output_tokens),
         };
         let reserved = cost(tokens, output_tokens)?;
-        self.limiter
-            .settle(self.now(now)?, Stamp(stamp), reserved, taken);
+        let now = self.now(now)?;
+        if self.home.is_ours() {
+            self.limiter.settle(now, Stamp(stamp), reserved, taken);
+        }
         Ok(())
     }
 
@@ -230,7 +273,29 @@ impl Limiter {
     }
 
     fn end_lease(&self) {
-        self.limiter.end_lease();
+        if self.home.is_ours() {
+            self.limiter.end_lease();
+        }
+    }
+
+    fn disown(&self) {
+        self.home.disown();
+    }
+
+    fn participants(&self) -> PyResult<Vec<Participant>> {
+        let heads = self.limiter.heads(self.now(None)?);
+        let participants = self.home.participants().into_iter();
+        let described = participants
+            .map(|(slot, process)| {
+                let head = heads.iter().find(|head| head.process == slot);
+                let head = head.map(|head| {
+                    let Cost { input, output } = head.cost;
+                    (head.due.as_secs_f64(), input, output)
+                });
+                (process, self.limiter.in_flight_of(slot), head)
+            })
+            .collect();
+        Ok(described)
     }
 
     #[pyo3(signature = (length, limit=None, now=None))]

@@ -26,16 +26,6 @@ struct Front {
     due: u64,
 }
 
-impl From<&Posted> for Front {
-    fn from(posted: &Posted) -> Self {
-        Self {
-            requests: 1,
-            cost: posted.cost,
-            due: posted.due,
-        }
-    }
-}
-
 impl Limiter {
     /// Let those behind the head pass that take nothing from anybody before them.
     ///
@@ -150,13 +140,29 @@ impl Limiter {
         since: u64,
     ) -> Result<Option<u64>, Stop> {
         let at = self.log.floor(now);
-        for (process, posted) in self.leases.posted(at) {
-            let has_lapsed = at > posted.due + GRACE;
-            if has_lapsed || self.leases.is_before(since, process, &posted) {
-                continue;
-            }
-            let is_spared =
-                posted.due > at && self.leaves_room(view, now, cost, &Front::from(&posted))?;
+        let is_waited_for = |&(process, posted): &(usize, Posted)| {
+            at <= posted.due + GRACE && !self.leases.is_before(since, process, &posted)
+        };
+        let mut heads: Vec<_> = self.leases.posted(at).filter(is_waited_for).collect();
+        heads.sort_unstable_by_key(|(process, posted)| (posted.since, *process));
+        let (mut requests, mut together) = (0, Cost::default());
+        for (_, posted) in heads {
+            // Each of them fits alone at its time; the later ones only beside those before them.
+            let Some(sum) = together.plus(posted.cost) else {
+                break;
+            };
+            (requests, together) = (requests + 1, sum);
+            let due = match self.earliest(view, at, together, requests) {
+                Ok(due) => due.max(posted.due),
+                Err(Stop::TooLarge(_)) => posted.due,
+                Err(Stop::Moved) => return Err(Stop::Moved),
+            };
+            let front = Front {
+                requests,
+                cost: together,
+                due,
+            };
+            let is_spared = posted.due > at && self.leaves_room(view, now, cost, &front)?;
             if !is_spared {
                 return Ok(Some(posted.due.max(at + ASK_AGAIN)));
             }

@@ -92,7 +92,8 @@ impl Limiter {
     /// A limiter on a block of memory that other limiters of the same quotas may share, in this
     /// process and in others.
     ///
-    /// Its place among the processes is `process`, which no other living one has. `keep` is
+    /// Its place among the processes is `process`, which no other living one has; it has to
+    /// [`enter`](Self::enter) it before it takes part. `keep` is
     /// held as long as the limiter. Where the block is `fresh`, it holds zeros, and nobody else uses it before
     /// this returns.
     ///

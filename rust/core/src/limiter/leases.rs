@@ -1,20 +1,17 @@
 //! What each process has of its own in the shared block: reservations under way, and its posted
 //! head.
 //!
-//! A process that dies leaves its leases; whoever knows that it is dead takes them back by
-//! [`super::Limiter::forget_process`]. A posted head lapses by itself.
+//! A process that dies leaves its leases and its head; whoever knows that it is dead takes them
+//! back by [`super::Limiter::forget`]. A posted head lapses by itself too, after it was due.
 
 use std::sync::atomic::{AtomicUsize as LocalUsize, Ordering as LocalOrdering};
 
-use super::memory::{Array, Memory, Process};
+use super::memory::{Array, Common, Memory, Process};
 use super::quota::Cost;
 use crate::atomics::{Ordering, POST_SIZE_BITS, POST_TICK_BITS, Word};
 
 const TICK_MASK: u64 = (1 << POST_TICK_BITS) - 1;
 const SIZE_MASK: u32 = (1 << POST_SIZE_BITS) - 1;
-
-/// Sizes are posted in units of so many tokens, rounded up.
-const SIZE_UNIT: u32 = 128;
 
 /// The first of those who wait in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +20,13 @@ pub(super) struct Posted {
     pub since: u64,
     /// When it is due, in ticks.
     pub due: u64,
-    /// Its cost, rounded up.
+    /// Its cost; in the block, at most 2²⁴ − 1 tokens of each kind.
     pub cost: Cost,
 }
 
 impl Posted {
     fn pack(self) -> Word {
-        let size = |tokens: u32| Word::from(tokens.div_ceil(SIZE_UNIT).min(SIZE_MASK));
+        let size = |tokens: u32| Word::from(tokens.min(SIZE_MASK));
         // Never zero, which is nobody.
         let mut word = Word::from((self.since & TICK_MASK).max(1));
         word = word << POST_TICK_BITS | Word::from(self.due & TICK_MASK);
@@ -48,20 +45,39 @@ impl Posted {
                 now + ahead
             }
         };
-        let size = |units: u32| (units & SIZE_MASK).saturating_mul(SIZE_UNIT);
         Self {
             since: near((word >> (POST_TICK_BITS + 2 * POST_SIZE_BITS)) as u64 & TICK_MASK),
             due: near((word >> (2 * POST_SIZE_BITS)) as u64 & TICK_MASK),
             cost: Cost {
-                input: size((word >> POST_SIZE_BITS) as u32),
-                output: size(word as u32),
+                input: (word >> POST_SIZE_BITS) as u32 & SIZE_MASK,
+                output: word as u32 & SIZE_MASK,
             },
         }
     }
 }
 
+/// Of the word of reservations, the half that counts them. The other is the number of the entry
+/// with which its process took the place, so that what a dead one left is never taken for what the
+/// next holder of the place has.
+const COUNT: u64 = u32::MAX as u64;
+
+/// What a process had in its place when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remains {
+    posted: Word,
+    in_flight: u64,
+}
+
+impl Remains {
+    /// The number of the entry with which the process took its place.
+    pub fn entry(&self) -> u32 {
+        u32::try_from(self.in_flight >> 32).unwrap_or(u32::MAX)
+    }
+}
+
 pub(super) struct Leases {
     processes: Array<Process>,
+    common: Array<Common>,
     /// Which of them is this process.
     own: LocalUsize,
     /// How many reservations may be under way in all of them; 0 for any number.
@@ -76,14 +92,24 @@ impl Leases {
         );
         Self {
             processes: memory.processes.clone(),
+            common: memory.common.clone(),
             own: LocalUsize::new(own),
             most: most.into(),
         }
     }
 
-    pub fn move_to(&self, own: usize) {
-        assert!(own < self.processes.len(), "no such process in the layout");
-        self.own.store(own, LocalOrdering::Release);
+    /// Begin with nothing in the own place, where another process may have left something.
+    pub fn enter(&self, entry: u32) {
+        let own = self.own();
+        // Before anything is put there, so that all find it.
+        self.common[0]
+            .places
+            .fetch_max(own as u64 + 1, Ordering::SeqCst);
+        let place = &self.processes[own];
+        place
+            .in_flight
+            .store(u64::from(entry) << 32, Ordering::SeqCst);
+        place.posted.store(0, Ordering::Release);
     }
 
     pub fn are_shared(&self) -> bool {
@@ -94,12 +120,20 @@ impl Leases {
         self.own.load(LocalOrdering::Acquire)
     }
 
+    /// The places that were ever taken: the lowest ones, as each process takes the first free one.
+    fn places(&self) -> usize {
+        let places = self.common[0].places.load(Ordering::SeqCst);
+        usize::try_from(places).map_or(self.processes.len(), |places| {
+            places.clamp(1, self.processes.len())
+        })
+    }
+
     pub fn in_flight(&self, process: usize) -> u64 {
-        self.processes[process].in_flight.load(Ordering::SeqCst)
+        self.processes[process].in_flight.load(Ordering::SeqCst) & COUNT
     }
 
     pub fn total(&self) -> u64 {
-        (0..self.processes.len())
+        (0..self.places())
             .map(|process| self.in_flight(process))
             .sum()
     }
@@ -109,9 +143,10 @@ impl Leases {
         let own = self.own();
         let mine = &self.processes[own].in_flight;
         let is_over = |mine: u64| {
-            let others = || (0..self.processes.len()).filter(|&process| process != own);
+            let others = || (0..self.places()).filter(|&process| process != own);
             self.most > 0
-                && mine + others().map(|process| self.in_flight(process)).sum::<u64>() > self.most
+                && (mine & COUNT) + others().map(|process| self.in_flight(process)).sum::<u64>()
+                    > self.most
         };
         let mut count = mine.load(Ordering::SeqCst);
         loop {
@@ -136,7 +171,7 @@ impl Leases {
     pub fn give_back(&self) {
         let mine = &self.processes[self.own()].in_flight;
         let mut count = mine.load(Ordering::SeqCst);
-        while count > 0 {
+        while count & COUNT > 0 {
             match mine.compare_exchange(count, count - 1, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return,
                 Err(now) => count = now,
@@ -147,14 +182,39 @@ impl Leases {
     /// Begin without reservations, where no other process sees them.
     pub fn start_anew(&self) {
         if !self.are_shared() {
-            self.forget(self.own());
+            self.enter(0);
         }
     }
 
-    /// Take back what a dead process had.
-    pub fn forget(&self, process: usize) {
-        self.processes[process].in_flight.store(0, Ordering::SeqCst);
-        self.processes[process].posted.store(0, Ordering::Release);
+    /// What another process has in its place; `None` for nothing.
+    pub fn remains(&self, process: usize) -> Option<Remains> {
+        let place = &self.processes[process];
+        let remains = Remains {
+            posted: place.posted.load(Ordering::Acquire),
+            in_flight: place.in_flight.load(Ordering::SeqCst),
+        };
+        (remains.posted != 0 || remains.in_flight & COUNT > 0).then_some(remains)
+    }
+
+    /// The other processes that have something in their place.
+    pub fn others(&self) -> impl Iterator<Item = (usize, Remains)> {
+        let own = self.own();
+        (0..self.places())
+            .filter(move |&process| process != own)
+            .filter_map(|process| Some((process, self.remains(process)?)))
+    }
+
+    /// Take back what a dead process had, unless another has its place by now.
+    pub fn forget(&self, process: usize, remains: Remains) {
+        let place = &self.processes[process];
+        let (seen, none) = (remains.in_flight, remains.in_flight & !COUNT);
+        let _ = place
+            .in_flight
+            .compare_exchange(seen, none, Ordering::SeqCst, Ordering::SeqCst);
+        let _ =
+            place
+                .posted
+                .compare_exchange(remains.posted, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Tell the other processes who is first here; `None` for nobody.
@@ -171,7 +231,7 @@ impl Leases {
     /// The heads posted by all processes but this one, as of about `now`.
     pub fn posted(&self, now: u64) -> impl Iterator<Item = (usize, Posted)> {
         let own = self.own();
-        self.processes
+        self.processes[..self.places()]
             .iter()
             .enumerate()
             .filter(move |&(process, _)| process != own)
@@ -192,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_posted_head_is_read_as_it_was_written_but_for_its_size() {
+    fn a_posted_head_is_read_as_it_was_written() {
         let cost = Cost {
             input: 1_000,
             output: 0,
@@ -206,13 +266,7 @@ mod tests {
             for now in [since - 60_000, since, since + 100_000] {
                 let read = Posted::unpack(posted.pack(), now);
                 assert_eq!((read.since, read.due), (since, since + 5_000));
-                assert_eq!(
-                    read.cost,
-                    Cost {
-                        input: 1_024,
-                        output: 0
-                    }
-                );
+                assert_eq!(read.cost, cost);
             }
         }
     }

@@ -51,6 +51,8 @@ pub(super) struct Common {
     pub newest_refund: AtomicU64,
     /// Answers that said that a limit was exceeded.
     pub throttled: AtomicU64,
+    /// How many of the processes' places were ever taken.
+    pub places: AtomicU64,
 }
 
 /// What a provider said of one window.

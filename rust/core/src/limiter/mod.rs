@@ -11,10 +11,12 @@ mod queue;
 mod quota;
 mod serve;
 mod settle;
+mod sharing;
 mod state;
 mod window;
 
 pub use decide::{Decision, Limiter, Stamp};
+pub use leases::Remains;
 pub use memory::{Layout, TICK_NANOS};
 pub use queue::{AGEING, MAX_PRIORITY, Request, Ticket};
 pub use quota::{
@@ -22,4 +24,5 @@ pub use quota::{
     Unit,
 };
 pub use serve::{Entrance, Poll, Served};
+pub use sharing::Head;
 pub use state::{State, WindowState};

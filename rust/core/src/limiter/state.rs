@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::admissions::Moved;
 use super::decide::{Limiter, Stop, wait_until};
 use super::leases::Posted;
+use super::memory::TICK_NANOS;
 use super::quota::{Cost, Name, Unit};
 use crate::atomics::Ordering;
 
@@ -44,7 +45,7 @@ impl Limiter {
     /// Admit nothing that counts for `name` (`None`: nothing at all) until `until`. A pause that
     /// ends later stays.
     pub fn pause(&self, name: Option<Name>, until: u64) {
-        let until = self.log.ceil(until);
+        let until = self.log.floor(until.saturating_add(TICK_NANOS - 1));
         match name {
             None => {
                 self.common[0].paused.fetch_max(until, Ordering::AcqRel);
@@ -97,21 +98,6 @@ impl Limiter {
             let floor = |nanos| self.log.floor(nanos);
             days.set_day(floor(now), floor(start), self.log.ceil(end));
         }
-    }
-
-    /// Reservations under way in the process of this place.
-    pub fn in_flight_of(&self, process: usize) -> u64 {
-        self.leases.in_flight(process)
-    }
-
-    /// Take back what a dead process had.
-    pub fn forget_process(&self, process: usize) {
-        self.leases.forget(process);
-    }
-
-    /// Take another place among the processes: what a forked child does.
-    pub fn move_to_process(&self, process: usize) {
-        self.leases.move_to(process);
     }
 
     /// What it holds at `now`.

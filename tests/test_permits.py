@@ -1,0 +1,368 @@
+"""Reservations: what comes back, what stands, and how many are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import gc
+import threading
+import zoneinfo
+from types import SimpleNamespace
+
+import pytest
+
+from tollway import _core
+from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
+from tollway.limiter import Limits, RateLimiter
+from tollway.limiter import limiter as limiter_module
+
+LIMITS = Limits(rpm=100, tpm=10_000, input_tpm=6_000, output_tpm=5_000, rpd=500, tpd=50_000)
+
+
+def used(limiter):
+    return {window.name: window.used for window in limiter.snapshot().windows}
+
+
+def taken(requests, tokens, output_tokens, weight=1):
+    both = tokens + weight * output_tokens
+    return {
+        "rpm": requests,
+        "tpm": both,
+        "input_tpm": tokens,
+        "output_tpm": output_tokens,
+        "rpd": requests,
+        "tpd": both,
+    }
+
+
+async def test_a_settled_reservation_takes_what_was_used():
+    limiter = RateLimiter(LIMITS)
+    async with limiter.reserve(tokens=120, output_tokens=400) as permit:
+        assert (permit.tokens, permit.output_tokens) == (120, 400)
+        assert used(limiter) == taken(1, 120, 400)
+        permit.sent()
+        permit.settle(SimpleNamespace(input_tokens=100, output_tokens=50))
+    assert used(limiter) == taken(1, 100, 50)
+
+
+def test_over_use_is_charged_and_blocks_what_follows():
+    limiter = RateLimiter(LIMITS)
+    with limiter.reserve(tokens=100, output_tokens=1_000) as permit:
+        permit.sent()
+        permit.settle({"input_tokens": 90, "output_tokens": 7_000})
+    assert used(limiter) == taken(1, 90, 7_000)
+    assert limiter.snapshot()["output_tpm"].remaining == 0
+    assert limiter.try_acquire(1, 1) > 50
+    assert limiter.try_acquire(1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "output_tokens"),
+    [
+        ({}, 100, 40),
+        ({"input_tokens": 30}, 30, 40),
+        ({"input_tokens": 30, "output_tokens": None}, 30, 40),
+        (SimpleNamespace(output_tokens=0), 100, 0),
+        ({"input_tokens": 100, "cached_tokens": 80, "output_tokens": 40}, 100, 40),
+        ({"input_tokens": 0, "output_tokens": 0}, 0, 0),
+    ],
+)
+def test_what_a_usage_leaves_out_stands_as_reserved(usage, tokens, output_tokens):
+    limiter = RateLimiter(LIMITS)
+    with limiter.reserve(tokens=100, output_tokens=40) as permit:
+        permit.settle(usage)
+    assert used(limiter) == taken(1, tokens, output_tokens)
+
+
+def test_cached_tokens_do_not_count_where_the_limits_say_so():
+    limiter = RateLimiter(Limits(input_tpm=1_000, cached_free=True))
+    with limiter.reserve(tokens=100) as permit:
+        permit.settle({"input_tokens": 100, "cached_tokens": 80})
+    assert used(limiter) == {"input_tpm": 20}
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "7", 2**63])
+def test_a_usage_that_makes_no_sense_is_refused_and_the_reservation_stands(wrong):
+    limiter = RateLimiter(LIMITS)
+    with limiter.reserve(tokens=100, output_tokens=40) as permit:
+        with pytest.raises(ConfigurationError, match="output_tokens"):
+            permit.settle({"input_tokens": 1, "output_tokens": wrong})
+        assert used(limiter) == taken(1, 100, 40)
+        permit.settle({"input_tokens": 1, "output_tokens": 1})
+        permit.settle({"input_tokens": 9, "output_tokens": 9})
+    assert used(limiter) == taken(1, 1, 1)
+
+
+def test_an_absurd_usage_holds_up_for_a_window_and_not_for_ever():
+    limiter = RateLimiter(LIMITS)
+    core = limiter._core
+    stamps = [core.enqueue(1, 1, now=0.0)[1] for _ in range(5)]
+    for stamp in stamps:
+        core.settle(stamp, 1, 1, 2**62, 2**62, now=0.0)
+    assert core.try_acquire(1, now=60.2) > 0
+    # The minute is free again, the day is not.
+    assert core.try_acquire(1, 1, now=60.3) > 3_600
+    assert core.try_acquire(now=60.3) == 0.0
+    assert core.try_acquire(5_000, 5_000, now=86_400 + 120.0) == 0.0
+
+
+async def test_an_exception_before_it_was_sent_gives_everything_back():
+    limiter = RateLimiter(LIMITS)
+    with pytest.raises(KeyError):
+        async with limiter.reserve(tokens=120, output_tokens=400):
+            raise KeyError
+    with pytest.raises(KeyError), limiter.reserve(tokens=120):
+        raise KeyError
+    assert used(limiter) == taken(0, 0, 0)
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_an_exception_after_it_was_sent_leaves_it_until_it_is_settled():
+    limiter = RateLimiter(LIMITS)
+    with pytest.raises(KeyError):
+        async with limiter.reserve(tokens=120, output_tokens=400) as permit:
+            permit.sent()
+            raise KeyError
+    permit.cancel()
+    assert used(limiter) == taken(1, 120, 400)
+    assert limiter.snapshot().in_flight == 0
+    permit.settle({"input_tokens": 120, "output_tokens": 3})
+    assert used(limiter) == taken(1, 120, 3)
+
+
+def test_a_block_that_ends_without_either_counts_as_sent():
+    limiter = RateLimiter(LIMITS)
+    with limiter.reserve(tokens=120):
+        pass
+    assert used(limiter) == taken(1, 120, 0)
+    with limiter.reserve(tokens=120) as permit:
+        permit.cancel()
+        permit.cancel()
+        permit.sent()
+        permit.settle({"input_tokens": 50})
+    assert used(limiter) == taken(1, 120, 0)
+
+
+def test_a_cancelled_request_still_counts_in_windows_shorter_than_a_minute():
+    limiter = RateLimiter(Limits(rpm=60, sub_window=10.0))
+    with limiter.reserve() as permit:
+        permit.cancel()
+    assert used(limiter) == {"rpm": 0, "sub_window": 1}
+
+
+def test_output_tokens_count_by_their_weight():
+    limiter = RateLimiter(Limits(tpm=1_000, tpd=10_000, output_weight=5))
+    with limiter.reserve(tokens=100, output_tokens=100) as permit:
+        assert used(limiter) == {"tpm": 600, "tpd": 600}
+        permit.settle({"input_tokens": 150, "output_tokens": 10})
+    assert used(limiter) == {"tpm": 200, "tpd": 200}
+
+
+@pytest.mark.parametrize("late", [0.1, 0.3])
+def test_one_sent_late_is_charged_when_it_is_sent(late):
+    limiter = RateLimiter(Limits(rpm=10, tpm=1_000))
+    core = limiter._core
+    _, stamp, _ = core.enqueue(100, now=5.0)
+    moved = core.sent(stamp, 100, 0, now=5.0 + late)
+    assert (moved > stamp) == (late > 0.25)
+    assert core.used(now=5.0 + late) == [1, 100]
+    # Its window is 60.25 s from the charge that counts.
+    assert core.used(now=65.4) == ([1, 100] if late > 0.25 else [0, 0])
+    core.settle(moved, 100, 0, 20, 0, now=6.0)
+    assert core.used(now=6.0) == [1, 20]
+
+
+async def test_no_more_are_under_way_than_may_be():
+    limiter = RateLimiter(Limits(max_in_flight=3))
+    under_way, most = 0, 0
+
+    async def call():
+        nonlocal under_way, most
+        async with limiter.reserve(tokens=7):
+            under_way += 1
+            most = max(most, under_way, limiter.snapshot().in_flight)
+            await asyncio.sleep(0)
+            under_way -= 1
+
+    def in_thread():
+        for _ in range(20):
+            with limiter.reserve():
+                pass
+
+    threads = [threading.Thread(target=in_thread) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(call() for _ in range(100)))
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 30)
+        assert not thread.is_alive()
+    assert most == 3
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_who_gives_up_while_waiting_leaves_nothing_behind():
+    limiter = RateLimiter(Limits(tpm=100, max_in_flight=5), margin=0)
+    await limiter.acquire(100)
+    with pytest.raises(DeadlineExceededError, match="0.01 s; nothing was charged"):
+        async with limiter.reserve(tokens=1, timeout=0.01):
+            pytest.fail("it was not admitted")
+    with pytest.raises(DeadlineExceededError), limiter.reserve(tokens=1, timeout=0.01):
+        pytest.fail("it was not admitted")
+
+    async def wait():
+        async with limiter.reserve(tokens=1):
+            pytest.fail("it was not admitted")
+
+    task = asyncio.create_task(wait())
+    while not limiter.waiting:  # noqa: ASYNC110 - nobody tells when it holds
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert limiter.waiting == limiter.snapshot().in_flight == 0
+    assert used(limiter) == {"tpm": 100}
+
+
+async def test_one_cancelled_while_it_is_woken_ends_its_reservation():
+    limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
+
+    async def wait():
+        async with limiter.reserve():
+            pytest.fail("it was cancelled")
+
+    async with limiter.reserve() as permit:
+        task = asyncio.create_task(wait())
+        while not limiter.waiting:  # noqa: ASYNC110 - nobody tells when it holds
+            await asyncio.sleep(0)
+        permit.sent()
+    # As the timer's thread does, with the task not yet told.
+    while limiter.waiting:
+        limiter.serve()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert limiter.snapshot().in_flight == 0
+    assert used(limiter) == {"rpm": 1}
+
+
+async def test_a_coroutine_collected_in_its_block_ends_its_reservation():
+    limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
+
+    async def hold():
+        async with limiter.reserve():
+            await asyncio.Future()
+
+    held = hold()
+    held.send(None)
+    assert limiter.snapshot().in_flight == 1
+    held.close()
+    del held
+    gc.collect()
+    assert limiter.snapshot().in_flight == 0
+    assert used(limiter) == {"rpm": 0}
+
+
+async def test_a_higher_priority_goes_first():
+    limiter = RateLimiter(Limits(max_in_flight=1))
+    order = []
+
+    async def call(priority):
+        async with limiter.reserve(priority=priority):
+            order.append(priority)
+
+    async with limiter.reserve():
+        tasks = [asyncio.create_task(call(priority)) for priority in [0, -1, 2, 0, 1]]
+        while limiter.waiting < len(tasks):  # noqa: ASYNC110 - nobody tells when it holds
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert order == [2, 1, 0, 0, -1]
+    with pytest.raises(ConfigurationError, match="priority"):
+        await limiter.acquire(priority=1_000_001)
+
+
+async def test_who_waits_for_more_than_a_lowered_limit_is_refused():
+    limiter = RateLimiter(Limits(tpm=100))
+    await limiter.acquire(100)
+    task = asyncio.create_task(limiter.acquire(80))
+    while not limiter.waiting:  # noqa: ASYNC110 - nobody tells when it holds
+        await asyncio.sleep(0)
+    limiter.set_ceiling("tpm", 50)
+    with pytest.raises(RequestTooLargeError, match="80 tokens"):
+        await task
+    with pytest.raises(RequestTooLargeError):
+        limiter.try_acquire(51)
+    window = limiter.snapshot()["tpm"]
+    assert (window.limit, window.configured, window.remaining) == (50, 100, 0)
+    with pytest.raises(ConfigurationError, match="rpq"):
+        limiter.set_ceiling("rpq", 7)
+
+
+def test_a_pause_is_shown_and_held():
+    limiter = RateLimiter(Limits(rpm=10, tpm=100))
+    limiter.pause(20.0, "tpm")
+    assert limiter.try_acquire() == 0.0
+    assert 19 < limiter.try_acquire(1) <= 20.1
+    limiter.pause(30.0)
+    limiter.note_rate_limited()
+    snapshot = limiter.snapshot()
+    assert 29 < snapshot.paused_for <= 30.1
+    assert snapshot.rate_limited == 1
+    assert 29 < limiter.try_acquire() <= 30.1
+
+
+def test_a_calendar_day_ends_when_it_was_told_to():
+    core = _core.Limiter(rpd=5, is_calendar=True, margin=0)
+    core.set_day(3_600.0, 7_200.0, now=10_000.0)
+    for _ in range(5):
+        assert core.try_acquire(now=10_000.0) == 0.0
+    assert 7_200 <= core.try_acquire(now=10_000.0) <= 7_201
+    assert core.try_acquire(now=17_199.0) > 0
+    assert core.try_acquire(now=17_261.0) == 0.0
+    assert core.used(now=17_261.0) == [1]
+    # Nobody has told the new day: it lasts as long as one can.
+    assert core.used(now=17_200.0 + 24.9 * 3_600) == [1]
+    assert core.used(now=17_200.0 + 25.1 * 3_600) == [0]
+
+
+def test_a_clock_set_forward_does_not_begin_the_day_again():
+    core = _core.Limiter(rpd=5, is_calendar=True, margin=0)
+    core.set_day(0.0, 50_000.0, now=1_000.0)
+    for _ in range(5):
+        assert core.try_acquire(now=1_000.0) == 0.0
+    core.set_day(60.0, 86_000.0, now=5_000.0)
+    assert core.used(now=5_000.0) == [5]
+    assert core.try_acquire(now=5_000.0) > 80_000
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "since", "left"),
+    [
+        ("America/Los_Angeles", "2026-11-21T12:00:00-08:00", 12, 12),
+        # The clocks went forward in the night, and back.
+        ("America/Los_Angeles", "2026-03-08T12:00:00-07:00", 11, 12),
+        ("America/Los_Angeles", "2026-11-01T00:30:00-07:00", 0.5, 24.5),
+        ("Asia/Kathmandu", "2026-06-01T00:00:00+05:45", 0, 24),
+        ("UTC", "2026-06-01T23:59:00+00:00", 23 + 59 / 60, 1 / 60),
+    ],
+)
+def test_a_day_is_that_of_its_zone(monkeypatch, zone, now, since, left):
+    limiter = RateLimiter(Limits(rpd=5))
+    told = []
+    limiter._core = SimpleNamespace(set_day=lambda *bounds: told.append(bounds))
+    instant = dt.datetime.fromisoformat(now).timestamp()
+    monkeypatch.setattr(limiter_module.time, "time", lambda: instant)
+    again = limiter._tell_day(zoneinfo.ZoneInfo(zone))
+    assert told == [(since * 3_600, left * 3_600)]
+    assert again == min(600, left * 3_600)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rpd": 2**27}, {"tpd": 2**35}, {"output_weight": 0}, {"output_weight": 1_001},
+     {"time_zone": "Mars/Olympus"}, {"time_zone": "../etc/passwd"}, {"sub_window": (1.0, -1.0)},
+     {"input_tpm": 0}, {"output_tpm": 1.5}],
+)  # fmt: skip
+def test_limits_that_nothing_could_hold_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        Limits(**wrong)
