@@ -28,7 +28,7 @@ from tollway.transport import HttpxTransport, NativeTransport, Request, Response
 from tollway.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.errors import ErrorTable
