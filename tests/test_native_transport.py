@@ -23,7 +23,6 @@ from wire import Wire, answer
 
 KEY = "sk-secret"
 HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-MODEL = "text-embedding-3-small"
 
 
 def post(url, body=b"{}", **fields):
