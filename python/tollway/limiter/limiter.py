@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import os
 import threading
 import time
@@ -15,7 +15,7 @@ from tollway import _core
 from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
-from tollway.limiter.waiting import FORKED, Timer, Waiter
+from tollway.limiter.waiting import Timer, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -306,6 +306,24 @@ class RateLimiter:
         Returns:
             Seconds until it is to be called again; None where nobody waits for a time.
         """
+        waiters, wait = self._poll()
+        closed = _timer.wake(waiters)
+        if closed:
+            for waiter in waiters:
+                if waiter.loop in closed:
+                    self._give_back(waiter)
+            for waiter in self._waiters.copy().values():
+                if waiter.loop in closed:
+                    self._forget(waiter)
+            return 0.0
+        wait = _PAUSE if wait == 0.0 else wait
+        if self._zone is not None:
+            left = self._tell_day(self._zone)
+            wait = left if wait is None else min(wait, left)
+        return wait
+
+    def _poll(self) -> tuple[list[Waiter], float | None]:
+        """Return those to be woken, with their stamp or error, and the wait for the next."""
         with self._lock:
             admitted, refused, wait = self._core.poll(_BATCH)
             # Not here any more where the process was forked, or the waiter's loop closed.
@@ -323,28 +341,15 @@ class RateLimiter:
             if waiter is not None:
                 waiter.error = RequestTooLargeError(message)
                 waiters.append(waiter)
-        closed = _timer.wake(waiters)
-        if closed:
-            for waiter in waiters:
-                if waiter.loop in closed:
-                    self._give_back(waiter)
-            for waiter in self._waiters.copy().values():
-                if waiter.loop in closed:
-                    self._forget(waiter)
-            return 0.0
-        wait = _PAUSE if wait == 0.0 else wait
-        if self._zone is not None:
-            left = self._tell_day(self._zone)
-            wait = left if wait is None else min(wait, left)
-        return wait
+        return waiters, wait
 
     def _tell_day(self, zone: zoneinfo.ZoneInfo) -> float:
-        """Tell the core the bounds of this calendar day; return the seconds until the next telling."""
+        """Tell the core the bounds of this calendar day; return the seconds until the next time."""
         now = time.time()
-        today = datetime.datetime.fromtimestamp(now, zone).date()
-        midnight = datetime.time(tzinfo=zone)
-        start = datetime.datetime.combine(today, midnight).timestamp()
-        end = datetime.datetime.combine(today + datetime.timedelta(days=1), midnight).timestamp()
+        today = dt.datetime.fromtimestamp(now, zone).date()
+        midnight = dt.time(tzinfo=zone)
+        start = dt.datetime.combine(today, midnight).timestamp()
+        end = dt.datetime.combine(today + dt.timedelta(days=1), midnight).timestamp()
         self._core.set_day(max(0.0, now - start), max(0.0, end - now))
         return min(max(0.001, end - now), _TELL_DAY)
 
