@@ -26,7 +26,7 @@ __all__ = ["RateLimiter", "shared_limiter"]
 
 # Admissions of one visit of the timer, and the seconds until the next where there are more: in
 # between, the loops run the tasks of the visit before.
-_BATCH = 256
+_BATCH = 128
 _PAUSE = 0.001
 
 # Seconds after which the bounds of a calendar day are told again: the clock on the wall may be set.

@@ -21,6 +21,7 @@ type Window = (&'static str, f64, u64, u64, u64, f64);
 type State = (Vec<Window>, u64, usize, u64, f64);
 
 #[pyclass(frozen, module = "tollway._core")]
+#[allow(clippy::struct_field_names, reason = "the core's word for it")]
 struct Limiter {
     limiter: limiter::Limiter,
     origin: Instant,
@@ -95,6 +96,7 @@ impl Limiter {
         *, rpm=None, tpm=None, input_tpm=None, output_tpm=None, rps=None, rpd=None, tpd=None,
         sub_windows=vec![], output_weight=None, max_in_flight=None, is_calendar=false, margin=None
     ))]
+    #[allow(clippy::too_many_arguments, reason = "called with keywords")]
     fn new(
         rpm: Option<u64>,
         tpm: Option<u64>,
