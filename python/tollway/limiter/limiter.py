@@ -176,8 +176,7 @@ class RateLimiter:
         sub-windows in proportion.
         """
         self._core.set_ceiling(limit, ceiling)
-        if self._core.waiting:
-            _timer.call(self)
+        self.serve_soon()
 
     def note_rate_limited(self) -> None:
         """Count an answer that said that a limit was exceeded."""
@@ -237,9 +236,7 @@ class RateLimiter:
 
     def permit(self, stamp: int, tokens: int, output_tokens: int) -> Permit:
         """Return the permit of what was admitted with this stamp."""
-        permit = Permit(
-            self._core, stamp, tokens, output_tokens, cached_free=bool(self.limits.cached_free)
-        )
+        permit = Permit(self, self._core, stamp, tokens, output_tokens)
         permit.generation = self._generation
         return permit
 
@@ -248,8 +245,12 @@ class RateLimiter:
         # A forked child has none of its parent's under way.
         if permit.generation == self._generation:
             self._core.end_lease()
-            if self._core.waiting:
-                _timer.call(self)
+            self.serve_soon()
+
+    def serve_soon(self) -> None:
+        """Have those who wait looked at: something came back, or a limit changed."""
+        if self._core.waiting:
+            _timer.call(self)
 
     def _join(
         self,
