@@ -85,12 +85,14 @@ class Permit:
         output_tokens = _read(usage, "output_tokens", self.output_tokens)
         self._is_settled = True
         self._core.settle(self._stamp, self.tokens, self.output_tokens, tokens, output_tokens)
+        self._limiter.serve_soon()
 
     def cancel(self) -> None:
         """Give everything back, the request included, if it was neither sent nor settled."""
         if not self._is_sent and not self._is_settled:
             self._is_settled = True
             self._core.refund(self._stamp, self.tokens, self.output_tokens)
+            self._limiter.serve_soon()
 
     def release(self) -> None:
         """Say that the request is under way no more: of `max_in_flight`, another may begin.
@@ -114,7 +116,7 @@ def _read(usage: Mapping[str, Any] | object, name: str, missing: int) -> int:
 
 
 class Reservation:
-    """The wait for a permit and the time for which it is held; one use of `with` or `async with`."""
+    """The wait for a permit and the time for which it is held, by `with` or `async with`."""
 
     __slots__ = ("_limiter", "_permit", "_priority", "_timeout", "output_tokens", "tokens")
 
