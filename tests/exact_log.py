@@ -111,6 +111,13 @@ class Recorder:
         # In whole nanoseconds, so that the core and the log read the same.
         return round((time.monotonic() - self._origin) * 1e9)
 
+    def try_acquire(self, tokens=0, output_tokens=0):
+        now = self._now()
+        wait = self._core.try_acquire(tokens, output_tokens, now=now / 1e9)
+        if wait == 0.0:
+            self.exact.admitted.append((now, tokens))
+        return wait
+
     def enqueue(self, tokens=0, output_tokens=0, **options):
         now = self._now()
         ticket, stamp, is_near = self._core.enqueue(tokens, output_tokens, now=now / 1e9, **options)

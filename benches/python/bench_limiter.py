@@ -20,6 +20,7 @@ from tollway.limiter import Limits, RateLimiter
 
 CALLS = 5_000
 WAITERS = 10_000
+USAGE = {"input_tokens": 80, "output_tokens": 10}
 
 
 def try_acquire(limiter):
@@ -37,6 +38,13 @@ def acquire_sync(limiter):
         limiter.acquire_sync()
 
 
+def reserve(limiter):
+    for _ in range(CALLS):
+        with limiter.reserve(80, 20) as permit:
+            permit.sent()
+            permit.settle(USAGE)
+
+
 def awaited(runner):
     async def acquire(limiter):
         for _ in range(CALLS):
@@ -52,6 +60,7 @@ def joint():
 UNCONTENDED = {
     "tollway try_acquire, rpm": (lambda: RateLimiter(Limits(rpm=2 * CALLS)), try_acquire),
     "tollway try_acquire, rpm and tpm": (joint, try_acquire_tokens),
+    "tollway reserve and settle, rpm and tpm": (joint, reserve),
     "tollway acquire_sync, rpm": (lambda: RateLimiter(Limits(rpm=2 * CALLS)), acquire_sync),
     "tollway acquire, rpm": (lambda: RateLimiter(Limits(rpm=2 * CALLS)), awaited),
     # It has no call that takes without waiting: this one never suspends here.
@@ -105,18 +114,25 @@ class Times:
     def now(self):
         return time.monotonic() - self._origin
 
-    def enqueue(self, tokens):
+    def try_acquire(self, tokens=0, output_tokens=0):
         now = self.now()
-        ticket = self._core.enqueue(tokens, now=now)
+        wait = self._core.try_acquire(tokens, output_tokens, now=now)
+        if wait == 0.0:
+            self.admitted.append(now)
+        return wait
+
+    def enqueue(self, tokens=0, output_tokens=0, **options):
+        now = self.now()
+        ticket, stamp, is_near = self._core.enqueue(tokens, output_tokens, now=now, **options)
         if ticket is None:
             self.admitted.append(now)
-        return ticket
+        return ticket, stamp, is_near
 
     def poll(self, most):
         now = self.now()
-        admitted, wait = self._core.poll(most, now=now)
+        admitted, refused, wait = self._core.poll(most, now=now)
         self.admitted += [now] * len(admitted)
-        return admitted, wait
+        return admitted, refused, wait
 
     def __getattr__(self, name):
         return getattr(self._core, name)

@@ -163,7 +163,7 @@ class Queue(RuleBasedStateMachine):
         admitted, refused, wait = self.limiter.poll(most, now=self.seconds)
         served = [ticket for ticket, _ in admitted]
         assert refused == []
-        # Those at the front first, as far as they are due; then who takes nothing from those before.
+        # Those at the front first, as far as they are due; then who takes nothing from others.
         first = 0
         while self.queue and first < most and self.exact.wait(self.now, self.queue[0][1]) == 0:
             assert served[first] == self.queue[0][0]

@@ -100,7 +100,7 @@ def _read(usage: Mapping[str, Any] | object, name: str, missing: int) -> int:
 
 
 class Reservation:
-    """The wait for a permit and the time for which it is held; one use of `with` or `async with`."""
+    """The wait for a permit and the time for which it is held, by `with` or `async with`."""
 
     __slots__ = ("_limiter", "_permit", "_priority", "_timeout", "output_tokens", "tokens")
 
