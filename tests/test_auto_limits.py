@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import time
 
 import pytest
@@ -221,3 +222,20 @@ async def test_a_spent_quota_says_nothing_about_the_pace():
     assert limiter.current_limits.rpm == 50
     assert limiter.try_acquire() == 0
     assert limiter.snapshot().rate_limited == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limiters are not shared there")
+def test_what_one_process_learns_holds_for_all_that_share(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOLLWAY_LIMITS_DIR", str(tmp_path))
+    limits = Limits(rpm=500, tpm=100_000, auto=True)
+    first, second = (RateLimiter(limits, shared="learned") for _ in range(2))
+    first.learn(Feedback((Reported("rpm", 20), Reported("rpd", 1_000))))
+    # Neither is taught anew by one that comes later and knows nothing.
+    third = RateLimiter(limits, shared="learned")
+    for limiter in (first, second, third):
+        now = limiter.current_limits
+        assert (now.rpm, now.tpm, now.rpd) == (20, 100_000, 1_000)
+    for limiter in (first, second, third):
+        limiter.close()
+    # An answer that comes after that teaches nobody, and is no error.
+    first.learn(Feedback((Reported("rpm", 30),)))

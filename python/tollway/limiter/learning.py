@@ -66,13 +66,12 @@ class Learning:
             taught = {name for name, _, configured, limit, *_ in windows if limit < configured}
             self._hold(core, taught)
 
-    def limits(self) -> Limits:
-        """Return the limits that hold now."""
-        if self._held is self._most:
-            return self._limits
+    def limits(self, core: _core.Limiter) -> Limits:
+        """Return the limits that a core holds now, whoever taught it."""
+        windows = {name: limit for name, *_, limit, _, _ in core.state()[0]}
         changed: dict[str, Any] = {
-            name: limit if is_held(self._limits, name, limit) else None
-            for name, limit in self._held.items()
+            name: windows[name] if is_held(self._limits, name, windows[name]) else None
+            for name in self._most
         }
         return dataclasses.replace(self._limits, **changed)
 

@@ -101,7 +101,7 @@ class RateLimiter:
     @property
     def current_limits(self) -> Limits:
         """The limits that hold now: as given, or as the server's answers taught."""
-        return self._learning.limits()
+        return self._learning.limits(self._core)
 
     def try_acquire(self, tokens: int = 0, output_tokens: int = 0) -> float:
         """Admit a request of `tokens` now, or say when it could be; never blocks.
