@@ -80,7 +80,7 @@ def _run(library: str, name: str, folder: str) -> list[float]:
 
 def _tiktoken_cache(folder: Path, name: str) -> None:
     """Our rank file where tiktoken looks for the one that it downloads."""
-    import hashlib  # noqa: PLC0415  (used here alone)
+    import hashlib
 
     url = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
     digest = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
