@@ -125,7 +125,8 @@ class ToolCall:
         id: The provider's name for the call, to be repeated with its result.
         name: Name of the tool.
         arguments: The arguments as the model wrote them: JSON text, hopefully.
-        extra: What the provider wants back with the call (Gemini's `thought_signature`).
+        extra: By name of the provider, what it wants back with the call (Gemini's
+            `thought_signature`).
     """
 
     id: str
@@ -144,8 +145,9 @@ class Message:
         name: Of the speaker, or of the tool whose result this is.
         tool_calls: The assistant's calls of tools.
         tool_call_id: The call whose result this is.
-        extra: What the provider wants back with the message as it gave it (Anthropic's thinking
-            blocks with their signatures), or takes beside it. Other providers ignore it.
+        extra: By name of the provider, what it wants back with the message as it gave it
+            (Anthropic's thinking blocks with their signatures), or takes beside it. So a
+            conversation may go on with another provider, which sees nothing of it.
     """
 
     role: Role
@@ -205,7 +207,7 @@ class Completion:
         provider: Name of the provider.
         request_id: The provider's id of the request, or None.
         parsed: The value of an answer that was asked for as JSON; else None.
-        extra: What the provider wants back with this message in the next request.
+        extra: As `Message.extra`.
         headers: Headers of the answer.
         raw: The SDK's own object; None for a stream.
     """
@@ -252,6 +254,9 @@ class ToolCallDelta:
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a streamed answer; every field is what this piece brings.
+
+    `LLM.stream` gives pieces with text, reasoning, calls or the finish reason, and a last one with
+    the whole answer.
 
     Attributes:
         text: More of the answer.

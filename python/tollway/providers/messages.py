@@ -23,7 +23,7 @@ _OWN_MEMBERS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id
 def read_message(given: Message | Mapping[str, Any]) -> Message:
     """Return a message that was given as one, or as a mapping in OpenAI's form.
 
-    Members and parts without a place of their own stay as they are, in `extra` and as mappings.
+    Parts without a type of their own stay mappings; further members go to `extra["openai"]`.
 
     Raises:
         ConfigurationError: It is no message.
@@ -41,13 +41,14 @@ def read_message(given: Message | Mapping[str, Any]) -> Message:
         raise ConfigurationError(
             f"a message's role is one of {', '.join(sorted(_ROLES))}, not {role!r}"
         )
+    further = {name: value for name, value in given.items() if name not in _OWN_MEMBERS}
     return Message(
         cast("Role", role),
         _read_content(given.get("content")),
         given.get("name"),
         tuple(_read_call(call) for call in given.get("tool_calls") or ()),
         given.get("tool_call_id"),
-        {name: value for name, value in given.items() if name not in _OWN_MEMBERS},
+        {"openai": further} if further else {},
     )
 
 
