@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
-__all__ = ["OpenAIChatProvider"]
+__all__ = ["OpenAIChatProvider", "sdk"]
 
 
 class OpenAIChatProvider:
@@ -130,8 +130,12 @@ class OpenAIChatProvider:
         """What the model can do, as far as it has not shown otherwise."""
         return self._learned.capabilities
 
+    def _secret(self) -> str:
+        """Return what no message may show; empty for none."""
+        return self._key
+
     def _make_client(self) -> Any:
-        openai = _sdk()
+        openai = sdk()
         headers: dict[str, Any] = dict(self._headers)
         if not self._key and self._ask_key is None:
             headers["Authorization"] = openai.Omit()
@@ -197,7 +201,7 @@ class OpenAIChatProvider:
 
     def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
         """Return what one of the exceptions of `_caught` means."""
-        openai = _sdk()
+        openai = sdk()
         where = f"{self.name}/{self.model} at {self.base_url}"
         if isinstance(error, openai.APIStatusError):
             return self._refusal(cast("Any", error).response, request)
@@ -218,7 +222,9 @@ class OpenAIChatProvider:
     def _refusal(self, response: Any, request: ChatRequest) -> ProviderError:
         headers = {name.lower(): value for name, value in response.headers.items()}
         made = error_of(
-            Response(response.status_code, headers, response.content), self._key, self._errors
+            Response(response.status_code, headers, response.content),
+            self._secret(),
+            self._errors,
         )
         if isinstance(made, BadRequestError) and not self._is_known(made):
             change = self._learned.learn(str(made), request)
@@ -241,7 +247,7 @@ class OpenAIChatProvider:
             Response(
                 status if isinstance(status, int) else 500, {}, json.dumps({"error": body}).encode()
             ),
-            self._key,
+            self._secret(),
             self._errors,
         )
 
@@ -250,7 +256,12 @@ async def _close(client: Any) -> None:
     await client.close()
 
 
-def _sdk() -> Any:
+def sdk() -> Any:
+    """Return the module of the OpenAI SDK.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
     try:
         import openai  # noqa: PLC0415 - it takes a second, and not every user needs it
     except ImportError as error:
@@ -263,7 +274,7 @@ def _caught() -> tuple[type[Exception], ...]:
 
     openai 2 passes on the exceptions of its HTTP library while a stream is read.
     """
-    return (_sdk().OpenAIError, json.JSONDecodeError, *transport_exceptions())
+    return (sdk().OpenAIError, json.JSONDecodeError, *transport_exceptions())
 
 
 def _shown(error: Exception) -> Exception | None:
