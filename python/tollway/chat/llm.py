@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from tollway.bridge import run_sync
 from tollway.chat.path import CallPath
+from tollway.chat.repair import JsonError
 from tollway.chat.request import (
     DEFAULTS,
     CallOptions,
@@ -16,16 +18,27 @@ from tollway.chat.request import (
     conversation,
 )
 from tollway.chat.stream import ChatStream, SyncChatStream
-from tollway.errors import ConfigurationError
+from tollway.chat.structured import (
+    MAX_ASKS,
+    Wanted,
+    instructed,
+    mentions_json,
+    re_ask,
+    read_format,
+)
+from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
+from tollway.errors import BadRequestError, ConfigurationError, StructuredOutputError
 from tollway.providers import ChatProvider, chat_provider
 from tollway.retry import RetryPolicy
+from tollway.types import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatRequest
-    from tollway.types import Completion
+    from tollway.types import Completion, JsonFormat, Message
 
 __all__ = ["LLM"]
 
@@ -121,11 +134,17 @@ class LLM:
             CircuitOpenError: It did so before, to another call of this credential and model.
             RetriesExhaustedError: Every attempt failed; carries them, and the last error as cause.
             DeadlineExceededError: `deadline` came first.
+            StructuredOutputError: No answer was what `response_format` asks for; carries the last.
 
         Cancellation: safe at every await; a request under way is closed.
         """
-        merged = self._merge(options)
-        return await self._path.complete(self._request(prompt, merged), until=_until(merged))
+        named = self._merge(options)
+        until = _until(named)
+        wanted = named.get("response_format")
+        messages = conversation(prompt, named)
+        if wanted is not None:
+            return await self._structured(messages, read_format(wanted), named, until)
+        return await self._path.complete(self._request(messages, named), until=until)
 
     def complete_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer as `complete` does, from synchronous code; works inside a running loop too."""
@@ -139,7 +158,8 @@ class LLM:
 
         Args:
             prompt: As in `complete`.
-            options: As in `complete`; `deadline` holds to the end of the stream.
+            options: As in `complete`; `deadline` holds to the end of the stream. A
+                `response_format` is asked for, but what comes is not checked.
 
         Returns:
             What to iterate over. Its steps raise what `complete` raises, and
@@ -150,26 +170,150 @@ class LLM:
         """
         if "stream" not in self.provider.capabilities.features:
             raise ConfigurationError(f"{self.model} does not stream; call complete")
-        merged = self._merge(options)
-        return ChatStream(self._path.stream(self._request(prompt, merged), until=_until(merged)))
+        named = self._merge(options)
+        messages = conversation(prompt, named)
+        response_format = None
+        asked = named.get("response_format")
+        if asked is not None:
+            wanted = read_format(asked)
+            response_format = wanted.native(self.provider.capabilities)
+            if response_format != wanted.format or not mentions_json(messages):
+                messages = instructed(messages, wanted.format)
+        request = self._request(messages, named, response_format)
+        return ChatStream(self._path.stream(request, until=_until(named)))
 
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
         return SyncChatStream(self.stream(prompt, **options))
+
+    async def run_tools(
+        self,
+        prompt: Prompt,
+        *,
+        max_rounds: int = 10,
+        on_tool_error: OnToolError = "result",
+        **options: Unpack[CallOptions],
+    ) -> ToolRun:
+        """Answer a prompt, running the tools that the model calls until it calls no more.
+
+        Calls of one answer run at the same time, functions that are not async in threads. A tool
+        that is only described (a `Tool` or a pydantic model) ends the loop: its call is in
+        `completion.tool_calls`, for the caller to run.
+
+        Args:
+            prompt: As in `complete`.
+            max_rounds: How often at most tools are run.
+            on_tool_error: Whether an exception of a tool becomes its `result`, which the model
+                sees, or is to `raise`.
+            options: As in `complete`; `tools` among them.
+
+        Raises:
+            ToolLoopError: The model still calls tools after `max_rounds`.
+            Exception: Of a tool, where `on_tool_error` is `raise`; the others are run to their end.
+            TollwayError: As in `complete`.
+
+        Cancellation: cancels the request or the async tools under way; threads end on their own.
+        """
+        if max_rounds < 1 or on_tool_error not in {"result", "raise"}:
+            raise ConfigurationError("max_rounds is 1 or more, on_tool_error result or raise")
+        named = self._merge(options)
+        until = _until(named)
+        tools = [read_tool(given) for given in named.get("tools", ())]
+
+        async def ask(messages: Sequence[Message]) -> Completion:
+            return await self._path.complete(self._request(messages, named), until=until)
+
+        return await run_loop(
+            ask,
+            conversation(prompt, named),
+            tools,
+            max_rounds=max_rounds,
+            on_error=on_tool_error,
+        )
+
+    def run_tools_sync(
+        self,
+        prompt: Prompt,
+        *,
+        max_rounds: int = 10,
+        on_tool_error: OnToolError = "result",
+        **options: Unpack[CallOptions],
+    ) -> ToolRun:
+        """Run tools as `run_tools` does, from synchronous code."""
+        return run_sync(
+            self.run_tools(prompt, max_rounds=max_rounds, on_tool_error=on_tool_error, **options)
+        )
+
+    async def _structured(
+        self, messages: list[Message], wanted: Wanted, named: CallOptions, until: float | None
+    ) -> Completion:
+        """Ask until an answer is what is wanted, at most four times."""
+        said: list[Message] = []
+        usage, cost = Usage(), cast("float | None", 0.0)
+        problem = ""
+        answer: Completion | None = None
+        for _ in range(MAX_ASKS):
+            answer = await self._ask_json(messages, said, wanted, named, until)
+            usage += answer.usage
+            cost = None if cost is None or answer.cost is None else cost + answer.cost
+            answer = dataclasses.replace(answer, usage=usage, cost=cost)
+            if answer.tool_calls:
+                return answer
+            if answer.finish_reason != "stop":
+                # Asked again, it would be cut, filtered or refused again.
+                problem = f"it ended with {answer.finish_reason}"
+                break
+            try:
+                return dataclasses.replace(answer, parsed=wanted.read(answer.text))
+            except JsonError as error:
+                problem = str(error)
+            said += re_ask(answer.message, problem)
+        assert answer is not None
+        raise StructuredOutputError(
+            f"the answer of {self.model} is not what was asked for: {problem}; its text is in "
+            "completion",
+            answer,
+        )
+
+    async def _ask_json(
+        self,
+        messages: list[Message],
+        said: list[Message],
+        wanted: Wanted,
+        named: CallOptions,
+        until: float | None,
+    ) -> Completion:
+        while True:
+            native = wanted.native(self.provider.capabilities)
+            told = messages
+            if native != wanted.format or not mentions_json(messages):
+                told = instructed(messages, wanted.format)
+            request = self._request([*told, *said], named, native)
+            try:
+                return await self._path.complete(request, until=until)
+            except BadRequestError:
+                # The endpoint cannot be held to this; it has just been learned.
+                if wanted.native(self.provider.capabilities) == native:
+                    raise
 
     def _merge(self, options: CallOptions) -> CallOptions:
         """Return what was named for this call or for all."""
         check_options(options)
         return cast("CallOptions", {**self._options, **options})
 
-    def _request(self, prompt: Prompt, named: CallOptions) -> ChatRequest:
-        options = cast("CallOptions", {**DEFAULTS, **named})
+    def _request(
+        self,
+        messages: Sequence[Message],
+        named: CallOptions,
+        response_format: JsonFormat | None = None,
+    ) -> ChatRequest:
+        given = named.get("tools")
         return build_request(
-            conversation(prompt, options),
-            options,
+            messages,
+            cast("CallOptions", {**DEFAULTS, **named}),
             named,
-            tools=(),
-            response_format=None,
+            tools=[read_tool(tool).tool for tool in given] if given else (),
+            response_format=response_format,
             capabilities=self.provider.capabilities,
             model=self.model,
         )
