@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from tollway.bridge import run_sync
+from tollway.chat.checkpoint import MapCheckpoint
+from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
 from tollway.chat.path import CallPath
-from tollway.chat.repair import JsonError
 from tollway.chat.request import (
     DEFAULTS,
     CallOptions,
@@ -16,29 +17,25 @@ from tollway.chat.request import (
     build_request,
     check_options,
     conversation,
+    identity_of,
 )
 from tollway.chat.stream import ChatStream, SyncChatStream
-from tollway.chat.structured import (
-    MAX_ASKS,
-    Wanted,
-    instructed,
-    mentions_json,
-    re_ask,
-    read_format,
-)
+from tollway.chat.structured import ask_json, instructed, mentions_json, read_format
 from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
-from tollway.errors import BadRequestError, ConfigurationError, StructuredOutputError
+from tollway.errors import ConfigurationError
 from tollway.providers import ChatProvider, chat_provider
-from tollway.retry import RetryPolicy
-from tollway.types import Usage
+from tollway.retry import RetryPolicy, shared_budget
+from tollway.types import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatRequest
-    from tollway.types import Completion, JsonFormat, Message
+    from tollway.retry import RetryBudget
+    from tollway.types import Completion, JsonFormat
 
 __all__ = ["LLM"]
 
@@ -138,13 +135,7 @@ class LLM:
 
         Cancellation: safe at every await; a request under way is closed.
         """
-        named = self._merge(options)
-        until = _until(named)
-        wanted = named.get("response_format")
-        messages = conversation(prompt, named)
-        if wanted is not None:
-            return await self._structured(messages, read_format(wanted), named, until)
-        return await self._path.complete(self._request(messages, named), until=until)
+        return await self._complete(prompt, self._merge(options))
 
     def complete_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer as `complete` does, from synchronous code; works inside a running loop too."""
@@ -244,57 +235,102 @@ class LLM:
             self.run_tools(prompt, max_rounds=max_rounds, on_tool_error=on_tool_error, **options)
         )
 
-    async def _structured(
-        self, messages: list[Message], wanted: Wanted, named: CallOptions, until: float | None
-    ) -> Completion:
-        """Ask until an answer is what is wanted, at most four times."""
-        said: list[Message] = []
-        usage, cost = Usage(), cast("float | None", 0.0)
-        problem = ""
-        answer: Completion | None = None
-        for _ in range(MAX_ASKS):
-            answer = await self._ask_json(messages, said, wanted, named, until)
-            usage += answer.usage
-            cost = None if cost is None or answer.cost is None else cost + answer.cost
-            answer = dataclasses.replace(answer, usage=usage, cost=cost)
-            if answer.tool_calls:
-                return answer
-            if answer.finish_reason != "stop":
-                # Asked again, it would be cut, filtered or refused again.
-                problem = f"it ended with {answer.finish_reason}"
-                break
-            try:
-                return dataclasses.replace(answer, parsed=wanted.read(answer.text))
-            except JsonError as error:
-                problem = str(error)
-            said += re_ask(answer.message, problem)
-        assert answer is not None
-        raise StructuredOutputError(
-            f"the answer of {self.model} is not what was asked for: {problem}; its text is in "
-            "completion",
-            answer,
+    async def map(
+        self,
+        prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+        *,
+        concurrency: int = 25,
+        mode: MapMode = "asyncio",
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: Callable[[MapProgress], object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Outcome]:
+        """Answer many prompts; one that fails does not stop the others.
+
+        Args:
+            prompts: What to answer; drawn when there is room for it.
+            concurrency: Prompts under way at once.
+            mode: `asyncio` sends from this event loop; `threaded` from up to four threads with a
+                loop each, for functions of yours that block or an interpreter without its lock.
+            checkpoint: A file of JSON lines that keeps every answer as it comes. Started again with
+                it, only what it does not hold is sent: a changed prompt, option or model is new.
+                The file holds prompts' digests and answers, never a key. It survives a process that
+                is killed.
+            progress: Called after each prompt, from any of the threads, one at a time.
+            options: As in `complete`, for every prompt; `deadline` is each call's own.
+
+        Returns:
+            Outcome i for prompt i: `ok`, `completion`, or `error`, a `TollwayError`.
+
+        Raises:
+            ConfigurationError: As `complete` says, of the options. Nothing was sent.
+            CheckpointError: The checkpoint is in use, or cannot be read or written.
+
+        Cancellation: requests under way are closed; what was answered is in the checkpoint.
+        """
+        named = self._merge(options)
+        asked = named.get("response_format")
+        wanted = None if asked is None else read_format(asked)
+        self._request([Message("user", "")], named)
+        budget = shared_budget(self.provider.quota_key)
+
+        def identity(prompt: Prompt) -> Any:
+            request = self._request(conversation(prompt, named), named)
+            return [self.model, wanted and wanted.format, identity_of(request)]
+
+        async def answer(prompt: Prompt) -> Completion:
+            return await self._complete(prompt, named, budget)
+
+        with contextlib.ExitStack() as stack:
+            kept = None
+            if checkpoint is not None:
+                parse = None if wanted is None else wanted.read
+                kept = stack.enter_context(MapCheckpoint(checkpoint, identity, parse))
+            return await run_map(
+                answer,
+                prompts,
+                concurrency=concurrency,
+                mode=mode,
+                checkpoint=kept,
+                progress=progress,
+                close=self.provider.aclose,
+            )
+
+    def map_sync(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 25,
+        mode: MapMode = "asyncio",
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: Callable[[MapProgress], object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Outcome]:
+        """Answer many prompts as `map` does, from synchronous code."""
+        return run_sync(
+            self.map(
+                prompts,
+                concurrency=concurrency,
+                mode=mode,
+                checkpoint=checkpoint,
+                progress=progress,
+                **options,
+            )
         )
 
-    async def _ask_json(
-        self,
-        messages: list[Message],
-        said: list[Message],
-        wanted: Wanted,
-        named: CallOptions,
-        until: float | None,
+    async def _complete(
+        self, prompt: Prompt, named: CallOptions, budget: RetryBudget | None = None
     ) -> Completion:
-        while True:
-            native = wanted.native(self.provider.capabilities)
-            told = messages
-            if native != wanted.format or not mentions_json(messages):
-                told = instructed(messages, wanted.format)
-            request = self._request([*told, *said], named, native)
-            try:
-                return await self._path.complete(request, until=until)
-            except BadRequestError:
-                # The endpoint cannot be held to this; it has just been learned.
-                if wanted.native(self.provider.capabilities) == native:
-                    raise
+        messages, until = conversation(prompt, named), _until(named)
+        asked = named.get("response_format")
+
+        async def ask(said: Sequence[Message], held_to: JsonFormat | None = None) -> Completion:
+            request = self._request(said, named, held_to)
+            return await self._path.complete(request, until=until, budget=budget)
+
+        if asked is None:
+            return await ask(messages)
+        return await ask_json(ask, messages, read_format(asked), self.provider)
 
     def _merge(self, options: CallOptions) -> CallOptions:
         """Return what was named for this call or for all."""

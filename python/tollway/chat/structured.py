@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.chat.repair import JsonError, read_json
-from tollway.errors import ConfigurationError
-from tollway.types import JsonFormat, Message, TextPart
+from tollway.errors import BadRequestError, ConfigurationError, StructuredOutputError
+from tollway.types import JsonFormat, Message, TextPart, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from tollway.providers import ChatCapabilities
+    from tollway.providers import ChatCapabilities, ChatProvider
+    from tollway.types import Completion
 
-__all__ = ["MAX_ASKS", "Wanted", "instructed", "mentions_json", "re_ask", "read_format"]
+__all__ = ["Wanted", "ask_json", "instructed", "mentions_json", "read_format"]
 
 # The first time, and three more.
-MAX_ASKS = 4
+_MOST_ASKS = 4
 
 _KINDS: dict[str, Any] = {
     "object": dict,
@@ -86,6 +88,71 @@ def read_format(given: Any) -> Wanted:
     )
 
 
+async def ask_json(
+    ask: Callable[[Sequence[Message], JsonFormat | None], Awaitable[Completion]],
+    messages: Sequence[Message],
+    wanted: Wanted,
+    provider: ChatProvider,
+) -> Completion:
+    """Ask until an answer is what is wanted, at most four times; return it with its value.
+
+    Args:
+        ask: Answers a conversation, held to a format by the provider.
+        messages: The conversation.
+        wanted: What the answer is to be.
+        provider: What it can hold answers to may shrink as it refuses.
+
+    Raises:
+        StructuredOutputError: No answer is what is wanted.
+    """
+    said: list[Message] = []
+    usage, cost = Usage(), cast("float | None", 0.0)
+    for asked in range(1, _MOST_ASKS + 1):
+        answer = await _ask_once(ask, messages, said, wanted, provider)
+        usage += answer.usage
+        cost = None if cost is None or answer.cost is None else cost + answer.cost
+        answer = dataclasses.replace(answer, usage=usage, cost=cost)
+        if answer.tool_calls:
+            return answer
+        problem = f"it ended with {answer.finish_reason}"
+        # Asked again, one that was cut, filtered or refused would be so again.
+        is_last = answer.finish_reason != "stop" or asked == _MOST_ASKS
+        if answer.finish_reason == "stop":
+            try:
+                return dataclasses.replace(answer, parsed=wanted.read(answer.text))
+            except JsonError as error:
+                problem = str(error)
+        if is_last:
+            raise StructuredOutputError(
+                f"after {asked} tries the answer is not what was asked for: {problem}; its text "
+                "is in completion",
+                answer,
+            )
+        told = f"That cannot be used: {problem}\nAnswer again with the corrected JSON alone."
+        said += [answer.message, Message("user", told)]
+    raise AssertionError("unreachable")
+
+
+async def _ask_once(
+    ask: Callable[[Sequence[Message], JsonFormat | None], Awaitable[Completion]],
+    messages: Sequence[Message],
+    said: Sequence[Message],
+    wanted: Wanted,
+    provider: ChatProvider,
+) -> Completion:
+    while True:
+        native = wanted.native(provider.capabilities)
+        told = messages
+        if native != wanted.format or not mentions_json(messages):
+            told = instructed(messages, wanted.format)
+        try:
+            return await ask([*told, *said], native)
+        except BadRequestError:
+            # An endpoint that cannot be held to it has just been found to.
+            if wanted.native(provider.capabilities) == native:
+                raise
+
+
 def instructed(messages: Sequence[Message], wanted: JsonFormat) -> list[Message]:
     """Return the conversation with the instruction to answer in JSON, in its system prompt."""
     told = "Answer with one JSON value and nothing else: no explanation, no code fence."
@@ -101,12 +168,6 @@ def instructed(messages: Sequence[Message], wanted: JsonFormat) -> list[Message]
     else:
         grown = (*content, TextPart(told))
     return [Message(first.role, grown, first.name, extra=first.extra), *messages[1:]]
-
-
-def re_ask(answer: Message, problem: str) -> list[Message]:
-    """Return what to say to an answer that is not what was wanted."""
-    told = f"That cannot be used: {problem}\nAnswer again with the corrected JSON and nothing else."
-    return [answer, Message("user", told)]
 
 
 def mentions_json(messages: Sequence[Message]) -> bool:
