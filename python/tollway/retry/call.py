@@ -16,9 +16,13 @@ from tollway.errors import (
     APITimeoutError,
     CircuitOpenError,
     DeadlineExceededError,
+    OverloadedError,
+    ProviderError,
+    RateLimitError,
     RetriesExhaustedError,
     TollwayError,
 )
+from tollway.limiter.feedback import Feedback
 from tollway.retry.hedge import race
 from tollway.types import Attempt
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tollway.limiter import RateLimiter
+    from tollway.limiter.adaptive import Outcome
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
     from tollway.retry.policy import Clock, RetryPolicy
@@ -78,6 +83,7 @@ class Call:
     """A call under way."""
 
     __slots__ = (
+        "_asked",
         "_breaker",
         "_budget",
         "_clock",
@@ -98,6 +104,8 @@ class Call:
         self._started = started
         self._limiter = around.get("limiter")
         self._tokens = around.get("tokens", 0)
+        # Of the last permit.
+        self._asked = 0
         self._breaker = around.get("breaker")
         self._budget = around.get("budget") if policy.budget == "auto" else policy.budget
         until = around.get("until")
@@ -204,7 +212,8 @@ class Call:
             record.queue_wait += self._clock.now() - began
 
     def _count(self) -> int:
-        return self._tokens if isinstance(self._tokens, int) else self._tokens()
+        self._asked = self._tokens if isinstance(self._tokens, int) else self._tokens()
+        return self._asked
 
     async def _admit(self, wait: float | None) -> None:
         """Wait for all that an attempt needs, unless the breaker opens."""
@@ -261,7 +270,7 @@ class Call:
             self._is_sending = True
             try:
                 if self._policy.hedge is None:
-                    result = await function()
+                    result = await self._attempt(function)
                 else:
                     result = await self._hedged(function)
             except Exception as error:
@@ -285,9 +294,11 @@ class Call:
             while True:
                 self._admit_sync(wait)
                 self._record.sent += 1
+                began = self._clock.now()
                 try:
                     result = function()
                 except Exception as error:
+                    self._learn(error, began)
                     self._failed(error)
                     wait = self.wait_after(error)
                     if wait is None:
@@ -297,10 +308,36 @@ class Call:
                         self._breaker.failed(self._pass, error)
                     raise
                 else:
+                    self._learn(result, began)
                     self._succeeded()
                     return result
         finally:
             self._record.seconds = self._clock.now() - self._started
+
+    async def _attempt(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Make one attempt, and have the limiter learn from its answer."""
+        began = self._clock.now()
+        try:
+            result = await function()
+        except ProviderError as error:
+            self._learn(error, began)
+            raise
+        self._learn(result, began)
+        return result
+
+    def _learn(self, end: object, began: float) -> None:
+        """Tell the limiter what the end of an attempt, a result or an error, says about limits."""
+        limiter = self._limiter
+        if limiter is None:
+            return
+        feedback: object = getattr(end, "feedback", None)
+        outcome: Outcome = "answered"
+        if isinstance(end, (RateLimitError, OverloadedError)):
+            feedback = feedback or Feedback(retry_after=end.retry_after)
+            outcome = "refused" if isinstance(end, RateLimitError) else "overloaded"
+        if isinstance(feedback, Feedback):
+            took = self._clock.now() - began
+            limiter.learn(feedback, outcome=outcome, took=took, tokens=self._asked)
 
     def _failed(self, error: Exception) -> None:
         self._is_sending = False
@@ -322,14 +359,14 @@ class Call:
         began = self._clock.now()
         delay = hedge.delay
         if delay is None:
-            result = await function()
+            result = await self._attempt(function)
         else:
             budget = self._budget or hedge.budget
 
             def second() -> Coroutine[Any, Any, T] | None:
                 return self._second(function) if budget.take_paid() else None
 
-            result, is_second = await race(function(), second, delay)
+            result, is_second = await race(self._attempt(function), second, delay)
             record.hedges_won += is_second
         hedge.note(self._clock.now() - began)
         return result
@@ -340,7 +377,7 @@ class Call:
         self._record.sent += 1
         self._record.hedges += 1
         try:
-            return await function()
+            return await self._attempt(function)
         except Exception as error:
             if self._breaker is not None:
                 self._breaker.failed(self._pass, error)
