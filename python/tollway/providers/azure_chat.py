@@ -131,6 +131,9 @@ class AzureChatProvider(OpenAIChatProvider):
     def _secret(self) -> str:
         return self._key or self._token
 
+    def _has_credential(self) -> bool:
+        return True  # that of an injected client, where there is no other
+
     def _make_client(self) -> Any:
         openai = sdk()
         options = {

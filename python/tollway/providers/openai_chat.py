@@ -130,16 +130,16 @@ class OpenAIChatProvider:
         """Return what no message may show; empty for none."""
         return self._key
 
+    def _has_credential(self) -> bool:
+        return bool(self._key or self._ask_key)
+
     def _make_client(self) -> Any:
         openai = sdk()
-        headers: dict[str, Any] = dict(self._headers)
-        if not self._key and self._ask_key is None:
-            headers["Authorization"] = openai.Omit()
         return openai.AsyncOpenAI(
             api_key=self._ask_key or self._key or "none",
             base_url=self.base_url,
             max_retries=0,
-            default_headers=headers,
+            default_headers=self._headers,
             http_client=self._http_client,
         )
 
@@ -194,9 +194,10 @@ class OpenAIChatProvider:
         objects of an answer that is read once: together three fifths of what a call costs it.
         """
         client = self._clients.get()
-        options: dict[str, Any] = {"timeout": request.timeout}
-        if request.extra_headers:
-            options["headers"] = dict(request.extra_headers)
+        headers: dict[str, Any] = dict(request.extra_headers)
+        if not self._has_credential():
+            headers["Authorization"] = sdk().Omit()
+        options: dict[str, Any] = {"timeout": request.timeout, "headers": headers}
         if body.get("stream"):
             return await client.post(
                 "/chat/completions",
