@@ -144,7 +144,7 @@ async def test_an_injected_client_is_used_and_left_open():
             assert client.max_retries == 7
         async with httpx2.AsyncClient() as client, of(sim, http_client=client) as llm:
             assert (await llm.complete("hello")).text
-            # The SDK closes the client that it was given to send with.
+            assert not client.is_closed
     with pytest.raises(ConfigurationError, match="client"):
         LLM("openai/m", client=client, api_key=KEY)
 

@@ -108,7 +108,9 @@ class OpenAIChatProvider:
 
     def _set_up(self, learned: Learned, client: Any) -> None:
         self._learned = learned
-        self._clients: LoopClients[Any] = LoopClients(self._make_client, _close, client)
+        self._clients: LoopClients[Any] = LoopClients(
+            self._make_client, _close if self._http_client is None else _leave_open, client
+        )
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""
@@ -267,6 +269,11 @@ class OpenAIChatProvider:
 
 async def _close(client: Any) -> None:
     await client.close()
+
+
+async def _leave_open(client: Any) -> None:
+    """Leave an SDK's client be that sends with one of the user's: closing it would close that."""
+    del client
 
 
 def sdk() -> Any:
