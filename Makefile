@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 MEGABYTES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test-python: build $(VENV)/.test
 # The wire format as the official SDK of the other major version reads it.
 test-openai2: build $(VENV)/.openai2
 	PYTHONPATH=$(VENV)/openai2 $(BIN)/python -m pytest -q tests/conformance
+
+conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
+	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
 
 build: $(VENV)/.build ## Set up .venv with a release build and the extra `local`
 

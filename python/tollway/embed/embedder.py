@@ -44,7 +44,16 @@ if TYPE_CHECKING:
     from tollway.providers.base import EmbeddingAnswer
     from tollway.retry import RetryBudget
 
-__all__ = ["DEFAULT_MODEL", "Batch", "Embedder", "Prepared", "Sent", "Tally", "TooLong"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Batch",
+    "Embedder",
+    "Prepared",
+    "Sent",
+    "Tally",
+    "TooLong",
+    "limiter_of",
+]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
 

@@ -9,15 +9,16 @@ from tollway.errors import ConfigurationError
 from tollway.limiter import AUTO_LIMITS, Limits, RateLimiter, shared_limiter
 
 if TYPE_CHECKING:
-    from tollway.providers import EmbeddingProvider
+    from tollway.providers import ChatProvider, EmbeddingProvider
 
 __all__ = ["limiter_of"]
 
 
 def limiter_of(
-    provider: EmbeddingProvider, limits: Limits | RateLimiter | Literal["auto"] | None
+    provider: EmbeddingProvider | ChatProvider,
+    limits: Limits | RateLimiter | Literal["auto"] | None,
 ) -> RateLimiter:
-    """Return the limiter that an embedder's calls share.
+    """Return the limiter that calls of a provider share.
 
     Args:
         provider: Fills in what the user leaves open about how it judges.

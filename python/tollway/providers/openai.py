@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Transport
 
-__all__ = ["OpenAIProvider", "error_of"]
+__all__ = ["BASE_URL", "OpenAIProvider", "check_address", "checked_key", "error_of", "hosted"]
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -91,14 +91,8 @@ class OpenAIProvider:
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
         at_openai = self.base_url == BASE_URL
-        # A key read from a file often ends in a newline.
-        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ConfigurationError(
-                f"the key of openai/{model} holds a blank or a character that no header may hold; "
-                "look at OPENAI_API_KEY or api_key"
-            )
-        _check_address(self.base_url)
+        key = checked_key(api_key or os.environ.get("OPENAI_API_KEY"), f"openai/{model}")
+        check_address(self.base_url)
         if at_openai and model not in _DIMENSIONS:
             near = difflib.get_close_matches(model, _DIMENSIONS, 3, 0) or sorted(_DIMENSIONS)
             raise ConfigurationError(
@@ -127,14 +121,7 @@ class OpenAIProvider:
             dimensions=dimensions or _DIMENSIONS.get(model),
             price="listed" if at_openai else "unknown",
         )
-        host = urllib.parse.urlsplit(self.base_url).hostname or ""
-        known_host = next((end for end in _HOSTED if host.endswith(end)), None)
-        self._feedback = OPENAI_FEEDBACK if known_host is None else _HOSTED[known_host]
-        self.limits = (
-            Limits(sub_window=1.0, max_in_flight=25)
-            if known_host is None
-            else dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
-        )
+        self._feedback, self.limits = hosted(self.base_url, at_openai=at_openai)
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""
@@ -262,7 +249,36 @@ def _strike(body: bytes, key: str) -> bytes:
     return body.replace(key.encode(), "…".encode()) if key else body
 
 
-def _check_address(base_url: str) -> None:
+def hosted(base_url: str, *, at_openai: bool) -> tuple[FeedbackTable, Limits]:
+    """Return what reads an address's answers about limits, and the limits to begin with."""
+    host = urllib.parse.urlsplit(base_url).hostname or ""
+    known = next((table for end, table in _HOSTED.items() if host.endswith(end)), None)
+    if known is None and not at_openai:
+        return OPENAI_FEEDBACK, Limits(sub_window=1.0, max_in_flight=25)
+    return known or OPENAI_FEEDBACK, dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
+
+
+def checked_key(key: str | None, model: str, variable: str = "OPENAI_API_KEY") -> str:
+    """Return a key without the newline that one read from a file often ends in; empty for none.
+
+    Raises:
+        ConfigurationError: No header may hold it; the message does not show it.
+    """
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            f"the key of {model} holds a blank or a character that no header may hold; look at "
+            f"{variable} or api_key"
+        )
+    return key
+
+
+def check_address(base_url: str) -> None:
+    """Refuse what is no address, or one with a password.
+
+    Raises:
+        ConfigurationError: It is one of these.
+    """
     try:
         parts = urllib.parse.urlsplit(base_url)
         proper = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tollway.transport.base import CONNECT_TIMEOUT, TIMEOUT, Response
 if TYPE_CHECKING:
     from tollway.transport.base import Request
 
-__all__ = ["HttpxTransport"]
+__all__ = ["HttpxTransport", "response_class", "transport_error", "transport_exceptions"]
 
 _LIBRARIES = ("httpx", "httpx2")
 
@@ -116,6 +117,32 @@ class HttpxTransport:
         client = self._own.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+def response_class(sdk: Any) -> Any:
+    """Return the class of the answers that a major version of the OpenAI SDK deals in."""
+    library = "httpx" if sdk.__version__.startswith("2.") else "httpx2"
+    return importlib.import_module(library).Response
+
+
+def transport_exceptions() -> tuple[type[Exception], ...]:
+    """Return what both libraries raise for a broken exchange, as far as they are imported."""
+    return tuple(sys.modules[name].TransportError for name in _LIBRARIES if name in sys.modules)
+
+
+def transport_error(error: Exception, what: str) -> APIConnectionError | APITimeoutError | None:
+    """Return what an exception of httpx or httpx2 means, or None for any other exception.
+
+    Args:
+        error: Such as an SDK lets pass in the middle of a stream.
+        what: Who was asked, for the message.
+    """
+    library = _library(error)
+    if library is not None and isinstance(error, library.TimeoutException):
+        return APITimeoutError(f"{what} did not go on in time ({type(error).__name__})")
+    if library is not None and isinstance(error, library.TransportError):
+        return APIConnectionError(f"{what} broke off: {_reason(error)}")
+    return None
 
 
 def _library(client: Any) -> Any:

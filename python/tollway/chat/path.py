@@ -1,0 +1,321 @@
+"""The one path of every request: retry (breaker, deadline), limiter, provider; then its price."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from tollway.chat.stream import Assembly, has_token
+from tollway.embed.limits import limiter_of
+from tollway.errors import (
+    APITimeoutError,
+    BadResponseError,
+    DeadlineExceededError,
+    ProviderError,
+    StreamInterruptedError,
+)
+from tollway.providers.messages import openai_message, openai_tool
+from tollway.retry import CallRecord, shared_breaker
+from tollway.tokens import count_messages, tokenizer_for_model
+from tollway.tokens.estimate import TokenEstimator
+from tollway.types import Chunk, Usage
+from tollway.usage import cost_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter.feedback import Feedback
+    from tollway.providers import ChatProvider, ChatRequest
+    from tollway.retry import RetryBudget, RetryPolicy
+    from tollway.tokens import TokenCount
+    from tollway.types import Completion
+
+__all__ = ["CallPath"]
+
+# Tokens of an answer that are expected before the first one has come, and the weight of each
+# further answer in what is expected then.
+_FIRST_EXPECTED = 500
+_WEIGHT = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Attempted:
+    """What an attempt brought, and what its answer says to the limiter."""
+
+    value: Any
+    feedback: Feedback | None
+    usage: Usage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Opened:
+    """A stream whose answer has begun.
+
+    Attributes:
+        chunks: What is still to come.
+        first: What has come.
+    """
+
+    chunks: AsyncGenerator[Chunk, None]
+    first: list[Chunk]
+
+
+class CallPath:
+    """Sends requests to one provider.
+
+    Args:
+        provider: Who answers.
+        limits: As `LLM` takes them.
+        retry: When to try again.
+    """
+
+    def __init__(
+        self,
+        provider: ChatProvider,
+        limits: Limits | RateLimiter | Literal["auto"] | None,
+        retry: RetryPolicy,
+    ) -> None:
+        self.provider = provider
+        self.retry = retry
+        self.limiter = limiter_of(provider, limits)
+        self.breaker = shared_breaker(provider.quota_key, self.model)
+        self._expected = float(_FIRST_EXPECTED)
+
+    @property
+    def model(self) -> str:
+        """`provider/model`."""
+        return f"{self.provider.name}/{self.provider.model}"
+
+    async def complete(
+        self,
+        request: ChatRequest,
+        *,
+        until: float | None = None,
+        priority: int = 0,
+        budget: RetryBudget | None = None,
+        record: CallRecord | None = None,
+    ) -> Completion:
+        """Send a request until it is answered; see `LLM.complete`.
+
+        Args:
+            request: What to send.
+            until: Time of `time.monotonic()` by which the call ends.
+            priority: Higher ones get their permit first.
+            budget: Bounds retries beside those of the policy.
+            record: Filled in while the call runs.
+        """
+        provider = self.provider
+        counted = self._count(request)
+        reserved = self._reserve(request, counted)
+        await provider.open()
+
+        async def attempt() -> _Attempted:
+            timeout = asyncio.timeout(request.timeout)
+            try:
+                async with timeout:
+                    answer = await provider.complete(request)
+            except TimeoutError as error:
+                if not timeout.expired():
+                    raise
+                raise APITimeoutError(
+                    f"{self.model} did not answer within {request.timeout:g} s"
+                ) from error
+            answer = self._priced(answer, counted)
+            self._learn(answer.usage, counted)
+            charged = self._charged(answer.usage, int(counted) + reserved)
+            return _Attempted(answer, self._feedback(answer.headers), charged)
+
+        done = await self.retry.call(
+            attempt,
+            limiter=self.limiter,
+            tokens=int(counted),
+            output_tokens=reserved,
+            priority=priority,
+            breaker=self.breaker,
+            budget=budget,
+            until=until,
+            record=record,
+        )
+        return cast("Completion", done.value)
+
+    async def stream(
+        self, request: ChatRequest, *, until: float | None = None, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """Send a request and pass on its pieces; see `LLM.stream`."""
+        counted = self._count(request)
+        reserved = self._reserve(request, counted)
+        await self.provider.open()
+        assembly = Assembly(self.provider.name, self.provider.model)
+        record = CallRecord()
+        done = await self.retry.call(
+            lambda: self._open_stream(request),
+            limiter=self.limiter,
+            tokens=int(counted),
+            output_tokens=reserved,
+            priority=priority,
+            keep_permit=True,
+            breaker=self.breaker,
+            until=until,
+            record=record,
+        )
+        opened, permit = cast("_Opened", done.value), record.permit
+        assert permit is not None
+        try:
+            async with contextlib.aclosing(opened.chunks):
+                async for chunk in self._pieces(opened, assembly, counted, until):
+                    yield chunk
+            if assembly.finish_reason is None:
+                raise self._interrupted(assembly, counted, None)
+            answer = self._priced(assembly.completion(), counted)
+            self._learn(answer.usage, counted)
+            yield Chunk(usage=answer.usage, completion=answer)
+        finally:
+            # Of one that was left or broke off, what had come.
+            usage = self._priced(assembly.completion(), counted).usage
+            permit.settle(self._charged(usage, int(counted) + reserved))
+            permit.release()
+
+    async def _pieces(
+        self, opened: _Opened, assembly: Assembly, counted: TokenCount, until: float | None
+    ) -> AsyncGenerator[Chunk, None]:
+        """Pass on what shows something, and put it all together."""
+        for chunk in opened.first:
+            assembly.add(chunk)
+            if has_token(chunk) or chunk.finish_reason is not None:
+                yield chunk
+        while True:
+            try:
+                piece = await _next(opened.chunks, until)
+            except (ProviderError, DeadlineExceededError) as error:
+                # What comes after the end of the answer adds at most its usage.
+                if assembly.finish_reason is not None:
+                    return
+                raise self._interrupted(assembly, counted, error) from error
+            if piece is None:
+                return
+            assembly.add(piece)
+            if has_token(piece) or piece.finish_reason is not None:
+                yield piece
+
+    async def _open_stream(self, request: ChatRequest) -> _Attempted:
+        """Return a stream and its pieces up to the first that shows something, or to its end."""
+        chunks = self.provider.stream(request)
+        first: list[Chunk] = []
+        is_begun = False
+        try:
+            async for chunk in chunks:
+                first.append(chunk)
+                is_begun = is_begun or chunk.finish_reason is not None
+                if has_token(chunk):
+                    is_begun = True
+                    break
+            if not is_begun:
+                self._refuse_empty()
+        except BaseException:
+            await chunks.aclose()
+            raise
+        none: Mapping[str, str] = {}
+        headers = next((chunk.headers for chunk in first if chunk.headers is not None), none)
+        return _Attempted(_Opened(chunks, first), self._feedback(headers))
+
+    def _refuse_empty(self) -> None:
+        raise BadResponseError(f"the stream of {self.model} ended before its answer began")
+
+    def _interrupted(
+        self, assembly: Assembly, counted: TokenCount, error: Exception | None
+    ) -> StreamInterruptedError:
+        partial = self._priced(assembly.completion(), counted)
+        why = f": {error}" if error is not None else " without a finish reason"
+        return StreamInterruptedError(
+            f"the stream of {self.model} ended after {len(partial.text):,} characters{why}; what "
+            "arrived is in partial, and nothing was sent again",
+            partial=partial,
+            status=getattr(error, "status", None),
+            code=getattr(error, "code", None),
+            request_id=partial.request_id,
+            retry_after=getattr(error, "retry_after", None),
+        )
+
+    # Tokens and money
+
+    def _count(self, request: ChatRequest) -> TokenCount:
+        return count_messages(
+            [openai_message(message) for message in request.messages],
+            self.provider.rules.token_model,
+            [openai_tool(tool) for tool in request.tools] or None,
+        )
+
+    def _reserve(self, request: ChatRequest, counted: int) -> int:
+        """Return the output tokens to reserve: what the provider charges, or what is likely."""
+        rules = self.provider.rules
+        most = request.max_tokens or rules.max_output_tokens
+        reserved = round(self._expected)
+        if most is not None:
+            reserved = min(reserved, most)
+            if rules.charges_max_tokens == "sum":
+                reserved = most
+            elif rules.charges_max_tokens == "larger":
+                reserved = max(reserved, most - counted)
+        quota = self.limiter.current_limits.tpm
+        # An answer's share alone never makes a request too large: it is mostly air.
+        return reserved if quota is None else max(0, min(reserved, quota - counted))
+
+    def _charged(self, usage: Usage, reserved: int) -> Usage:
+        """Return what an answer is charged with: what it used, as far as the rest comes back."""
+        used = usage.output_tokens
+        if not self.provider.rules.refunds:
+            used = max(used, reserved - usage.input_tokens)
+        return dataclasses.replace(usage, output_tokens=used, estimated=False)
+
+    def _feedback(self, headers: Mapping[str, str]) -> Feedback | None:
+        table = self.provider.rules.feedback
+        return None if table is None else table.read(200, headers, now=time.time())
+
+    def _priced(self, answer: Completion, counted: TokenCount) -> Completion:
+        """Return an answer with its usage, counted where it was not reported, and its cost."""
+        usage = answer.usage
+        if usage.estimated:
+            written = answer.reasoning + answer.text
+            written += "".join(call.name + call.arguments for call in answer.tool_calls)
+            tokenizer = tokenizer_for_model(self.provider.rules.token_model)
+            usage = dataclasses.replace(
+                usage, input_tokens=int(counted), output_tokens=int(tokenizer.count(written))
+            )
+        cost = answer.cost if answer.cost is not None else self._cost(usage)
+        return dataclasses.replace(answer, usage=usage, cost=cost)
+
+    def _learn(self, usage: Usage, counted: TokenCount) -> None:
+        """Expect of further answers what this one was."""
+        self._expected += (usage.output_tokens - self._expected) * _WEIGHT
+        if counted.estimated and not usage.estimated:
+            tokenizer = tokenizer_for_model(self.provider.rules.token_model)
+            if isinstance(tokenizer, TokenEstimator):
+                tokenizer.learn(counted.basis, usage.input_tokens - usage.input_image_tokens)
+
+    def _cost(self, usage: Usage) -> float | None:
+        rules = self.provider.rules
+        if rules.price == "listed":
+            return cost_of(rules.price_provider, rules.price_model, usage)
+        return 0.0 if rules.price == "free" else None
+
+
+async def _next(chunks: AsyncGenerator[Chunk, None], until: float | None) -> Chunk | None:
+    """Return the next piece, or None at the end.
+
+    Raises:
+        DeadlineExceededError: `until` came first.
+    """
+    if until is None:
+        return await anext(chunks, None)
+    timeout = asyncio.timeout(until - time.monotonic())
+    try:
+        async with timeout:
+            return await anext(chunks, None)
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise DeadlineExceededError("the deadline came in the middle of the answer") from error
