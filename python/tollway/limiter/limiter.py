@@ -27,7 +27,7 @@ __all__ = ["RateLimiter", "shared_limiter"]
 
 # Admissions of one visit of the timer, and the seconds until the next where there are more: in
 # between, the loops run the tasks of the visit before.
-_BATCH = 256
+_BATCH = 128
 _PAUSE = 0.001
 
 # Seconds after which the bounds of a calendar day are told again: the clock on the wall may be set.
@@ -183,8 +183,7 @@ class RateLimiter:
         sub-windows in proportion.
         """
         self._core.set_ceiling(limit, ceiling)
-        if self._core.waiting:
-            _timer.call(self)
+        self.serve_soon()
 
     def note_rate_limited(self) -> None:
         """Count an answer that said that a limit was exceeded."""
@@ -244,9 +243,7 @@ class RateLimiter:
 
     def permit(self, stamp: int, tokens: int, output_tokens: int) -> Permit:
         """Return the permit of what was admitted with this stamp."""
-        permit = Permit(
-            self._core, stamp, tokens, output_tokens, cached_free=bool(self.limits.cached_free)
-        )
+        permit = Permit(self, self._core, stamp, tokens, output_tokens)
         permit.generation = self._generation
         return permit
 
@@ -255,8 +252,12 @@ class RateLimiter:
         # A forked child has none of its parent's under way.
         if permit.generation == self._generation:
             self._core.end_lease()
-            if self._core.waiting:
-                _timer.call(self)
+            self.serve_soon()
+
+    def serve_soon(self) -> None:
+        """Have those who wait looked at: something came back, or a limit changed."""
+        if self._core.waiting:
+            _timer.call(self)
 
     def _join(
         self,
