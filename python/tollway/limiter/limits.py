@@ -10,6 +10,7 @@ from tollway.errors import ConfigurationError
 __all__ = ["Limits"]
 
 # The core's sums have 31 bits; those of a day 27 for requests and 35 for tokens.
+_SUMS: int = 2**31 - 1
 _MOST = {"rpd": 2**27 - 1, "tpd": 2**35 - 1, "output_weight": 1_000}
 _NUMBERS = frozenset(
     {
@@ -63,7 +64,7 @@ class Limits:
         """Refuse values that no limiter could hold."""
         for name in _NUMBERS:
             value = getattr(self, name)
-            most = _MOST.get(name, 2**31 - 1)
+            most = _MOST.get(name, _SUMS)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
