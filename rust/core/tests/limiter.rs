@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tollway_core::limiter::{
-    Cost, Decision, Entrance, Limiter, LimiterError, Limits, Name, Poll, Quota, Quotas, Request,
-    Served,
+    Cost, Decision, Entrance, Layout, Limiter, LimiterError, Limits, Name, Poll, Quota, Quotas,
+    Request, Served,
 };
 
 mod exact;
@@ -269,6 +269,25 @@ fn a_time_between_ticks_is_rounded_against_the_caller() {
             assert_eq!(ask(&limiter, shift + wait - 1, 1), 1);
             assert_eq!(ask(&limiter, shift + wait, 1), 0);
         }
+    }
+}
+
+#[test]
+fn the_block_is_little_more_than_the_ring() {
+    for (rpm, rpd) in [(500, None), (500, Some(9_000)), (60_000, Some(9_000))] {
+        let limits = Limits {
+            rpm: Some(rpm),
+            tpm: Some(1 << 20),
+            output_tpm: Some(1 << 19),
+            rpd,
+            tpd: rpd,
+            sub_windows: vec![Duration::from_secs(1), Duration::from_secs(10)],
+            ..Limits::default()
+        };
+        let quotas = limits.quotas(None);
+        let slots = Limiter::with_quotas(&quotas).unwrap().slots() as usize;
+        let bytes = Layout::of(&quotas, 96).unwrap().bytes();
+        assert!(bytes <= 16 * slots + (64 << 10), "{bytes} of {slots} slots");
     }
 }
 
