@@ -423,7 +423,7 @@ class RateLimiter:
         self._learning.forget_lock()
         if self.shared is None:
             self._core.clear_queue()
-        elif not self._is_closed and not isinstance(self._core, UnopenedCore):
+        elif not self._is_closed and not isinstance(self._core, UnopenedCore):  # pyright: ignore[reportUnnecessaryIsInstance]
             # The memory is the parent's as well: the child takes a place of its own.
             self._core.disown()
             self._core = cast("_core.Limiter", UnopenedCore(self._reopen))

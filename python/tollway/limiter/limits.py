@@ -66,7 +66,7 @@ class Limits:
         """Refuse values that no limiter could hold."""
         for name in _NUMBERS:
             value = getattr(self, name)
-            most = _MOST.get(name, 2**31 - 1)
+            most = _MOST.get(name) or 2**31 - 1
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
