@@ -328,7 +328,7 @@ class Limiter:
         rps: int | None = None,
         rpd: int | None = None,
         tpd: int | None = None,
-        sub_windows: Sequence[float] = [],
+        sub_windows: Sequence[float] = ...,
         output_weight: int | None = None,
         max_in_flight: int | None = None,
         is_calendar: bool = False,
