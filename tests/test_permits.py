@@ -137,6 +137,21 @@ async def test_an_exception_after_it_was_sent_leaves_it_until_it_is_settled():
     assert used(limiter) == taken(1, 120, 3)
 
 
+@pytest.mark.parametrize("ending", ["settle", "cancel"])
+async def test_who_waits_goes_when_enough_comes_back(ending):
+    limiter = RateLimiter(Limits(tpm=100))
+    async with limiter.reserve(tokens=90) as permit:
+        pass
+    task = asyncio.create_task(limiter.acquire(50))
+    while not limiter.waiting:  # noqa: ASYNC110 - nobody tells when it holds
+        await asyncio.sleep(0)
+    if ending == "settle":
+        permit.settle({"input_tokens": 20})
+    else:
+        permit.cancel()
+    await asyncio.wait_for(task, 20)
+
+
 def test_a_block_that_ends_without_either_counts_as_sent():
     limiter = RateLimiter(LIMITS)
     with limiter.reserve(tokens=120):

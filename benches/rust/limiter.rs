@@ -1,12 +1,11 @@
 //! What does an admission cost, uncontended and between eight threads, and what does a denial?
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollway_core::limiter::{Cost, Decision, Limiter, Limits};
+use tollway_core::limiter::{Cost, Decision, Limiter, Limits, Name, Quota, Quotas};
 
 const RPM: u64 = 60_000;
 const COST: Cost = Cost {
@@ -93,22 +92,31 @@ fn denying(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Time for an admission while eight threads admit: the time of all ÷ the admissions of all.
+/// Time for an admission while so many threads admit in a window of a millisecond, each with the
+/// clock that it would read: the time of all ÷ the admissions of all.
 fn contending(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("admit, 8 threads");
-    for (name, limits) in cases() {
-        let (limiter, clock) = (limiter(&limits), AtomicU64::new(0));
-        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+    let mut group = criterion.benchmark_group("admit in 1 ms, threads");
+    let window = Duration::from_millis(1);
+    let quota = |name, limit| Quota {
+        name,
+        limit,
+        window,
+    };
+    let quotas = [quota(Name::Rpm, RPM), quota(Name::Tpm, RPM * 100)];
+    let limiter = Limiter::with_quotas(&Quotas::of(&quotas)).expect("the quotas are in range");
+    let origin = Instant::now();
+    let now = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    for threads in [1, 2, 8] {
+        group.bench_function(BenchmarkId::from_parameter(threads), |bencher| {
             bencher.iter_custom(|admissions| {
                 let started = Instant::now();
                 thread::scope(|scope| {
-                    for index in 0..8 {
-                        let share = admissions / 8 + u64::from(index < admissions % 8);
-                        let (limiter, clock) = (&limiter, &clock);
+                    for index in 0..threads {
+                        let share = admissions / threads + u64::from(index < admissions % threads);
+                        let (limiter, now) = (&limiter, &now);
                         scope.spawn(move || {
                             for _ in 0..share {
-                                let now = clock.fetch_add(STEP_NANOS, Ordering::Relaxed);
-                                let _ = black_box(limiter.try_acquire(now, COST));
+                                let _ = black_box(limiter.try_acquire(now(), COST));
                             }
                         });
                     }

@@ -30,7 +30,7 @@ __all__ = ["RateLimiter", "shared_limiter"]
 
 # Admissions of one visit of the timer, and the seconds until the next where there are more: in
 # between, the loops run the tasks of the visit before.
-_BATCH = 256
+_BATCH = 128
 _PAUSE = 0.001
 
 # Seconds after which the bounds of a calendar day are told again: the clock on the wall may be set.
@@ -199,8 +199,7 @@ class RateLimiter:
         sub-windows in proportion.
         """
         self._core.set_ceiling(limit, ceiling)
-        if self._core.waiting:
-            _timer.call(self)
+        self.serve_soon()
 
     def note_rate_limited(self) -> None:
         """Count an answer that said that a limit was exceeded."""
@@ -288,9 +287,7 @@ class RateLimiter:
 
     def permit(self, stamp: int, tokens: int, output_tokens: int) -> Permit:
         """Return the permit of what was admitted with this stamp."""
-        permit = Permit(
-            self._core, stamp, tokens, output_tokens, cached_free=bool(self.limits.cached_free)
-        )
+        permit = Permit(self, self._core, stamp, tokens, output_tokens)
         permit.generation = self._generation
         return permit
 
@@ -299,8 +296,12 @@ class RateLimiter:
         # A forked child has none of its parent's under way.
         if permit.generation == self._generation:
             self._core.end_lease()
-            if self._core.waiting:
-                _timer.call(self)
+            self.serve_soon()
+
+    def serve_soon(self) -> None:
+        """Have those who wait looked at: something came back, or a limit changed."""
+        if self._core.waiting:
+            _timer.call(self)
 
     def _join(
         self,
@@ -423,7 +424,7 @@ class RateLimiter:
         self._learning.forget_lock()
         if self.shared is None:
             self._core.clear_queue()
-        elif not self._is_closed and not isinstance(self._core, UnopenedCore):  # pyright: ignore[reportUnnecessaryIsInstance]
+        elif not self._is_closed and not isinstance(cast("object", self._core), UnopenedCore):
             # The memory is the parent's as well: the child takes a place of its own.
             self._core.disown()
             self._core = cast("_core.Limiter", UnopenedCore(self._reopen))

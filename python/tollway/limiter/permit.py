@@ -29,6 +29,7 @@ class Permit:
         "_core",
         "_is_sent",
         "_is_settled",
+        "_limiter",
         "_stamp",
         "generation",
         "output_tokens",
@@ -36,13 +37,19 @@ class Permit:
     )
 
     def __init__(
-        self, core: _core.Limiter, stamp: int, tokens: int, output_tokens: int, *, cached_free: bool
+        self,
+        limiter: RateLimiter,
+        core: _core.Limiter,
+        stamp: int,
+        tokens: int,
+        output_tokens: int,
     ) -> None:
         self.tokens = tokens
         self.output_tokens = output_tokens
+        self._limiter = limiter
         self._core = core
         self._stamp = stamp
-        self._cached_free = cached_free
+        self._cached_free = bool(limiter.limits.cached_free)
         self._is_sent = False
         self._is_settled = False
         # The limiter's, which a fork makes another.
@@ -81,12 +88,14 @@ class Permit:
         output_tokens = _read(usage, "output_tokens", self.output_tokens)
         self._is_settled = True
         self._core.settle(self._stamp, self.tokens, self.output_tokens, tokens, output_tokens)
+        self._limiter.serve_soon()
 
     def cancel(self) -> None:
         """Give everything back, the request included, if it was neither sent nor settled."""
         if not self._is_sent and not self._is_settled:
             self._is_settled = True
             self._core.refund(self._stamp, self.tokens, self.output_tokens)
+            self._limiter.serve_soon()
 
 
 def _read(usage: Mapping[str, Any] | object, name: str, missing: int) -> int:

@@ -246,3 +246,77 @@ impl Days {
         Ok((last + 1) * MINUTE + window)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::memory::Layout;
+    use super::super::quota::{Cost, Name, Quota, Quotas};
+    use super::*;
+
+    const DAY: u64 = 1_440 * MINUTE;
+
+    fn days() -> (Log, Days) {
+        let quota = |name, limit, seconds| Quota {
+            name,
+            limit,
+            window: std::time::Duration::from_secs(seconds),
+        };
+        let quotas = Quotas::of(&[
+            quota(Name::Rpm, 9, 60),
+            quota(Name::Rpd, 9, 86_400),
+            quota(Name::Tpd, 99, 86_400),
+        ]);
+        let layout = Layout::of(&quotas, 1).expect("the quotas are in range");
+        let memory = Memory::allocate(&layout);
+        let log = Log::attach(&layout, &memory, 1);
+        let days = Days::attach(&memory, 1, false).expect("there are quotas of a day");
+        log.begin(7);
+        days.begin(&log);
+        (log, days)
+    }
+
+    fn admit(log: &Log, days: &Days, time: u64) {
+        let view = log.view();
+        days.prepare(log, &view, time).expect("nobody else is here");
+        assert!(log.admit(&view, time, Cost::input(5)));
+    }
+
+    fn used(log: &Log, days: &Days, at: u64) -> (u64, u64) {
+        let view = log.view();
+        let used = |unit| {
+            days.used(log, &view, unit, DAY, at)
+                .expect("nobody else is here")
+        };
+        (used(Unit::Requests), used(Unit::Tokens))
+    }
+
+    /// Who wrote the checkpoint of its minute and died took the cell of the head's: it lies just as
+    /// many minutes later as there are cells.
+    #[test]
+    fn one_who_dies_before_it_admits_hinders_nobody() {
+        let (log, days) = days();
+        let first = 3 * MINUTE + 8;
+        admit(&log, &days, first);
+        let later = first + days.checkpoints.len() * MINUTE;
+        days.prepare(&log, &log.view(), later)
+            .expect("nobody else is here");
+        assert_eq!(days.checkpoints.get(3), None);
+        assert_eq!(used(&log, &days, later), (0, 0));
+        admit(&log, &days, later);
+        admit(&log, &days, later + 9);
+        assert_eq!(used(&log, &days, later + 9), (2, 10));
+        assert_eq!(used(&log, &days, later + DAY), (2, 10));
+        assert_eq!(used(&log, &days, later + DAY + MINUTE), (0, 0));
+    }
+
+    #[test]
+    fn days_without_anybody_leave_nothing() {
+        let (log, days) = days();
+        for day in [0, 1, 2, 30, 365, 900] {
+            let time = day * DAY + day * 77 + 5;
+            admit(&log, &days, time + 1);
+            admit(&log, &days, time + 2 * MINUTE);
+            assert_eq!(used(&log, &days, time + 3 * MINUTE), (2, 10), "day {day}");
+        }
+    }
+}

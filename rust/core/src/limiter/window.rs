@@ -8,6 +8,9 @@ use crate::atomics::Ordering;
 
 use std::sync::atomic::{AtomicU32 as LocalU32, Ordering as LocalOrdering};
 
+/// How far the hint of where a window begins may be off before it is written again.
+const HINT_SLACK: u32 = 8;
+
 /// What came back of charges that lie in a window, kept by the second of the charge.
 ///
 /// A second counts while all of it is in the window: as long as every charge that it refunds.
@@ -217,7 +220,10 @@ impl Window {
                 inside = Some(middle);
             }
         }
-        self.base.store(entry.serial, LocalOrdering::Relaxed);
+        // Threads share it: written at every admission, its line would go to and fro between them.
+        if found.abs_diff(hint) >= HINT_SLACK {
+            self.base.store(entry.serial, LocalOrdering::Relaxed);
+        }
         Ok((found, entry))
     }
 }

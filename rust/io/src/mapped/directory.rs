@@ -10,6 +10,7 @@ use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFl
 use rustix::process::geteuid;
 
 use super::error::Error;
+use super::region::write_all_at;
 
 /// Names a directory for the files of shared limiters instead of the user's own.
 pub const DIRECTORY_VARIABLE: &str = "TOLLWAY_LIMITS_DIR";
@@ -130,7 +131,7 @@ impl Directory {
             let file = fs::openat(&self.folder, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
             // The mode that was asked for is narrowed by the umask.
             fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-            super::write_all_at(file.as_fd(), content, 0)?;
+            write_all_at(file.as_fd(), content, 0)?;
             // After a loss of power an empty file would be refused for ever.
             fs::fsync(&file)?;
             let (from, to) = (&self.folder, &self.folder);

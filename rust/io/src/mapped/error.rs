@@ -83,12 +83,12 @@ impl fmt::Display for Error {
                 f,
                 "{} is held by {} limiters, which is as many as can share it",
                 path.display(),
-                super::SLOTS
+                super::register::SLOTS
             ),
             Self::TooLong(bytes) => write!(
                 f,
                 "limits that take {bytes} bytes cannot be shared: at most {}",
-                super::LONGEST_LIMITS
+                super::region::LONGEST_LIMITS
             ),
             Self::System {
                 doing,

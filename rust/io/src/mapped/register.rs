@@ -9,6 +9,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::directory::Directory;
 use super::error::Error;
 use super::locks::{self, Kind};
+use super::region::{REGION_HEADER, size_of_file};
 
 /// How many can take part at once. Each limiter takes a place of its own.
 pub const SLOTS: usize = 96;
@@ -114,7 +115,7 @@ impl Register {
         };
         let path = directory.path_of(name);
         let map = || -> io::Result<Option<MmapRaw>> {
-            if super::size_of_file(file.as_fd())? < BYTES as u64 {
+            if size_of_file(file.as_fd())? < BYTES as u64 {
                 return Ok(None);
             }
             MmapOptions::new().len(BYTES).map_raw(&file).map(Some)
@@ -175,9 +176,7 @@ impl Register {
         loop {
             let seen = end.load(Ordering::SeqCst);
             // After a loss of power the word may be older than the file.
-            let start = seen
-                .max(super::size_of_file(self.file())?)
-                .next_multiple_of(GRAIN);
+            let start = seen.max(size_of_file(self.file())?).next_multiple_of(GRAIN);
             let new = start + bytes.next_multiple_of(GRAIN);
             if new / GRAIN > u64::from(u32::MAX) {
                 return Err(io::ErrorKind::FileTooLarge.into());
@@ -197,7 +196,7 @@ impl Register {
         {
             use rustix::fs::FallocateFlags;
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let length = super::REGION_HEADER + bytes;
+            let length = REGION_HEADER + bytes;
             match rustix::fs::fallocate(&self.file, flags, start, length) {
                 // A file system that cannot keeps it.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
