@@ -2,124 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import dataclasses
-import itertools
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tollway import _core
 from tollway.bridge import run_sync
-from tollway.embed.rows import Rows
-from tollway.errors import (
-    AuthenticationError,
-    BadRequestError,
-    BadResponseError,
-    CircuitOpenError,
-    ConfigurationError,
-    ContextWindowError,
-    InputError,
-    InsufficientQuotaError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    RequestTooLargeError,
-    TollwayError,
-)
+from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
+from tollway.embed.rows import normalized
+from tollway.embed.sending import Lane, Sending, Tally
+from tollway.errors import BadResponseError, ConfigurationError, InputError, TollwayError
 from tollway.limiter import Limits, RateLimiter, shared_limiter
 from tollway.providers import EmbeddingProvider, embedding_provider
-from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
+from tollway.retry import RetryPolicy, shared_breaker
 from tollway.tokens import get_encoding
-from tollway.types import Usage
 from tollway.usage import input_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.retry import RetryBudget
+    from tollway.embed.packing import Batch
+    from tollway.embed.rows import Sent
 
-__all__ = ["DEFAULT_MODEL", "Batch", "Embedder", "Prepared", "Sent", "Tally", "TooLong"]
+__all__ = ["DEFAULT_MODEL", "Dtype", "Embedder"]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
 
-TooLong = Literal["truncate", "error"]
-
-# Every request would fail like this one: what is wrong is not the texts.
-_FATAL = (
-    AuthenticationError,
-    CircuitOpenError,
-    InsufficientQuotaError,
-    NotFoundError,
-    PermissionDeniedError,
-)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a call has used so far; seen by progress displays.
-
-    Attributes:
-        usage: What the provider counted for the answers that came.
-        sent: Requests sent, failed ones included.
-        retries: Attempts after the first of a request.
-        rate_limited: Attempts refused with 429.
-        texts: Distinct texts that have their vector.
-        hedges: Second attempts sent beside a slow one.
-        budget_wait: Seconds that retries waited for the retry budget, all together.
-    """
-
-    usage: Usage = field(default_factory=Usage)
-    sent: int = 0
-    retries: int = 0
-    rate_limited: int = 0
-    texts: int = 0
-    hedges: int = 0
-    budget_wait: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """Texts as they will be sent.
-
-    Attributes:
-        texts: Cut to the model's window where they were longer.
-        counts: Shape (n,), int64: tokens of each.
-        truncated: Which were cut.
-    """
-
-    texts: list[str]
-    counts: NDArray[np.int64]
-    truncated: list[int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """The texts of one request, with the caller's own number for each."""
-
-    keys: Sequence[int]
-    texts: Sequence[str]
-    counts: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sent:
-    """What became of a batch.
-
-    Attributes:
-        batch: As it was given.
-        vectors: Shape (n, d), NaN where a text failed; None if all did.
-        failed: Positions in the batch of the texts without a vector.
-        error: Why, or None.
-    """
-
-    batch: Batch
-    vectors: NDArray[np.float32] | None
-    failed: Sequence[int]
-    error: TollwayError | None
+Dtype = Literal["float32", "float16"]
 
 
 class Embedder:
@@ -136,8 +48,15 @@ class Embedder:
             of `rpm`, `tpm` and `rps` keep these.
         retry: When to try again. Default: `RetryPolicy()`.
         batch_size: Texts a request. Default: about 128, as the limits make it good.
-        too_long: What to do with a text over the model's window: `truncate` it, or raise an
-            `error` that names it.
+        packing: `balanced` requests, or the `fewest`: each as full as the model takes, texts in any
+            order. Fewer requests take less CPU, and lose more when one fails.
+        too_long: What to do with a text over the model's window: `truncate` it; raise an `error`
+            that names it; or `average` the vectors of its chunks, weighted by tokens and scaled to
+            unit length.
+        normalize: Scale every vector to unit length; most models do so themselves.
+        dtype: `float32` or `float16` vectors; computed in float32 either way.
+        prompt: Put before every text, such as `passage: ` for the models of the E5 family.
+        query_prompt: Put before queries instead. Default: `prompt`.
         options: For the provider: `api_key`, `base_url`, `dimensions`, `http_client`, `errors`.
 
     Raises:
@@ -151,7 +70,12 @@ class Embedder:
         limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         batch_size: int | None = None,
+        packing: Packing = "balanced",
         too_long: TooLong = "truncate",
+        normalize: bool = False,
+        dtype: Dtype = "float32",
+        prompt: str = "",
+        query_prompt: str | None = None,
         **options: Any,
     ) -> None:
         if isinstance(model, str):
@@ -160,21 +84,25 @@ class Embedder:
             raise ConfigurationError("options of the provider go to the provider that is given")
         else:
             self.provider = model
-        if too_long not in {"truncate", "error"}:
-            raise ConfigurationError(f"too_long must be truncate or error, not {too_long!r}")
+        _check_choice("too_long", too_long, ("truncate", "error", "average"))
+        _check_choice("packing", packing, ("balanced", "fewest"))
+        _check_choice("dtype", dtype, ("float32", "float16"))
         rules = self.provider.rules
         if batch_size is not None and not 1 <= batch_size <= rules.max_texts:
             raise ConfigurationError(
                 f"batch_size must be 1 to {rules.max_texts} for {self.model}, not {batch_size}"
             )
         self.retry = retry or RetryPolicy()
+        self.packing = packing
         self.too_long = too_long
+        self.normalize = normalize
+        self.dtype = dtype
+        self.prompt = prompt
+        self.query_prompt = prompt if query_prompt is None else query_prompt
         self.limiter = _limiter(self.provider, limits)
         self.breaker = shared_breaker(self.provider.quota_key, self.model)
+        self.lanes = [Lane(self.provider, self.limiter, self.breaker)]
         self.encoding = get_encoding(rules.encoding)
-        self.max_in_flight = (
-            self.limiter.limits.max_in_flight or self.provider.limits.max_in_flight or 25
-        )
         self._batch_size = batch_size
         self._dimensions = rules.dimensions
 
@@ -215,7 +143,7 @@ class Embedder:
 
     async def embed(
         self, texts: Sequence[str], *, on_error: Literal["raise", "nan"] = "raise"
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Embed texts in as few requests as is good under the limits; equal texts are sent once.
 
         Args:
@@ -223,7 +151,7 @@ class Embedder:
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
 
         Returns:
-            Shape (n, d), float32, C-contiguous, row i for texts[i]; (0, d) for no texts.
+            Shape (n, d), of `dtype`, C-contiguous, row i for texts[i]; (0, d) for no texts.
 
         Raises:
             InputError: A text is empty; nothing was sent.
@@ -235,41 +163,39 @@ class Embedder:
             RetriesExhaustedError: A request failed in every attempt. Each of these three carries
                 the finished rows as `finished`, the others NaN.
 
+        A text that the provider refuses (400, 422) is found by halving its request, and the others
+        of the request are embedded. Requests on the wire are finished before an error is raised.
+
         Cancellation: safe at every await; requests under way are closed.
         """
-        import numpy as np  # noqa: PLC0415
-
-        if on_error not in {"raise", "nan"}:
-            raise ConfigurationError(f"on_error must be raise or nan, not {on_error!r}")
+        _check_choice("on_error", on_error, ("raise", "nan"))
         _check_texts(texts)
         ordinals: dict[str, int] = {}
         inverse = [ordinals.setdefault(text, len(ordinals)) for text in texts]
-        prepared = self.prepare(list(ordinals))
-        vectors = np.empty((0, self._dimensions or 0), np.float32)
+        distinct = list(ordinals)
+        rows = _Matrix(len(distinct), None if len(distinct) == len(texts) else inverse)
         failure: TollwayError | None = None
 
         async def keep(sent: Sent) -> None:
-            nonlocal vectors, failure
+            nonlocal failure
             failure = failure or sent.error
-            if sent.vectors is not None:
-                if len(vectors) == 0:
-                    shape = (len(ordinals), sent.vectors.shape[1])
-                    vectors = np.full(shape, np.nan, np.float32)
-                vectors[sent.batch.keys] = sent.vectors
+            rows.put(sent)
 
-        def finished() -> NDArray[np.float32]:
-            if len(vectors) == 0:
-                return np.full((len(texts), self._dimensions or 0), np.nan, np.float32)
-            # Without equal texts the rows are in place already.
-            return vectors if len(ordinals) == len(texts) else vectors[inverse]
+        def finished() -> NDArray[Any]:
+            return self.finish(rows.all(self._dimensions or 0))
+
+        sending = self.sending(keep, Tally(), lenient=on_error == "nan")
+
+        async def batches() -> AsyncGenerator[Batch]:
+            prepared = self.prepare(distinct)
+            keys = range(len(ordinals))
+            sending.averages.expect(keys, prepared)
+            packer = self.packer()
+            for batch in packer.add(keys, prepared) + packer.flush():
+                yield batch
 
         try:
-            await self.run(
-                self.batches(range(len(ordinals)), prepared),
-                keep,
-                Tally(),
-                lenient=on_error == "nan",
-            )
+            await sending.run(batches())
         except TollwayError as error:
             error.finished = finished()
             raise
@@ -280,163 +206,88 @@ class Embedder:
 
     def embed_sync(
         self, texts: Sequence[str], *, on_error: Literal["raise", "nan"] = "raise"
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Embed as `embed` does, from synchronous code; works inside a running loop too."""
         return run_sync(self.embed(texts, on_error=on_error))
 
-    def prepare(self, texts: list[str], name: Callable[[int], str] | None = None) -> Prepared:
-        """Count texts, and cut or refuse those over the model's window or the whole quota.
+    async def embed_query(self, query: str) -> NDArray[Any]:
+        """Embed one query, where the model takes queries differently from documents.
+
+        `query_prompt` is put before it instead of `prompt`, and the provider is told that it is a
+        query where it asks (Voyage, Upstage).
+
+        Returns:
+            Shape (d,), of `dtype`.
+
+        Raises:
+            TollwayError: As `embed` does.
+        """
+        asking = copy.copy(self)
+        provider = self.provider.for_queries()
+        asking.provider, asking.prompt = provider, self.query_prompt
+        asking.lanes = [dataclasses.replace(lane, provider=provider) for lane in self.lanes[:1]]
+        row: NDArray[Any] = (await asking.embed([query]))[0]
+        self._dimensions = self._dimensions or len(row)
+        return row
+
+    def embed_query_sync(self, query: str) -> NDArray[Any]:
+        """Embed as `embed_query` does, from synchronous code."""
+        return run_sync(self.embed_query(query))
+
+    # For jobs and plans
+
+    def prepare(self, texts: list[str], name: Callable[[int], str] = "text {}".format) -> Prepared:
+        """Count texts, and cut, split or refuse those over the model's window or the whole quota.
 
         Args:
-            texts: n strings.
-            name: What to call text i in an error. Default: `text i`.
+            texts: n strings; changed in place.
+            name: What to call text i in an error.
 
         Raises:
             ContextWindowError: As `embed` says.
             RequestTooLargeError: As `embed` says.
         """
-        name = name or "text {}".format
-        counts = self.encoding.count_batch(texts)
-        window, tpm = self.provider.rules.max_text_tokens, self.limiter.limits.tpm
-        truncated: list[int] = []
-        if window is not None:
-            truncated = [int(i) for i in (counts > window).nonzero()[0]]
-        for i in truncated:
-            assert window is not None
-            if self.too_long == "error":
-                raise ContextWindowError(
-                    f"{name(i)} has {counts[i]} tokens, and {self.model} takes {window}; split it, "
-                    "or have it cut with too_long='truncate'"
-                )
-            texts[i] = self.encoding.truncate(texts[i], window)
-            counts[i] = self.encoding.count(texts[i])
-        if tpm is not None and len(counts) and counts.max() > tpm:
-            i = int(counts.argmax())
-            raise RequestTooLargeError(
-                f"{name(i)} has {counts[i]} tokens, more than the whole quota of {tpm} tokens a "
-                "minute; split it or raise tpm"
-            )
-        return Prepared(texts, counts, truncated)
-
-    def offsets(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where requests begin and end in n texts of these counts, shape (m + 1,)."""
-        rules, limits = self.provider.rules, self.limiter.limits
-        ceilings = [cap for cap in (rules.max_request_tokens, limits.tpm) if cap is not None]
-        most = min(ceilings, default=None)
-        if self._batch_size is not None:
-            return _core.pack(counts, self._batch_size, most)
-        max_texts, target = _core.request_caps(
-            limits.rpm,
-            limits.tpm,
-            provider_texts=rules.max_texts,
-            provider_tokens=most,
-            mean_tokens=max(1, int(counts.mean())) if len(counts) else None,
+        return prepare(
+            texts,
+            self.encoding,
+            model=self.model,
+            prompt=self.prompt,
+            window=self.provider.rules.max_text_tokens,
+            quota=self.limiter.limits.tpm,
+            too_long=self.too_long,
+            name=name,
         )
-        return _core.pack(counts, max_texts, most, target_tokens=target)
 
-    def batches(self, keys: Sequence[int], prepared: Prepared) -> Iterator[Batch]:
-        """Pack prepared texts into requests, in order."""
-        offsets = self.offsets(prepared.counts).tolist()
-        for start, end in itertools.pairwise(offsets):
-            part = slice(start, end)
-            yield Batch(keys[part], prepared.texts[part], prepared.counts[part])
+    def packer(self) -> Packer:
+        """Return what packs prepared texts into requests."""
+        limits = self.limiter.limits
+        return Packer(lambda: self.provider.rules, limits, self._batch_size, self.packing)
 
-    async def run(
+    def sending(
         self,
-        batches: Iterable[Batch],
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
         *,
         lenient: bool = False,
         budgeted: bool = False,
-    ) -> None:
-        """Send every batch, at most `max_in_flight` at once, and deliver what became of each.
+    ) -> Sending:
+        """Return what sends batches; see `Sending`."""
+        return Sending(
+            self.lanes,
+            self.retry,
+            deliver,
+            tally,
+            check=self._check_dimensions,
+            lenient=lenient,
+            budgeted=budgeted,
+        )
 
-        Batches are drawn when there is room for one, so that memory is bounded by what is in
-        flight; one without texts only lets other tasks run. One that fails is delivered as failed
-        and the others go on, unless nothing has succeeded yet, or nothing could: that error is
-        raised.
+    def finish(self, vectors: NDArray[np.float32]) -> NDArray[Any]:
+        """Return vectors as they are to come out: normalized, and of `dtype`."""
+        import numpy as np  # noqa: PLC0415
 
-        Args:
-            batches: What to send.
-            deliver: Awaited with what became of each, in order of completion.
-            tally: Added to.
-            lenient: Deliver as failed too what the provider answers but does not embed, though
-                nothing has succeeded yet: the texts are known or allowed to be what is wrong.
-            budgeted: Bound retries by the budget of this credential and model, unless the policy
-                says otherwise.
-
-        Raises:
-            TollwayError: As above; requests under way are closed, what was delivered stays.
-        """
-        source = iter(batches)
-        budget = shared_budget(self.provider.quota_key) if budgeted else None
-        await self.provider.open()
-
-        async def work() -> None:
-            for batch in source:
-                if not batch.texts:
-                    await asyncio.sleep(0)
-                    continue
-                sent = await self._send(batch, tally, budget, lenient=lenient)
-                tally.texts += len(batch.texts) - len(sent.failed)
-                await deliver(sent)
-
-        workers = [asyncio.create_task(work()) for _ in range(self.max_in_flight)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _send(
-        self, batch: Batch, tally: Tally, budget: RetryBudget | None, *, lenient: bool
-    ) -> Sent:
-        """Send one batch until each of its texts has a vector or no attempt is left."""
-        rows = Rows(batch)
-        record = CallRecord()
-        hedges = 0
-
-        async def attempt() -> None:
-            nonlocal hedges
-            asked, texts, tokens = rows.pending()
-            is_hedge, hedges = record.hedges > hedges, record.hedges
-            tally.sent += 1
-            tally.hedges += is_hedge
-            tally.retries += not is_hedge and record.sent > 1
-            try:
-                answer = await self.provider.embed(texts)
-            except RateLimitError:
-                tally.rate_limited += 1
-                raise
-            usage = answer.usage
-            if usage.estimated:
-                usage = dataclasses.replace(usage, input_tokens=tokens)
-            tally.usage += usage
-            if len(answer.bad_rows) < len(texts):
-                self._check_dimensions(answer.vectors.shape[1])
-            rows.place(asked, answer)
-
-        try:
-            await self.retry.call(
-                attempt,
-                limiter=self.limiter,
-                tokens=lambda: rows.pending()[2],
-                breaker=self.breaker,
-                budget=budget,
-                record=record,
-            )
-        except _FATAL:
-            raise
-        except TollwayError as error:
-            answered = isinstance(error.__cause__ or error, (BadRequestError, BadResponseError))
-            if tally.texts == 0 and rows.vectors is None and not (lenient and answered):
-                raise
-            return Sent(batch, rows.vectors, rows.missing, error)
-        finally:
-            tally.budget_wait += record.budget_wait
-        return Sent(batch, rows.vectors, (), None)
+        done: NDArray[Any] = normalized(vectors) if self.normalize else vectors
+        return np.ascontiguousarray(done, np.dtype(self.dtype))
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self._dimensions is None:
@@ -474,6 +325,40 @@ def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -
     else:
         raise ConfigurationError(f"limits must be Limits or a RateLimiter, not {limits!r}")
     return shared_limiter(provider.quota_key, limits)
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        choices = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise ConfigurationError(f"{name} must be {choices}, not {value!r}")
+
+
+class _Matrix:
+    """The rows of distinct texts as they come in, made when the first shows their length."""
+
+    def __init__(self, count: int, inverse: list[int] | None) -> None:
+        self._count = count
+        self._inverse = inverse
+        self._rows: NDArray[np.float32] | None = None
+
+    def put(self, sent: Sent) -> None:
+        import numpy as np  # noqa: PLC0415
+
+        if sent.vectors is None:
+            return
+        if self._rows is None:
+            self._rows = np.full((self._count, sent.vectors.shape[1]), np.nan, np.float32)
+        self._rows[sent.keys] = sent.vectors
+
+    def all(self, dimensions: int) -> NDArray[np.float32]:
+        """Return a row for each of the caller's texts, NaN where there is none."""
+        import numpy as np  # noqa: PLC0415
+
+        rows = self._rows
+        if rows is None:
+            rows = np.full((self._count, dimensions), np.nan, np.float32)
+        # Without equal texts the rows are in place already.
+        return rows if self._inverse is None else rows[self._inverse]
 
 
 def _check_texts(texts: Sequence[str]) -> None:

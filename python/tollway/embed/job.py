@@ -14,26 +14,37 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tollway import _core
 from tollway.bridge import run_sync
 from tollway.embed.checkpoint import Checkpoint
-from tollway.embed.embedder import Batch, Prepared, Tally
+from tollway.embed.sending import Tally
 from tollway.embed.sinks import IndexWriter, index_path, write_npy
 from tollway.embed.sources import Document, read_documents
 from tollway.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.embed.embedder import Embedder, Sent
+    from tollway.embed.embedder import Embedder
+    from tollway.embed.packing import Batch
+    from tollway.embed.rows import Averages, Sent
     from tollway.types import Usage
 
-__all__ = ["JobReport", "Progress", "TextError", "embed_job", "embed_job_async", "job_folder"]
+__all__ = [
+    "GROUP",
+    "JobReport",
+    "Progress",
+    "TextDigest",
+    "TextError",
+    "embed_job",
+    "embed_job_async",
+    "job_folder",
+]
 
 T = TypeVar("T")
 
 # Documents looked at together: about 2 ms of hashing and counting, during which no answer is read.
-_GROUP = 256
+GROUP = 256
 
 _PENDING = 0xFFFF_FFFF
 
@@ -206,6 +217,29 @@ async def _to_its_end(step: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+class TextDigest:
+    """Keys of texts: a hash of provider, model, dimensions, and of the text as it is sent."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        rules = embedder.provider.rules
+        identity = f"{embedder.model}\0{rules.dimensions}\0"
+        self._hash = hashlib.blake2b(identity.encode(), digest_size=16)
+        self._averaged = self._hash.copy()
+        # A vector is another one where a long text is averaged. A token is at least a byte, so that
+        # shorter texts are in no doubt and keep their rows when the policy is changed.
+        self._averaged.update(b"average\0")
+        self._window = rules.max_text_tokens if embedder.too_long == "average" else None
+        self._prompt = embedder.prompt.encode("utf-8", "surrogatepass")
+
+    def __call__(self, text: str) -> bytes:
+        """Return the 16 bytes that stand for a text."""
+        data = self._prompt + text.encode("utf-8", "surrogatepass")
+        is_long = self._window is not None and len(data) > self._window
+        state = (self._averaged if is_long else self._hash).copy()
+        state.update(data)
+        return state.digest()
+
+
 class _Job:
     """One run: what is known of every text, and where it goes."""
 
@@ -239,8 +273,7 @@ class _Job:
         self.stopped = False
         # Documents whose text is settled, for the progress bar.
         self.settled = 0
-        identity = f"{embedder.model}\0{embedder.provider.rules.dimensions}\0"
-        self._hash = hashlib.blake2b(identity.encode(), digest_size=16)
+        self._digest = TextDigest(embedder)
 
     def load(self) -> None:
         """Learn which texts have a row from an earlier run."""
@@ -249,24 +282,18 @@ class _Job:
             if self.numbers.insert(digest, number) is None:
                 self.rows.append(row)
 
-    def digest(self, text: str) -> bytes:
-        """Key of a text: a hash of provider, model, dimensions and the text."""
-        state = self._hash.copy()
-        state.update(text.encode("utf-8", "surrogatepass"))
-        return state.digest()
-
     async def run(self, documents: Iterator[Document], output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
         self.show()
         try:
-            await self.embedder.run(
-                self.batches(documents, index),
+            sending = self.embedder.sending(
                 self.keep,
                 self.tally,
                 # Rows from before show that the model works.
                 lenient=len(self.rows) > 0,
                 budgeted=True,
             )
+            await sending.run(self.batches(documents, index, sending.averages))
             if not self.order:
                 raise InputError("the input holds no text; nothing was sent")
             await self.off_loop(self.finish, output)
@@ -276,41 +303,36 @@ class _Job:
             await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
-    def batches(self, documents: Iterator[Document], index: IndexWriter) -> Iterator[Batch]:
+    async def batches(
+        self, documents: Iterator[Document], index: IndexWriter, averages: Averages
+    ) -> AsyncGenerator[Batch]:
         """Draw documents and pack the texts that have no row into requests."""
-        import numpy as np  # noqa: PLC0415
-
-        # The last request of a group may have room for texts of the next.
-        rest = Batch([], [], np.empty(0, np.int64))
-        last = False
-        while not last:
-            fresh = self.draw(documents, index)
-            last = fresh is None
-            numbers = [number for number, _ in fresh or ()]
+        packer = self.embedder.packer()
+        while (fresh := self.draw(documents, index)) is not None:
+            numbers = [number for number, _ in fresh]
             names = [self.ids[number] for number in numbers]
-            added = self.embedder.prepare([text for _, text in fresh or ()], names.__getitem__)
-            self.truncated.extend(names[i] for i in added.truncated)
-            prepared = Prepared(
-                [*rest.texts, *added.texts], np.concatenate([rest.counts, added.counts]), []
-            )
-            packed = list(self.embedder.batches([*rest.keys, *numbers], prepared))
-            if packed and not last:
-                rest = packed.pop()
-            if not packed:
+            prepared = self.embedder.prepare([text for _, text in fresh], names.__getitem__)
+            self.truncated.extend(names[i] for i in prepared.truncated)
+            averages.expect(numbers, prepared)
+            full = packer.add(numbers, prepared)
+            if not full:
                 # Other tasks, Ctrl-C among them, are not kept waiting for a long stretch of texts
                 # that are there already.
-                packed.append(Batch([], [], rest.counts[:0]))
+                await asyncio.sleep(0)
                 self.show()
-            yield from packed
+            for batch in full:
+                yield batch
+        for batch in packer.flush():
+            yield batch
 
     def draw(
         self, documents: Iterator[Document], index: IndexWriter
     ) -> list[tuple[int, str]] | None:
         """Read a group of documents; return those to send, or None at the end of the input."""
-        group = [document for _, document in zip(range(_GROUP), documents, strict=False)]
+        group = [document for _, document in zip(range(GROUP), documents, strict=False)]
         if not group:
             return None
-        digests = [self.digest(document.text) for document in group]
+        digests = [self._digest(document.text) for document in group]
         numbers, is_new = self.numbers.insert_new(digests)
         fresh: list[tuple[int, str]] = []
         for document, digest, number, new in zip(
@@ -340,17 +362,15 @@ class _Job:
 
     async def keep(self, sent: Sent) -> None:
         """Keep the rows of one answer, and list the texts that have none."""
-        numbers = sent.batch.keys
-        failed = set(sent.failed)
-        good = [i for i in range(len(numbers)) if i not in failed]
-        if good and sent.vectors is not None:
-            vectors = sent.vectors[good] if failed else sent.vectors
-            digests = [self.digests.pop(numbers[i]) for i in good]
+        numbers, vectors = sent.good()
+        if vectors is not None:
+            digests = [self.digests.pop(number) for number in numbers]
             # Rows that were paid for are kept even when Ctrl-C comes just now.
             first = await _to_its_end(self.off_loop(self.checkpoint.append, digests, vectors))
-            for row, i in enumerate(good, first):
-                self.rows[numbers[i]] = row
-                del self.ids[numbers[i]]
+            for row, number in enumerate(numbers, first):
+                self.rows[number] = row
+                del self.ids[number]
+        numbers = sent.keys
         for i in sent.failed:
             self.digests.pop(numbers[i])
             identity = self.ids.pop(numbers[i])
@@ -379,13 +399,13 @@ class _Job:
         spool = rows.astype(np.int64)
         spool[rows == _PENDING] = -1
         dimensions = self.checkpoint.dimensions or self.embedder.dimensions or 0
-        write_npy(output, spool, dimensions, self.read)
+        write_npy(output, spool, dimensions, self.embedder.dtype, self.read)
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         # In the thread, where cancelling the task is not heard.
         if self.stopped:
             raise asyncio.CancelledError
-        return self.checkpoint.read(rows)
+        return self.embedder.finish(self.checkpoint.read(rows))
 
     def report(self, output: Path) -> JobReport:
         return JobReport(
@@ -416,7 +436,7 @@ async def _documents(
         total = 0
         for _ in read_documents(source, **reading):
             total += 1
-            if total % _GROUP == 0:
+            if total % GROUP == 0:
                 await asyncio.sleep(0)
         if total == 0:
             raise InputError(f"{source} holds no text; nothing was sent")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tollway import _core
+from tollway.embed.job import GROUP, TextDigest
 from tollway.embed.sources import read_documents
 from tollway.errors import InputError
 
@@ -14,9 +17,6 @@ if TYPE_CHECKING:
     from tollway.embed.embedder import Embedder
 
 __all__ = ["Plan", "plan"]
-
-# Texts counted and packed together; requests at the seams may come out smaller than in the job.
-_GROUP = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +58,24 @@ def plan(source: str | Path, embedder: Embedder, **reading: Any) -> Plan:
         RequestTooLargeError: A text is more than the whole quota.
     """
     texts = tokens = requests = 0
-    distinct: set[str] = set()
+    # Digests, not the texts: a plan of millions takes the memory of the job, and no more.
+    distinct = _core.RowTable()
+    digest = TextDigest(embedder)
+    packer = embedder.packer()
     truncated: list[str] = []
-    ids: list[str] = []
-    group: list[str] = []
-
-    def close() -> None:
-        nonlocal tokens, requests
-        prepared = embedder.prepare(group, ids.__getitem__)
+    documents = read_documents(source, **reading)
+    while group := list(itertools.islice(documents, GROUP)):
+        texts += len(group)
+        _, is_new = distinct.insert_new([digest(document.text) for document in group])
+        fresh = [group[i] for i in is_new.nonzero()[0] if group[i].text.strip()]
+        ids = [document.id for document in fresh]
+        prepared = embedder.prepare([document.text for document in fresh], ids.__getitem__)
         tokens += int(prepared.counts.sum())
-        requests += len(embedder.offsets(prepared.counts)) - 1
+        requests += len(packer.add(range(len(fresh)), prepared))
         truncated.extend(ids[i] for i in prepared.truncated)
-        group.clear()
-        ids.clear()
-
-    for document in read_documents(source, **reading):
-        texts += 1
-        if document.text in distinct or not document.text.strip():
-            continue
-        distinct.add(document.text)
-        group.append(document.text)
-        ids.append(document.id)
-        if len(group) == _GROUP:
-            close()
     if texts == 0:
         raise InputError(f"{source} holds no text")
-    close()
+    requests += len(packer.flush())
     return Plan(
         texts=texts,
         distinct=len(distinct),

@@ -79,23 +79,25 @@ def write_npy(
     path: Path,
     rows: NDArray[np.int64],
     dimensions: int,
-    read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    dtype: str,
+    read: Callable[[NDArray[np.int64]], NDArray[Any]],
 ) -> None:
-    """Write a `.npy` of shape (n, d), float32, row i from `read` of rows[i]; -1 reads as NaN.
+    """Write a `.npy` of shape (n, d), row i from `read` of rows[i]; -1 reads as NaN.
 
     Raises:
         CheckpointError: The file cannot be written; what was there before stays.
     """
     import numpy as np  # noqa: PLC0415
 
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), dimensions)}
+    little = np.dtype(dtype).newbyteorder("<")
+    header = {"descr": little.str, "fortran_order": False, "shape": (len(rows), dimensions)}
     buffer = io.BytesIO()
     np.lib.format.write_array_header_2_0(buffer, header)
     file = _Replacement(path)
     try:
         file.write(buffer.getvalue())
         for start in range(0, len(rows), _CHUNK):
-            file.write(read(rows[start : start + _CHUNK]).astype("<f4", copy=False).tobytes())
+            file.write(read(rows[start : start + _CHUNK]).astype(little, copy=False).tobytes())
             if start % _SYNC_ROWS == 0:
                 file.sync()
         file.commit()

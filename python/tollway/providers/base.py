@@ -87,6 +87,10 @@ class EmbeddingProvider(Protocol):
         """What shares one quota: provider, address, credential's fingerprint, model."""
         ...
 
+    def for_queries(self) -> EmbeddingProvider:
+        """Return what embeds queries: itself where they are embedded as documents are."""
+        ...
+
     async def open(self) -> None:
         """Make ready for this event loop: called before the first permit is asked for."""
         ...

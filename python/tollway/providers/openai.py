@@ -130,6 +130,10 @@ class OpenAIProvider:
         fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
         return (self.name, self.base_url, fingerprint, self.model)
 
+    def for_queries(self) -> OpenAIProvider:
+        """Return itself: queries are embedded as documents are."""
+        return self
+
     async def open(self) -> None:
         """Make the transport ready."""
         await self._transport.open()
