@@ -16,7 +16,10 @@ if TYPE_CHECKING:
         Plan,
         embed_job,
         embed_job_async,
+        embed_stream,
+        embed_stream_sync,
         read_documents,
+        to_arrow,
     )
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import register_provider
@@ -61,6 +64,8 @@ __all__ = [
     "count_messages",
     "embed_job",
     "embed_job_async",
+    "embed_stream",
+    "embed_stream_sync",
     "encoding_for_model",
     "encoding_name_for_model",
     "fit_messages",
@@ -69,6 +74,7 @@ __all__ = [
     "read_documents",
     "register_provider",
     "retry",
+    "to_arrow",
     "tokenizer_for_model",
 ]
 
@@ -79,7 +85,10 @@ _HOMES = {
     "Plan": "tollway.embed",
     "embed_job": "tollway.embed",
     "embed_job_async": "tollway.embed",
+    "embed_stream": "tollway.embed",
+    "embed_stream_sync": "tollway.embed",
     "read_documents": "tollway.embed",
+    "to_arrow": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
     "register_provider": "tollway.providers",

@@ -93,10 +93,10 @@ class Embedder:
                 f"batch_size must be 1 to {rules.max_texts} for {self.model}, not {batch_size}"
             )
         self.retry = retry or RetryPolicy()
-        self.packing = packing
-        self.too_long = too_long
+        self.packing: Packing = packing
+        self.too_long: TooLong = too_long
         self.normalize = normalize
-        self.dtype = dtype
+        self.dtype: Dtype = dtype
         self.prompt = prompt
         self.query_prompt = prompt if query_prompt is None else query_prompt
         self.limiter = _limiter(self.provider, limits)
@@ -142,16 +142,23 @@ class Embedder:
         return self._dimensions
 
     async def embed(
-        self, texts: Sequence[str], *, on_error: Literal["raise", "nan"] = "raise"
+        self,
+        texts: Sequence[str],
+        *,
+        on_error: Literal["raise", "nan"] = "raise",
+        out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Embed texts in as few requests as is good under the limits; equal texts are sent once.
 
         Args:
             texts: n strings; may be none, but no empty one.
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
+            out: Where to put the vectors: shape (n, d), of any float dtype, such as a memory-mapped
+                `.npy`. Rows without a vector keep what they hold.
 
         Returns:
-            Shape (n, d), of `dtype`, C-contiguous, row i for texts[i]; (0, d) for no texts.
+            `out`, or a new array: shape (n, d), of `dtype`, C-contiguous, row i for texts[i];
+            (0, d) for no texts.
 
         Raises:
             InputError: A text is empty; nothing was sent.
@@ -173,16 +180,18 @@ class Embedder:
         ordinals: dict[str, int] = {}
         inverse = [ordinals.setdefault(text, len(ordinals)) for text in texts]
         distinct = list(ordinals)
-        rows = _Matrix(len(distinct), None if len(distinct) == len(texts) else inverse)
+        rows = _Matrix(inverse, len(distinct), out)
         failure: TollwayError | None = None
 
         async def keep(sent: Sent) -> None:
             nonlocal failure
             failure = failure or sent.error
-            rows.put(sent)
+            keys, vectors = sent.good()
+            if vectors is not None:
+                rows.put(keys, self.finish(vectors))
 
         def finished() -> NDArray[Any]:
-            return self.finish(rows.all(self._dimensions or 0))
+            return rows.all(self._dimensions or 0, self.dtype)
 
         sending = self.sending(keep, Tally(), lenient=on_error == "nan")
 
@@ -205,10 +214,14 @@ class Embedder:
         return finished()
 
     def embed_sync(
-        self, texts: Sequence[str], *, on_error: Literal["raise", "nan"] = "raise"
+        self,
+        texts: Sequence[str],
+        *,
+        on_error: Literal["raise", "nan"] = "raise",
+        out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Embed as `embed` does, from synchronous code; works inside a running loop too."""
-        return run_sync(self.embed(texts, on_error=on_error))
+        return run_sync(self.embed(texts, on_error=on_error, out=out))
 
     async def embed_query(self, query: str) -> NDArray[Any]:
         """Embed one query, where the model takes queries differently from documents.
@@ -334,31 +347,55 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 class _Matrix:
-    """The rows of distinct texts as they come in, made when the first shows their length."""
+    """The rows of n texts as they come in, made when the first shows their length.
 
-    def __init__(self, count: int, inverse: list[int] | None) -> None:
-        self._count = count
-        self._inverse = inverse
-        self._rows: NDArray[np.float32] | None = None
+    Args:
+        inverse: The number of each text among the distinct ones.
+        distinct: How many those are.
+        out: Where to put them.
+    """
 
-    def put(self, sent: Sent) -> None:
+    def __init__(self, inverse: list[int], distinct: int, out: NDArray[Any] | None) -> None:
         import numpy as np  # noqa: PLC0415
 
-        if sent.vectors is None:
-            return
+        self._count = len(inverse)
+        self._rows = out
+        if out is not None and (out.ndim != 2 or len(out) != len(inverse)):
+            raise ConfigurationError(
+                f"out must be of shape ({len(inverse)}, d) for {len(inverse)} texts, not "
+                f"{out.shape}"
+            )
+        # Without equal texts the numbers are the places.
+        self._inverse: NDArray[np.int64] | None = None
+        if distinct < len(inverse):
+            self._inverse = np.array(inverse)
+            self._first = np.unique(self._inverse, return_index=True)[1]
+
+    def put(self, keys: Sequence[int], vectors: NDArray[Any]) -> None:
+        """Put the vectors of distinct texts where each is first."""
+        import numpy as np  # noqa: PLC0415
+
+        width = vectors.shape[1]
         if self._rows is None:
-            self._rows = np.full((self._count, sent.vectors.shape[1]), np.nan, np.float32)
-        self._rows[sent.keys] = sent.vectors
+            self._rows = np.full((self._count, width), np.nan, vectors.dtype)
+        elif self._rows.shape[1] != width:
+            raise ConfigurationError(
+                f"out must be of shape ({self._count}, {width}), not {self._rows.shape}"
+            )
+        places = np.asarray(keys) if self._inverse is None else self._first[np.asarray(keys)]
+        self._rows[places] = vectors
 
-    def all(self, dimensions: int) -> NDArray[np.float32]:
-        """Return a row for each of the caller's texts, NaN where there is none."""
+    def all(self, dimensions: int, dtype: str) -> NDArray[Any]:
+        """Return a row for each text, equal ones as the first of them, NaN where there is none."""
         import numpy as np  # noqa: PLC0415
 
-        rows = self._rows
-        if rows is None:
-            rows = np.full((self._count, dimensions), np.nan, np.float32)
-        # Without equal texts the rows are in place already.
-        return rows if self._inverse is None else rows[self._inverse]
+        if self._rows is None:
+            return np.full((self._count, dimensions), np.nan, dtype)
+        if self._inverse is not None:
+            first = self._first[self._inverse]
+            others = (first != np.arange(self._count)).nonzero()[0]
+            self._rows[others] = self._rows[first[others]]
+        return self._rows
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -7,20 +7,27 @@ import hashlib
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollway import _core
 from tollway.bridge import run_sync
 from tollway.embed.checkpoint import Checkpoint
+from tollway.embed.inputs import Input, Source
+from tollway.embed.report import JobReport, Progress, TextError
 from tollway.embed.sending import Tally
-from tollway.embed.sinks import IndexWriter, index_path, write_npy
-from tollway.embed.sources import Document, read_documents
-from tollway.errors import CheckpointError, InputError
+from tollway.embed.sinks import (
+    IndexWriter,
+    Matrix,
+    check_output,
+    index_path,
+    write_npy,
+    write_parquet,
+)
+from tollway.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     import numpy as np
     from numpy.typing import NDArray
@@ -28,97 +35,13 @@ if TYPE_CHECKING:
     from tollway.embed.embedder import Embedder
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Averages, Sent
-    from tollway.types import Usage
+    from tollway.embed.sources import Document
 
-__all__ = [
-    "GROUP",
-    "JobReport",
-    "Progress",
-    "TextDigest",
-    "TextError",
-    "embed_job",
-    "embed_job_async",
-    "job_folder",
-]
+__all__ = ["TextDigest", "embed_job", "embed_job_async", "job_folder"]
 
 T = TypeVar("T")
 
-# Documents looked at together: about 2 ms of hashing and counting, during which no answer is read.
-GROUP = 256
-
 _PENDING = 0xFFFF_FFFF
-
-
-@dataclass(frozen=True, slots=True)
-class TextError:
-    """A text that has no vector.
-
-    Attributes:
-        id: The document's id.
-        error: What happened, in one line.
-    """
-
-    id: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is.
-
-    Attributes:
-        texts: Rows that have their vector or failed, of those seen so far.
-        total: Rows there will be, or None where the source cannot tell.
-        tally: What was used so far.
-        cost: US dollars so far, or None where no price is known.
-        seconds: Since the start.
-    """
-
-    texts: int
-    total: int | None
-    tally: Tally
-    cost: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class JobReport:
-    """What a job did.
-
-    Attributes:
-        output: The `.npy`, shape (texts, dimensions), float32.
-        texts: Rows of the output.
-        dimensions: Length of a row.
-        distinct: Different texts among them.
-        reused: Distinct texts whose vector was there from an earlier run.
-        usage: What the provider counted in this run.
-        requests: Requests sent in this run, failed ones included.
-        retries: Attempts after the first of a request.
-        rate_limited: Attempts refused with 429.
-        hedges: Second attempts sent beside a slow one.
-        budget_wait: Seconds that retries waited for the retry budget, all together.
-        cost: US dollars of this run, or None where no price is known.
-        seconds: Wall time of this run.
-        truncated: Ids of the documents that were cut to the model's window in this run.
-        errors: Documents without a vector, the first for each text: their rows are NaN, and the
-            same job run again tries them again.
-    """
-
-    output: Path
-    texts: int
-    dimensions: int
-    distinct: int
-    reused: int
-    usage: Usage
-    requests: int
-    retries: int
-    rate_limited: int
-    hedges: int
-    budget_wait: float
-    cost: float | None
-    seconds: float
-    truncated: list[str] = field(repr=False)
-    errors: list[TextError] = field(repr=False)
 
 
 def job_folder(output: Path) -> Path:
@@ -127,38 +50,57 @@ def job_folder(output: Path) -> Path:
 
 
 def embed_job(
-    source: str | Path | Iterable[str | Document],
+    source: Source,
     output: str | Path,
     embedder: Embedder,
     *,
     on_progress: Callable[[Progress], object] | None = None,
+    chunk: int | None = None,
+    overlap: int = 0,
     **reading: Any,
 ) -> JobReport:
     """Run `embed_job_async` from synchronous code."""
-    return run_sync(embed_job_async(source, output, embedder, on_progress=on_progress, **reading))
+    return run_sync(
+        embed_job_async(
+            source,
+            output,
+            embedder,
+            on_progress=on_progress,
+            chunk=chunk,
+            overlap=overlap,
+            **reading,
+        )
+    )
 
 
 async def embed_job_async(
-    source: str | Path | Iterable[str | Document],
+    source: Source,
     output: str | Path,
     embedder: Embedder,
     *,
     on_progress: Callable[[Progress], object] | None = None,
+    chunk: int | None = None,
+    overlap: int = 0,
     **reading: Any,
 ) -> JobReport:
-    """Embed documents into a `.npy`, resumably.
+    """Embed documents into a `.npy` or `.parquet`, resumably.
 
     Finished rows are kept in a folder beside the output (`vectors.npy.job`) as they come. Run
     again after a crash, or with documents added or moved, only texts without a row are sent. Which
-    row is which document is written to `vectors.index.jsonl`.
+    row is which document is written to `vectors.index.jsonl`; a `.parquet` holds `id`, `chunk`,
+    `metadata` (JSON) and `vector` (a fixed-size list, null where there is none) side by side.
 
     Args:
-        source: A file or folder (see `read_documents`), or texts or documents.
-        output: Ends in `.npy`. Replaced at the end, in one step.
+        source: A file or folder (see `read_documents`), `-` for standard input (copied to a file
+            first), an Arrow table or stream, or any iterable or async iterable of texts or
+            documents, read as needed.
+        output: Ends in `.npy` or `.parquet`. Replaced at the end, in one step.
         embedder: What embeds.
         on_progress: Called at the start, after every answer, and while rows from before are
             counted.
-        reading: `split`, `text_field`, `id_field` of `read_documents`.
+        chunk: Split documents into chunks of at most so many tokens.
+        overlap: Tokens that a chunk repeats of the one before.
+        reading: `split`, `text_field`, `id_field`, `format` of `read_documents`.
 
     Raises:
         InputError: The input cannot be read, or has no text at all; nothing was sent.
@@ -172,16 +114,7 @@ async def embed_job_async(
     Cancellation: safe at every await; finished rows are kept, requests under way are closed.
     """
     output = Path(output)
-    if output.suffix != ".npy":
-        raise CheckpointError(f"the output must end in .npy, not {output.name!r}")
-    for path in (output, index_path(output)):
-        try:
-            is_folder = path.is_dir()
-        except OSError as error:
-            raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
-        if is_folder:
-            raise CheckpointError(f"cannot write {path}: it is a folder")
-    documents, total = await _documents(source, reading)
+    check_output(output)
     # One thread has the job folder: a slow disk delays no answer and no permit.
     thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
 
@@ -189,17 +122,20 @@ async def embed_job_async(
         return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
     try:
-        checkpoint = await off_loop(
-            Checkpoint, job_folder(output), embedder.model, embedder.dimensions
-        )
-        try:
-            job = _Job(embedder, checkpoint, on_progress, total, off_loop)
-            await off_loop(job.load)
-            # The first price loads the price list: a tenth of a second that no permit should see.
-            await off_loop(embedder.cost, 0)
-            return await job.run(documents, output)
-        finally:
-            await _to_its_end(off_loop(checkpoint.close))
+        with Input(source, embedder.encoding, chunk=chunk, overlap=overlap, **reading) as documents:
+            total = await documents.total()
+            checkpoint = await off_loop(
+                Checkpoint, job_folder(output), embedder.model, embedder.dimensions
+            )
+            try:
+                job = _Job(embedder, checkpoint, on_progress, total, off_loop)
+                await off_loop(job.load)
+                # The first price loads the price list: a tenth of a second that no permit should
+                # see.
+                await off_loop(embedder.cost, 0)
+                return await job.run(documents, output)
+            finally:
+                await _to_its_end(off_loop(checkpoint.close))
     finally:
         thread.shutdown(wait=False)
 
@@ -282,7 +218,7 @@ class _Job:
             if self.numbers.insert(digest, number) is None:
                 self.rows.append(row)
 
-    async def run(self, documents: Iterator[Document], output: Path) -> JobReport:
+    async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
         self.show()
         try:
@@ -296,19 +232,19 @@ class _Job:
             await sending.run(self.batches(documents, index, sending.averages))
             if not self.order:
                 raise InputError("the input holds no text; nothing was sent")
-            await self.off_loop(self.finish, output)
-            await self.off_loop(index.commit)
+            await self.off_loop(self.finish, output, index)
         finally:
             self.stopped = True
             await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
     async def batches(
-        self, documents: Iterator[Document], index: IndexWriter, averages: Averages
+        self, documents: Input, index: IndexWriter, averages: Averages
     ) -> AsyncGenerator[Batch]:
         """Draw documents and pack the texts that have no row into requests."""
         packer = self.embedder.packer()
-        while (fresh := self.draw(documents, index)) is not None:
+        async for group in documents.groups():
+            fresh = self.draw(group, index)
             numbers = [number for number, _ in fresh]
             names = [self.ids[number] for number in numbers]
             prepared = self.embedder.prepare([text for _, text in fresh], names.__getitem__)
@@ -325,13 +261,8 @@ class _Job:
         for batch in packer.flush():
             yield batch
 
-    def draw(
-        self, documents: Iterator[Document], index: IndexWriter
-    ) -> list[tuple[int, str]] | None:
-        """Read a group of documents; return those to send, or None at the end of the input."""
-        group = [document for _, document in zip(range(GROUP), documents, strict=False)]
-        if not group:
-            return None
+    def draw(self, group: list[Document], index: IndexWriter) -> list[tuple[int, str]]:
+        """Take in a group of documents and return the texts to send, with their numbers."""
         digests = [self._digest(document.text) for document in group]
         numbers, is_new = self.numbers.insert_new(digests)
         fresh: list[tuple[int, str]] = []
@@ -391,7 +322,7 @@ class _Job:
                 )
             )
 
-    def finish(self, output: Path) -> None:
+    def finish(self, output: Path, index: IndexWriter) -> None:
         """Write the output in input order from the spool."""
         import numpy as np  # noqa: PLC0415
 
@@ -399,7 +330,12 @@ class _Job:
         spool = rows.astype(np.int64)
         spool[rows == _PENDING] = -1
         dimensions = self.checkpoint.dimensions or self.embedder.dimensions or 0
-        write_npy(output, spool, dimensions, self.embedder.dtype, self.read)
+        matrix = Matrix(spool, dimensions, self.embedder.dtype, self.read)
+        if output.suffix == ".parquet":
+            write_parquet(output, matrix, index)
+        else:
+            write_npy(output, matrix)
+            index.commit()
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         # In the thread, where cancelling the task is not heard.
@@ -425,32 +361,3 @@ class _Job:
             truncated=self.truncated,
             errors=self.errors,
         )
-
-
-async def _documents(
-    source: str | Path | Iterable[str | Document], reading: dict[str, Any]
-) -> tuple[Iterator[Document], int | None]:
-    """The documents and how many there are, as far as that can be known."""
-    if isinstance(source, str | Path):
-        # A first pass over files: what cannot be read is told before anything is sent.
-        total = 0
-        for _ in read_documents(source, **reading):
-            total += 1
-            if total % GROUP == 0:
-                await asyncio.sleep(0)
-        if total == 0:
-            raise InputError(f"{source} holds no text; nothing was sent")
-        return read_documents(source, **reading), total
-    if reading:
-        raise TypeError(f"{', '.join(reading)} are for files; the source is not one")
-
-    def named() -> Iterator[Document]:
-        for i, item in enumerate(source):
-            if isinstance(item, Document):
-                yield item
-            elif isinstance(item, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                yield Document(str(i), item)
-            else:
-                raise TypeError(f"item {i} must be a str or a Document, not {type(item).__name__}")
-
-    return named(), len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
