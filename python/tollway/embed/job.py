@@ -213,10 +213,10 @@ class _Job:
 
     def load(self) -> None:
         """Learn which texts have a row from an earlier run."""
-        for digest, row in self.checkpoint.rows():
-            number = len(self.rows)
-            if self.numbers.insert(digest, number) is None:
-                self.rows.append(row)
+        for first, digests in self.checkpoint.answers():
+            _, is_new = self.numbers.insert_new(digests)
+            # A text that is there twice keeps its first row.
+            self.rows.extend(first + i for i in is_new.nonzero()[0].tolist())
 
     async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
