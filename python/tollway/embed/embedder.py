@@ -315,7 +315,7 @@ class Embedder:
         """Return what tokens cost in US dollars; 0.0 where it is free, None where unknown."""
         price = self.provider.rules.price
         if price == "listed":
-            return input_cost(self.provider.name, self.provider.model, tokens)
+            return input_cost(self.provider.name, self.provider.priced_as, tokens)
         return 0.0 if price == "free" else None
 
 

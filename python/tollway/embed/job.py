@@ -159,6 +159,8 @@ class TextDigest:
     def __init__(self, embedder: Embedder) -> None:
         rules = embedder.provider.rules
         identity = f"{embedder.model}\0{rules.dimensions}\0"
+        if rules.input_type is not None:
+            identity += f"{rules.input_type}\0"
         self._hash = hashlib.blake2b(identity.encode(), digest_size=16)
         self._averaged = self._hash.copy()
         # A vector is another one where a long text is averaged. A token is at least a byte, so that
@@ -199,8 +201,9 @@ class _Job:
         self.rows = array("I")
         # The number of each document's text, in input order.
         self.order = array("I")
-        # Numbers that this run's input has asked for, so that kept rows are counted once.
+        # Which of the rows from before this run's input has asked for, so that each counts once.
         self.seen = bytearray()
+        self.distinct = 0
         self.digests: dict[int, bytes] = {}
         self.ids: dict[int, str] = {}
         self.truncated: list[str] = []
@@ -217,6 +220,7 @@ class _Job:
             _, is_new = self.numbers.insert_new(digests)
             # A text that is there twice keeps its first row.
             self.rows.extend(first + i for i in is_new.nonzero()[0].tolist())
+        self.seen = bytearray(len(self.rows))
 
     async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
@@ -273,11 +277,13 @@ class _Job:
             self.order.append(number)
             if new:
                 self.rows.append(_PENDING)
-            if number >= len(self.seen):
-                self.seen.extend(bytes(len(self.rows) - len(self.seen)))
+                self.distinct += 1
+            if number < len(self.seen) and not self.seen[number]:
+                self.seen[number] = 1
+                self.distinct += 1
+                self.reused += 1
             if self.rows[number] != _PENDING:
                 self.settled += 1
-                self.reused += not self.seen[number]
             elif not document.text.strip():
                 self.errors.append(TextError(document.id, "the text is empty; nothing was sent"))
                 self.settled += 1
@@ -288,7 +294,6 @@ class _Job:
             else:
                 # The same text as one that is on its way.
                 self.settled += 1
-            self.seen[number] = 1
         return fresh
 
     async def keep(self, sent: Sent) -> None:
@@ -348,7 +353,7 @@ class _Job:
             output=output,
             texts=len(self.order),
             dimensions=self.checkpoint.dimensions or 0,
-            distinct=sum(self.seen),
+            distinct=self.distinct,
             reused=self.reused,
             usage=self.tally.usage,
             requests=self.tally.sent,

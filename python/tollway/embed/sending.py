@@ -149,6 +149,7 @@ class Sending:
         # While nothing has succeeded, one refused batch at a time is taken apart.
         self._doubt = asyncio.Lock()
         self._is_fruitless = False
+        self._has_succeeded = False
 
     async def run(self, batches: AsyncGenerator[Batch]) -> None:
         """Send every batch and deliver what became of each.
@@ -262,14 +263,21 @@ class Sending:
             return sent
         if len(batch.texts) == 1:
             return sent
-        if self.tally.texts:
-            return await self._apart(lane, batch, sent)
-        async with self._doubt:
-            if self._is_fruitless and not self.tally.texts:
-                return sent
-            sent = await self._apart(lane, batch, sent)
-            self._is_fruitless = sent.vectors is None
-            return sent
+        # A provider that has just said how many texts it takes is not in doubt.
+        if not self._is_proven() and len(batch.texts) <= lane.provider.rules.max_texts:
+            async with self._doubt:
+                if self._is_fruitless:
+                    return sent
+                if not self._is_proven():
+                    sent = await self._apart(lane, batch, sent)
+                    self._is_fruitless = sent.vectors is None
+                    self._has_succeeded = not self._is_fruitless
+                    return sent
+        return await self._apart(lane, batch, sent)
+
+    def _is_proven(self) -> bool:
+        """Whether something has succeeded, so that a refusal is about the texts."""
+        return self._has_succeeded or self.tally.texts > 0
 
     async def _apart(self, lane: Lane, batch: Batch, refused: Sent) -> Sent:
         """Halve a refused batch until what the provider does not take stands alone.
@@ -286,7 +294,7 @@ class Sending:
         while parts:
             part = parts.pop()
             texts = part.texts
-            if rows.vectors is None and not self.tally.texts and requests >= enough:
+            if rows.vectors is None and not self._is_proven() and requests >= enough:
                 failed += texts
                 continue
             if part.is_refused and len(texts) > 1:

@@ -71,6 +71,11 @@ class LocalProvider:
         """One for the process."""
         return (self.name, self.model)
 
+    @property
+    def priced_as(self) -> str:
+        """The model's name."""
+        return self.model
+
     def for_queries(self) -> LocalProvider:
         """Return itself: queries are embedded as documents are."""
         return self

@@ -17,7 +17,10 @@ __all__ = ["embedding_provider", "register_provider"]
 
 # Imported on first use: `import tollway` brings in no provider.
 _BUILT_IN = {
+    "azure": ("tollway.providers.azure", "AzureProvider"),
+    "huggingface": ("tollway.providers.huggingface", "HuggingFaceProvider"),
     "local": ("tollway.providers.local", "LocalProvider"),
+    "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
 }
 _registered: dict[str, Callable[..., EmbeddingProvider]] = {}

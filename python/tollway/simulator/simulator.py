@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from tollway.errors import ConfigurationError
+from tollway.simulator import dialects
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
 from tollway.simulator.enforcement import Enforcement
@@ -193,7 +194,7 @@ class Simulator:
         began = time.perf_counter()
         course = _Course(request.arrival, f"req_{uuid.uuid4().hex}")
         try:
-            response = await self._perform(request, course)
+            response = await self._perform(dialects.as_openai(request), course)
         except wire.Refusal as refusal:
             response = Response(refusal.status, refusal.body, refusal.headers)
         except asyncio.CancelledError:
@@ -208,7 +209,8 @@ class Simulator:
             **course.limits,
             **response.headers,
         }
-        return Response(response.status, response.body, headers, response.cut)
+        response = Response(response.status, response.body, headers, response.cut)
+        return dialects.answered(request.path, response)
 
     async def _perform(self, request: Request, course: _Course) -> Response | None:
         path = wire.route(request.method, request.path)
