@@ -52,6 +52,10 @@ class EmbedOptions:
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Requests under way at once.")
     ] = None
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0, help="US dollars: the request that would exceed them is not sent."),
+    ] = None
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Texts a request; default about 128, by the limits.")
     ] = None
@@ -109,6 +113,7 @@ class EmbedOptions:
         return Embedder(
             self.model,
             limits=None if limits == Limits() else limits,
+            max_cost=self.max_cost,
             batch_size=self.batch_size,
             packing=self.packing,
             too_long=self.too_long,

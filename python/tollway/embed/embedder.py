@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from tollway.bridge import run_sync
 from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
 from tollway.embed.rows import normalized
 from tollway.embed.sending import Lane, Sending, Tally
-from tollway.errors import BadResponseError, ConfigurationError, InputError, TollwayError
+from tollway.errors import (
+    BadResponseError,
+    BudgetExceededError,
+    ConfigurationError,
+    InputError,
+    TollwayError,
+)
 from tollway.limiter import Limits, RateLimiter, shared_limiter
 from tollway.providers import EmbeddingProvider, embedding_provider
 from tollway.retry import RetryPolicy, shared_breaker
@@ -42,7 +48,13 @@ class Embedder:
     sent for a minute, or until `breaker.reset()`.
 
     Args:
-        model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself.
+        model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself; or
+            several of one model, such as deployments in several regions, as a pool.
+        keys: Several keys of the provider, as a pool: each has limits of its own, requests go where
+            there is room, and one that is refused leaves its work to the others. A job keeps its
+            rows under the first of a pool.
+        max_cost: US dollars that a call, or a run of a job, may cost: the request that would exceed
+            them is not sent.
         limits: Ceilings to hold; or a `RateLimiter` of your own. Default: the provider's, for
             OpenAI 500 requests and 100,000 tokens a minute; none elsewhere. `Limits` without any
             of `rpm`, `tpm` and `rps` keep these.
@@ -65,8 +77,10 @@ class Embedder:
 
     def __init__(
         self,
-        model: str | EmbeddingProvider = DEFAULT_MODEL,
+        model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider] = DEFAULT_MODEL,
         *,
+        keys: Sequence[str] | None = None,
+        max_cost: float | None = None,
         limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         batch_size: int | None = None,
@@ -78,12 +92,8 @@ class Embedder:
         query_prompt: str | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(model, str):
-            self.provider: EmbeddingProvider = embedding_provider(model, **options)
-        elif options:
-            raise ConfigurationError("options of the provider go to the provider that is given")
-        else:
-            self.provider = model
+        providers = _providers(model, keys, options)
+        self.provider = providers[0]
         _check_choice("too_long", too_long, ("truncate", "error", "average"))
         _check_choice("packing", packing, ("balanced", "fewest"))
         _check_choice("dtype", dtype, ("float32", "float16"))
@@ -99,9 +109,16 @@ class Embedder:
         self.dtype: Dtype = dtype
         self.prompt = prompt
         self.query_prompt = prompt if query_prompt is None else query_prompt
-        self.limiter = _limiter(self.provider, limits)
-        self.breaker = shared_breaker(self.provider.quota_key, self.model)
-        self.lanes = [Lane(self.provider, self.limiter, self.breaker)]
+        if len(providers) > 1 and isinstance(limits, RateLimiter):
+            raise ConfigurationError("each of a pool has a limiter of its own: give Limits")
+        self.lanes = [
+            Lane(each, _limiter(each, limits), shared_breaker(each.quota_key, self.model))
+            for each in providers
+        ]
+        self.limiter, self.breaker = self.lanes[0].limiter, self.lanes[0].breaker
+        self.max_cost = max_cost
+        if max_cost is not None and self.cost(0) is None:
+            raise ConfigurationError(f"max_cost cannot be held: no price of {self.model} is known")
         self.encoding = get_encoding(rules.encoding)
         self._batch_size = batch_size
         self._dimensions = rules.dimensions
@@ -125,7 +142,8 @@ class Embedder:
 
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
-        await self.provider.aclose()
+        for lane in self.lanes:
+            await lane.provider.aclose()
 
     def aclose_sync(self) -> None:
         """Close the connections that synchronous calls opened; later calls open others."""
@@ -167,7 +185,8 @@ class Embedder:
             RequestTooLargeError: A text is more than the whole quota; nothing was sent.
             ProviderError: The provider refused for good.
             CircuitOpenError: It did so before, to another call of this credential and model.
-            RetriesExhaustedError: A request failed in every attempt. Each of these three carries
+            BudgetExceededError: The next request would cost more than `max_cost`.
+            RetriesExhaustedError: A request failed in every attempt. Each of these four carries
                 the finished rows as `finished`, the others NaN.
 
         A text that the provider refuses (400, 422) is found by halving its request, and the others
@@ -290,6 +309,7 @@ class Embedder:
             self.retry,
             deliver,
             tally,
+            allow=self._allow,
             check=self._check_dimensions,
             lenient=lenient,
             budgeted=budgeted,
@@ -301,6 +321,15 @@ class Embedder:
 
         done: NDArray[Any] = normalized(vectors) if self.normalize else vectors
         return np.ascontiguousarray(done, np.dtype(self.dtype))
+
+    def _allow(self, tokens: int) -> None:
+        cost = None if self.max_cost is None else self.cost(tokens)
+        if self.max_cost is not None and cost is not None and cost > self.max_cost:
+            raise BudgetExceededError(
+                f"the next request would bring the cost to ${cost:,.6f}, over the "
+                f"${self.max_cost:g} allowed, and was not sent; what is done is kept: raise "
+                "max_cost to go on"
+            )
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self._dimensions is None:
@@ -317,6 +346,45 @@ class Embedder:
         if price == "listed":
             return input_cost(self.provider.name, self.provider.priced_as, tokens)
         return 0.0 if price == "free" else None
+
+
+def _providers(
+    model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider],
+    keys: Sequence[str] | None,
+    options: dict[str, Any],
+) -> list[EmbeddingProvider]:
+    """The provider, or all of a pool."""
+    several: list[str | EmbeddingProvider] = list(model) if isinstance(model, list | tuple) else []
+    given = several or [cast("str | EmbeddingProvider", model)]
+    if options and not all(isinstance(each, str) for each in given):
+        raise ConfigurationError("options of the provider go to the provider that is given")
+    if keys is not None:
+        if isinstance(keys, str) or not keys or "api_key" in options:
+            raise ConfigurationError("keys is a list of one key or more, instead of api_key")
+        if not all(isinstance(each, str) for each in given):
+            raise ConfigurationError("keys go to the providers that are given")
+    credentials: list[dict[str, Any]] = [{"api_key": key} for key in keys or ()] or [{}]
+    providers: list[EmbeddingProvider] = []
+    for each in given:
+        if isinstance(each, str):
+            providers += (embedding_provider(each, **options, **key) for key in credentials)
+        else:
+            providers.append(each)
+    _check_pool(providers)
+    return providers
+
+
+def _check_pool(providers: Sequence[EmbeddingProvider]) -> None:
+    first = providers[0]
+    if len({each.quota_key for each in providers}) < len(providers):
+        raise ConfigurationError("two of a pool have the same credential and share one quota")
+    for each in providers:
+        served = (each.priced_as, each.rules.dimensions)
+        if served != (first.priced_as, first.rules.dimensions):
+            raise ConfigurationError(
+                f"a pool is of one model, not of {first.priced_as} and {each.priced_as}; name the "
+                "model of a deployment with base_model"
+            )
 
 
 def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -> RateLimiter:

@@ -107,6 +107,8 @@ async def embed_job_async(
         CheckpointError: The job folder or output cannot be used; finished rows are kept.
         ContextWindowError: A text is over the model's window and too_long="error"; finished rows
             are kept.
+        BudgetExceededError: The next request would cost more than the embedder's `max_cost`;
+            finished rows are kept.
         ProviderError: The provider refuses every request; finished rows are kept.
         RetriesExhaustedError: Nothing could be embedded at all. Once something was, a text whose
             attempts are used up is listed in `errors` and the job goes on.

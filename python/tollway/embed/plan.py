@@ -95,7 +95,9 @@ async def plan_async(source: Source, embedder: Embedder, **reading: Any) -> Plan
 
 def _seconds(embedder: Embedder, requests: int, tokens: int) -> float:
     """Seconds until the last request is admitted: a whole window's quota is free at the start."""
-    limits = embedder.limiter.limits
+    limits, lanes = embedder.limiter.limits, len(embedder.lanes)
+    # All of a pool work at once.
+    requests, tokens = -(-requests // lanes), -(-tokens // lanes)
     times = [0.0]
     if limits.tpm is not None:
         times.append(60.0 * (tokens / limits.tpm - 1))

@@ -14,6 +14,7 @@ from tollway.errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,
+    BudgetExceededError,
     CircuitOpenError,
     InsufficientQuotaError,
     NotFoundError,
@@ -110,6 +111,8 @@ class Sending:
         retry: When to try again.
         deliver: Awaited with what became of each batch, in order of completion.
         tally: Added to.
+        allow: Called with all tokens paid for if the next request is sent; raises where that is too
+            much.
         check: Called with the dimension of each answer; raises where it is not the one before.
         lenient: Deliver as failed too what the provider answers but does not embed, though nothing
             has succeeded yet: the texts are known or allowed to be what is wrong.
@@ -124,6 +127,7 @@ class Sending:
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
         *,
+        allow: Callable[[int], None],
         check: Callable[[int], None],
         lenient: bool,
         budgeted: bool,
@@ -132,7 +136,10 @@ class Sending:
         self._retry = retry
         self._deliver = deliver
         self.tally = tally
+        self.allow = allow
         self.check = check
+        # Tokens of requests on the wire.
+        self.pending_tokens = 0
         self._lenient = lenient
         self._budgeted = budgeted
         self.averages = Averages()
@@ -198,7 +205,7 @@ class Sending:
                 try:
                     sent = await self._whole(lane, batch)
                     self.on_wire.add(worker)
-                    if isinstance(sent.error, _FATAL):
+                    if isinstance(sent.error, (*_FATAL, BudgetExceededError)):
                         await self._give_back(lane, batch, sent, sent.error)
                     else:
                         await self._hand_over(batch, sent)
@@ -238,7 +245,7 @@ class Sending:
             done = sorted(set(range(len(batch.keys))).difference(failed))
             part = batch.part(done)
             await self._hand_over(part, Sent(part.keys, sent.vectors[done], (), None))
-        self._dead.add(lane)
+        self._dead.update(self._lanes if isinstance(error, BudgetExceededError) else [lane])
         if len(self._dead) == len(self._lanes):
             raise error
         self._returned.append(batch.part(failed))
@@ -316,7 +323,7 @@ class Sending:
             else:
                 error = sent.error
                 failed += missing
-                if isinstance(error, (*_FATAL, _StoppedError)):
+                if isinstance(error, (*_FATAL, BudgetExceededError, _StoppedError)):
                     failed += [i for rest in parts for i in rest.texts]
                     break
         rows.missing = sorted(failed)
@@ -375,8 +382,10 @@ class _Attempt:
         if sending.failure is not None:
             raise _StoppedError("another request failed for good") from sending.failure
         asked, texts, tokens = rows.pending()
+        sending.allow(sending.tally.usage.input_tokens + sending.pending_tokens + tokens)
         self._count()
         sending.on_wire.add(self._worker)
+        sending.pending_tokens += tokens
         try:
             answer = await self._lane.provider.embed(texts)
             usage = answer.usage
@@ -392,6 +401,7 @@ class _Attempt:
                 raise _StoppedError(str(error)) from error
             raise
         finally:
+            sending.pending_tokens -= tokens
             if rows.missing:
                 sending.on_wire.discard(self._worker)
 
