@@ -18,10 +18,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONWARNINGS": "error", "OPENAI_API_KEY": "any", **more}
 
 
-def start(*arguments: object, **env: str) -> subprocess.Popen[str]:
+def start(*arguments: object, stdin: int | None = None, **env: str) -> subprocess.Popen[str]:
     """Start `tollway ARGUMENTS`, its output piped."""
     return subprocess.Popen(
         [sys.executable, "-c", "from tollway.cli import main; main()", *map(str, arguments)],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

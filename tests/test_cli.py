@@ -16,8 +16,8 @@ import pytest
 import commands
 from tollway.cli import main
 from tollway.cli.embed import _in_words, _short
-from tollway.embed.embedder import Tally
-from tollway.embed.job import Progress
+from tollway.embed import Progress
+from tollway.embed.sending import Tally
 from tollway.simulator import Faults, Simulator, vector
 from tollway.types import Usage
 

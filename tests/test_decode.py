@@ -136,10 +136,10 @@ def test_a_digest_has_16_bytes(digest):
     assert len(table) == 0
 
 
-def test_an_entry_takes_at_most_32_bytes():
+def test_an_entry_takes_at_most_22_bytes():
     table = _core.RowTable()
     table.insert_new(digests(100_000))
-    assert 20 * 100_000 < table.nbytes <= 32 * 100_000
+    assert 16 * 100_000 < table.nbytes <= 22 * 100_000
 
 
 def test_threads_share_a_table():

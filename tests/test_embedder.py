@@ -142,8 +142,8 @@ async def test_a_text_over_the_window_is_named_or_cut(sim):
         cut = embedder.encoding.truncate(long, 8191)
     assert vectors.tobytes() == right(["short", cut])
     assert max(record.tokens for record in sim.ledger[before:]) <= 8_191 + 1
-    with pytest.raises(ConfigurationError, match="too_long must be truncate or error"):
-        embedder_of(sim, too_long="average")
+    with pytest.raises(ConfigurationError, match="too_long must be truncate, error or average"):
+        embedder_of(sim, too_long="cut")
 
 
 async def test_a_text_over_the_whole_quota_is_an_error_at_once(sim):
@@ -160,7 +160,7 @@ async def test_a_text_over_the_whole_quota_is_an_error_at_once(sim):
         ("gpt-4", {}, "named provider/model"),
         ("openai/", {}, "named provider/model"),
         ("opanai/x", {}, "did you mean openai/x?"),
-        ("zzz/x", {}, "no provider 'zzz'. Known: local, openai"),
+        ("zzz/x", {}, "no provider 'zzz'. Known: azure, huggingface, local, ollama, openai"),
         ("openai/x", {"colour": 1}, "colour"),
         (MODEL, {"limits": 5}, "limits must be Limits, a RateLimiter or auto"),
         (MODEL, {"limits": Limits(rpm=1), "http_client": object()}, "http_client must be"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tollway import Document, Embedder, Limits, embed_job
@@ -329,9 +330,11 @@ main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 @pytest.mark.parametrize("size", [8 << 10, 40 << 10, 1 << 20])
-def test_a_file_system_without_room(tmp_path, output, size):
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_a_file_system_without_room(tmp_path, size, kind):
     import commands  # noqa: PLC0415
 
+    output = tmp_path / f"vectors.{kind}"
     docs = tmp_path / "docs.txt"
     texts = [f"line {i} of a job without room" for i in range(400)]
     docs.write_text("\n".join(texts))
@@ -353,7 +356,11 @@ def test_a_file_system_without_room(tmp_path, output, size):
         assert "delete" not in done.stderr
         code, _, err = commands.run("embed", *arguments)
         assert code == 0, err
-    assert np.load(output).tobytes() == right(texts, 1536)
+    if kind == "npy":
+        assert np.load(output).tobytes() == right(texts, 1536)
+    else:
+        vectors = pq.read_table(output)["vector"].combine_chunks()
+        assert vectors.flatten().to_numpy().tobytes() == right(texts, 1536)
 
 
 # Plans

@@ -268,7 +268,7 @@ def test_an_input_below_a_hidden_folder_is_not_hidden(put):
 
 def test_what_is_missing_or_of_no_known_kind(put, tmp_path):
     assert "there is no file or folder" in fails(tmp_path / "missing.txt")
-    assert "holds no file of a known kind: .csv, .jsonl, .md, .txt" in fails(tmp_path)
+    assert "holds no file of a known kind: .csv, .jsonl, .md, .parquet, .txt" in fails(tmp_path)
     assert "is of no known kind" in fails(put("a.pdf", b"%PDF"))
 
 

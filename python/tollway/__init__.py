@@ -25,7 +25,10 @@ if TYPE_CHECKING:
         Plan,
         embed_job,
         embed_job_async,
+        embed_stream,
+        embed_stream_sync,
         read_documents,
+        to_arrow,
     )
     from tollway.limiter import Limits, RateLimiter, TokenBucket
     from tollway.providers import register_chat_provider, register_provider
@@ -98,6 +101,8 @@ __all__ = [
     "count_messages",
     "embed_job",
     "embed_job_async",
+    "embed_stream",
+    "embed_stream_sync",
     "encoding_for_model",
     "encoding_name_for_model",
     "fit_messages",
@@ -107,6 +112,7 @@ __all__ = [
     "register_chat_provider",
     "register_provider",
     "retry",
+    "to_arrow",
     "tokenizer_for_model",
 ]
 
@@ -134,7 +140,10 @@ _HOMES = {
     "Plan": "tollway.embed",
     "embed_job": "tollway.embed",
     "embed_job_async": "tollway.embed",
+    "embed_stream": "tollway.embed",
+    "embed_stream_sync": "tollway.embed",
     "read_documents": "tollway.embed",
+    "to_arrow": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
     "TokenBucket": "tollway.limiter",

@@ -26,6 +26,7 @@ __all__ = [
     "encoding_names",
     "find_encoding",
     "pack",
+    "pack_fewest",
     "request_caps",
     "retry_base",
     "retry_delay",
@@ -198,6 +199,30 @@ def pack(
 
     Returns:
         Shape (m + 1,): request k holds the texts offsets[k] up to offsets[k + 1]. [0] for n = 0.
+
+    Raises:
+        RequestTooLargeError: A text has more than `max_tokens`; named by its index.
+        ConfigurationError: A count is negative.
+    """
+
+def pack_fewest(
+    counts: NDArray[np.int64],
+    max_texts: int,
+    max_tokens: int | None = None,
+    *,
+    whole: bool = True,
+) -> list[NDArray[np.int64]]:
+    """Split n texts, in any order, into few requests: the texts of each, by position.
+
+    Within 2 % of the larger of tokens ÷ max_tokens and n ÷ max_texts, and one request, where a text
+    is small beside a request; otherwise no more than first-fit decreasing takes.
+
+    Args:
+        counts: Shape (n,), tokens of each text.
+        max_texts: Most texts a request.
+        max_tokens: Most tokens a request.
+        whole: Every text is in a request. Otherwise only as many requests are made as the texts
+            fill, and those in none are to be packed again with the texts that follow.
 
     Raises:
         RequestTooLargeError: A text has more than `max_tokens`; named by its index.
@@ -382,8 +407,9 @@ class HTTPClient:
 class RowTable:
     """A map from 16-byte digests to numbers under 2^32 - 1; safe to share between threads.
 
-    Takes 23.5 to 29.4 bytes an entry from about 10,000 entries on, growth included. Digests must
-    be uniform, as a cryptographic hash is: others are held rightly but slowly.
+    Takes 18.8 to 21.3 bytes an entry from about 10,000 entries on, growth included. Digests must
+    be uniform, as a cryptographic hash is: others are held slowly. 12 of their 16 bytes are kept
+    and compared: two of n distinct texts share those with a chance of n² ÷ 2^97.
     """
 
     def __new__(cls) -> RowTable: ...

@@ -6,6 +6,7 @@
     ├── RequestTooLargeError      a request needs more than a whole quota
     ├── ContextWindowError        a text is longer than the model takes
     ├── CheckpointError           a job folder in use, damaged, not writable or of another model
+    ├── BudgetExceededError       the next request would cost more than was allowed
     ├── DeadlineExceededError     the time given ran out
     ├── RetriesExhaustedError     every attempt failed; carries all of them
     ├── CircuitOpenError          the provider refused for good and is not asked for now
@@ -47,6 +48,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BadResponseError",
+    "BudgetExceededError",
     "CheckpointError",
     "CircuitOpenError",
     "ConfigurationError",
@@ -100,6 +102,10 @@ class ContextWindowError(TollwayError, ValueError):
 
 class CheckpointError(TollwayError):
     """A job folder is in use, damaged, not writable, or of another model or dimension."""
+
+
+class BudgetExceededError(TollwayError):
+    """The next request would cost more than was allowed; it was not sent."""
 
 
 class DeadlineExceededError(TollwayError, TimeoutError):

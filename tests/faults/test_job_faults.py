@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tollway import Embedder, Limits, RetryPolicy, embed_job
 from tollway.embed.job import embed_job_async
 from tollway.errors import (
+    AuthenticationError,
     BadRequestError,
     BadResponseError,
     CircuitOpenError,
@@ -160,25 +162,91 @@ async def test_embed_raises_with_the_finished_rows_or_fills_in_nan():
     assert np.isnan(alone).all()
 
 
-async def test_texts_that_the_provider_refuses(tmp_path):
-    """A 400 is not tried again; the job records it, unless nothing ever worked."""
-    texts = texts_of(24)
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 128])
+@pytest.mark.parametrize("where", [0, 0.5, 1])
+async def test_a_text_that_the_provider_refuses_is_found(tmp_path, count, where):
+    """By halving its request: at most 2·log2 n requests more, and the others are embedded."""
+    texts = texts_of(count + 1)
+    bad = texts[1 + int(where * (count - 1))]
     output = tmp_path / "vectors.npy"
     with Simulator() as sim:
-        transport = Spoiled(refused=[texts[21]])
+        transport = Spoiled(refused=[bad])
         limits = Limits(max_in_flight=1)
-        async with embedder_of(sim, transport=transport, limits=limits) as embedder:
+        options = {"dimensions": 8, "transport": transport, "limits": limits, "batch_size": count}
+        async with embedder_of(sim, **options) as embedder:
+            # Something works, so that a refusal is about the text.
+            await embed_job_async(texts[:1], output, embedder)
             report = await embed_job_async(texts, output, embedder)
-            assert [error.id for error in report.errors] == ["20", "21", "22", "23"]
+            assert [error.id for error in report.errors] == [str(texts.index(bad))]
             assert "BadRequestError: 400: I do not like this text" in report.errors[0].error
-            assert np.load(output)[:20].tobytes() == right(texts[:20])
-            # Rows from before show that it is the text.
+            good = [text for text in texts if text != bad]
+            rows = np.load(output)
+            assert rows[[text != bad for text in texts]].tobytes() == right(good, 8)
+            assert np.isnan(rows[texts.index(bad)]).all()
+            assert len(transport.asked) - 2 <= 2 * math.ceil(math.log2(count))
+            assert report.requests == len(transport.asked) - 1
+            # Only the refused text is asked for again.
             report = await embed_job_async(texts, output, embedder)
-            assert len(report.errors) == 4
+            assert transport.asked[-1] == [bad]
+            assert (report.requests, len(report.errors)) == (1, 1)
+
+
+async def test_a_refused_text_is_found_in_the_first_request_of_all(tmp_path):
+    texts = texts_of(24)
+    with Simulator() as sim:
+        transport = Spoiled(refused=[texts[2], texts[5], texts[21]])
+        async with embedder_of(sim, transport=transport, batch_size=8) as embedder:
+            with pytest.raises(BadRequestError) as caught:
+                await embedder.embed(texts)
+            finished = caught.value.finished
+            output = tmp_path / "vectors.npy"
+            report = await embed_job_async(texts, output, embedder)
+            assert [error.id for error in report.errors] == ["2", "5", "21"]
+            assert np.load(output).tobytes() == finished.tobytes()
+            assert np.isnan(finished).any(axis=1).nonzero()[0].tolist() == [2, 5, 21]
+            # Where it is all of them, the error is raised before each has been asked for alone.
+            transport.refused, transport.asked = set(texts), []
             with pytest.raises(BadRequestError):
-                await embed_job_async(texts[20:], tmp_path / "other.npy", embedder)
-    assert len(transport.asked) == 6 + 1 + 1
+                await embed_job_async(texts, tmp_path / "other.npy", embedder)
+    assert len(transport.asked) <= 3 + 2 * 3
     assert not (tmp_path / "other.npy").exists()
+
+
+class Slow(HttpxTransport):
+    """The simulator, but the first request is refused for good while others are on the wire."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    async def send(self, request):
+        self.count += 1
+        if self.count == 1:
+            await asyncio.sleep(0.2)
+            return Response(401, {}, b'{"error": {"message": "no such key"}}')
+        answer = await super().send(request)
+        await asyncio.sleep(0.5)
+        return answer
+
+
+async def test_what_is_on_the_wire_when_a_job_fails_is_kept(tmp_path):
+    texts = texts_of(40)
+    output = tmp_path / "vectors.npy"
+    with Simulator() as sim:
+        limits = Limits(max_in_flight=5)
+        async with embedder_of(sim, transport=Slow(), limits=limits) as embedder:
+            with pytest.raises(AuthenticationError, match="no such key"):
+                await embed_job_async(texts, output, embedder)
+            assert len(sim.ledger) == 4
+            embedder.breaker.reset()
+            embedder.provider._transport.count = 0
+            with pytest.raises(AuthenticationError) as caught:
+                await embedder.embed(texts)
+            assert np.isfinite(caught.value.finished).all(axis=1).sum() == 16
+            embedder.breaker.reset()
+            report = await embed_job_async(texts, output, embedder)
+    assert report.reused == 16
+    assert np.load(output).tobytes() == right(texts)
 
 
 async def test_a_spent_quota_stops_a_job_at_once_and_the_next_goes_on(tmp_path):
@@ -209,10 +277,9 @@ async def test_a_spent_quota_stops_a_job_at_once_and_the_next_goes_on(tmp_path):
         async with embedder_of(sim) as embedder:
             report = await embed_job_async(texts, output, embedder)
     assert np.load(output).tobytes() == right(texts)
-    # What was in flight when the quota was found spent is all that is paid for again.
-    assert 80 - report.reused <= 4 * 4
-    again = set(sim.ledger.answered_counts()) & set(paid)
-    assert len(again) == 80 - report.reused
+    # What was on the wire when the quota was found spent was finished: nothing is paid for twice.
+    assert report.reused == 80
+    assert not set(sim.ledger.answered_counts()) & set(paid)
 
 
 async def test_a_server_that_is_down_is_an_error_even_after_rows_from_before(tmp_path):

@@ -1,4 +1,4 @@
-"""`tollway embed`: documents to a `.npy` of vectors, resumably."""
+"""`tollway embed`: documents to a `.npy` or `.parquet` of vectors, resumably."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tollway.cli import options as o
+from tollway.cli.options import EmbedOptions, Input, takes_embed_options
 from tollway.cli.signals import stop_on_sigterm
-from tollway.embed.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -30,21 +29,13 @@ _LINE_INTERVAL = 5.0
 _SHOWN = 10
 
 
-def embed(  # noqa: PLR0917 - typer makes options of them
-    source: o.Input,
-    output: Annotated[Path, typer.Argument(help="The .npy to write: row i for text i.")],
-    model: o.Model = DEFAULT_MODEL,
-    base_url: o.BaseUrl = None,
-    dimensions: o.Dimensions = None,
-    rpm: o.Rpm = None,
-    tpm: o.Tpm = None,
-    sub_window: o.SubWindow = None,
-    max_in_flight: o.MaxInFlight = None,
-    batch_size: o.BatchSize = None,
-    split: o.SplitBy = "file",
-    text_field: o.TextField = "text",
-    id_field: o.IdField = "id",
-    too_long: o.TooLongOption = "truncate",
+@takes_embed_options
+def embed(
+    source: Input,
+    output: Annotated[
+        Path, typer.Argument(help="The .npy or .parquet to write: row i for text i.")
+    ],
+    options: EmbedOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the closing report as JSON.")
     ] = False,
@@ -54,28 +45,9 @@ def embed(  # noqa: PLR0917 - typer makes options of them
     The key comes from OPENAI_API_KEY. Progress goes to stderr, the report to stdout. Exit codes:
     0 done, 1 failed, 3 done but some texts have no vector, 130 interrupted.
     """
-    embedder = o.make_embedder(
-        model,
-        base_url,
-        dimensions,
-        rpm,
-        tpm,
-        sub_window,
-        max_in_flight,
-        batch_size,
-        too_long,
-    )
+    embedder = options.embedder()
     try:
-        report = asyncio.run(
-            _run(
-                source,
-                output,
-                embedder,
-                split=split,
-                text_field=text_field,
-                id_field=id_field,
-            )
-        )
+        report = asyncio.run(_run(source, output, embedder, **options.reading))
     except KeyboardInterrupt:
         sys.stderr.write(
             "tollway: interrupted; every finished row is kept. "
@@ -216,7 +188,7 @@ def _as_text(report: JobReport, embedder: Embedder) -> str:
     )
     troubles = ", ".join(f"{count:,} {what}" for count, what in counted if count)
     rows = [
-        ("output", f"{report.output}  float32 ({report.texts:,}, {report.dimensions})"),
+        ("output", f"{report.output}  {embedder.dtype} ({report.texts:,}, {report.dimensions})"),
         ("model", embedder.model),
         (
             "texts",

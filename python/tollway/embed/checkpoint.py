@@ -2,12 +2,13 @@
 
     <output>.job/
       vectors      float32 rows in order of completion, written into space allocated ahead
-      rows.sqlite  meta: what the rows are of · rows: digest of the text, its row, the row's crc32
+      rows.sqlite  meta: what the rows are of · answers: their first row, the digests of their
+                   texts one after the other, the crc32 of their rows
       lock         held by the process that works here; its pid inside
 
-A row counts when its line in `rows` is committed, which comes after the row itself: that survives
-the death of the process at any instant. Once a second the spool is synchronised and a mark
-committed durably: that survives the loss of power, after which only rows past the mark need be
+An answer's rows count when its line is committed, which comes after the rows themselves: that
+survives the death of the process at any instant. Once a second the spool is synchronised and a mark
+committed durably: that survives the loss of power, after which only answers past the mark need be
 checked against their crc.
 
 One thread uses a checkpoint at a time.
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint"]
 
-_VERSION = "1"
+_VERSION = "2"
+
+# Bytes of a digest.
+_DIGEST = 16
 
 # Space is allocated in steps, so that a full disk is an error when a step is taken.
 _STEP = 16 << 20
@@ -88,7 +92,8 @@ class Checkpoint:
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS rows (row INTEGER PRIMARY KEY, digest BLOB, crc INTEGER)"
+            "CREATE TABLE IF NOT EXISTS answers "
+            "(first INTEGER PRIMARY KEY, digests BLOB, crc INTEGER)"
         )
         meta = dict(self._db.execute("SELECT name, value FROM meta"))
         kept = f"{self.folder} keeps rows of"
@@ -112,7 +117,9 @@ class Checkpoint:
         if dimensions is not None:
             self._set_dimensions(dimensions)
         self._drop_torn(int(meta.get("durable", 0)))
-        self._next = self._db.execute("SELECT coalesce(max(row) + 1, 0) FROM rows").fetchone()[0]
+        last = self._db.execute("SELECT first, length(digests) FROM answers ORDER BY first DESC")
+        first, size = last.fetchone() or (0, 0)
+        self._next: int = first + size // _DIGEST
 
     def _put(self, name: str, value: object) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(value)))
@@ -123,21 +130,26 @@ class Checkpoint:
             self.dimensions = dimensions
 
     def _drop_torn(self, durable: int) -> None:
-        """Forget rows past the mark whose bytes are not what was written."""
+        """Forget answers past the mark whose bytes are not what was written."""
         if self.dimensions is None:
             return
         size = 4 * self.dimensions
-        lines = self._db.execute("SELECT row, crc FROM rows WHERE row >= ?", (durable,))
+        lines = self._db.execute(
+            "SELECT first, length(digests), crc FROM answers WHERE first >= ?", (durable,)
+        )
         torn = [
-            (row,) for row, crc in lines if zlib.crc32(_pread(self._spool, size, row * size)) != crc
+            (first,)
+            for first, digests, crc in lines
+            if zlib.crc32(_pread(self._spool, size * digests // _DIGEST, first * size)) != crc
         ]
         self._db.execute("BEGIN")
-        self._db.executemany("DELETE FROM rows WHERE row = ?", torn)
+        self._db.executemany("DELETE FROM answers WHERE first = ?", torn)
         self._db.execute("COMMIT")
 
-    def rows(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the digest and row of everything kept."""
-        yield from self._db.execute("SELECT digest, row FROM rows ORDER BY row")
+    def answers(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield the first row of every answer kept, and the digests of its texts."""
+        for first, digests in self._db.execute("SELECT first, digests FROM answers ORDER BY first"):
+            yield first, [digests[i : i + _DIGEST] for i in range(0, len(digests), _DIGEST)]
 
     def append(self, digests: Sequence[bytes], vectors: NDArray[np.float32]) -> int:
         """Keep the vectors of one answer and return the row of the first.
@@ -163,23 +175,17 @@ class Checkpoint:
         try:
             self._allocate((first + count) * size)
             _pwrite(self._spool, data, first * size)
-            self._db.execute("BEGIN")
-            self._db.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?)",
-                (
-                    (first + i, digest, zlib.crc32(data[i * size : (i + 1) * size]))
-                    for i, digest in enumerate(digests)
-                ),
+            # Alone in its transaction: committed when it returns.
+            self._db.execute(
+                "INSERT INTO answers VALUES (?, ?, ?)",
+                (first, b"".join(digests), zlib.crc32(data)),
             )
-            self._db.execute("COMMIT")
             self._next = first + count
             if time.monotonic() - self._synced_at >= _SYNC_INTERVAL:
                 self._mark()
         except (OSError, sqlite3.Error) as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             raise self._failure(error) from error
-        return int(first)
+        return first
 
     def _failure(self, error: OSError | sqlite3.Error) -> CheckpointError:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(

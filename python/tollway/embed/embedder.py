@@ -2,135 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import dataclasses
-import itertools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from tollway import _core
 from tollway.bridge import run_sync
 from tollway.embed.limits import limiter_of
-from tollway.embed.rows import Rows
+from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
+from tollway.embed.rows import normalized
+from tollway.embed.sending import Lane, Sending, Tally
 from tollway.errors import (
-    AuthenticationError,
-    BadRequestError,
     BadResponseError,
-    CircuitOpenError,
+    BudgetExceededError,
     ConfigurationError,
-    ContextWindowError,
     InputError,
-    InsufficientQuotaError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    RequestTooLargeError,
     TollwayError,
 )
+from tollway.limiter import RateLimiter
 from tollway.providers import EmbeddingProvider, embedding_provider
-from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
+from tollway.retry import RetryPolicy, shared_breaker
 from tollway.tokens import get_encoding
-from tollway.types import Usage
 from tollway.usage import input_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.limiter import Limits, RateLimiter
-    from tollway.providers.base import EmbeddingAnswer
-    from tollway.retry import RetryBudget
+    from tollway.embed.packing import Batch
+    from tollway.embed.rows import Sent
+    from tollway.limiter import Limits
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "Batch",
-    "Embedder",
-    "Prepared",
-    "Sent",
-    "Tally",
-    "TooLong",
-    "limiter_of",
-]
+__all__ = ["DEFAULT_MODEL", "Dtype", "Embedder"]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
 
-TooLong = Literal["truncate", "error"]
-
-# Every request would fail like this one: what is wrong is not the texts.
-_FATAL = (
-    AuthenticationError,
-    CircuitOpenError,
-    InsufficientQuotaError,
-    NotFoundError,
-    PermissionDeniedError,
-)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a call has used so far; seen by progress displays.
-
-    Attributes:
-        usage: What the provider counted for the answers that came.
-        sent: Requests sent, failed ones included.
-        retries: Attempts after the first of a request.
-        rate_limited: Attempts refused with 429.
-        texts: Distinct texts that have their vector.
-        hedges: Second attempts sent beside a slow one.
-        budget_wait: Seconds that retries waited for the retry budget, all together.
-    """
-
-    usage: Usage = field(default_factory=Usage)
-    sent: int = 0
-    retries: int = 0
-    rate_limited: int = 0
-    texts: int = 0
-    hedges: int = 0
-    budget_wait: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """Texts as they will be sent.
-
-    Attributes:
-        texts: Cut to the model's window where they were longer.
-        counts: Shape (n,), int64: tokens of each.
-        truncated: Which were cut.
-    """
-
-    texts: list[str]
-    counts: NDArray[np.int64]
-    truncated: list[int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """The texts of one request, with the caller's own number for each."""
-
-    keys: Sequence[int]
-    texts: Sequence[str]
-    counts: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sent:
-    """What became of a batch.
-
-    Attributes:
-        batch: As it was given.
-        vectors: Shape (n, d), NaN where a text failed; None if all did.
-        failed: Positions in the batch of the texts without a vector.
-        error: Why, or None.
-    """
-
-    batch: Batch
-    vectors: NDArray[np.float32] | None
-    failed: Sequence[int]
-    error: TollwayError | None
+Dtype = Literal["float32", "float16"]
 
 
 class Embedder:
@@ -141,15 +50,28 @@ class Embedder:
     sent for a minute, or until `breaker.reset()`.
 
     Args:
-        model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself.
+        model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself; or
+            several of one model, such as deployments in several regions, as a pool.
+        keys: Several keys of the provider, as a pool: each has limits of its own, requests go where
+            there is room, and one that is refused leaves its work to the others. A job keeps its
+            rows under the first of a pool.
+        max_cost: US dollars that a call, or a run of a job, may cost: the request that would exceed
+            them is not sent.
         limits: Ceilings to hold; a `RateLimiter` of your own; or `auto`: 500 requests and 100,000
             tokens a minute until the first answer states the account's own. Default: `auto` for
             hosted providers, none elsewhere. `Limits` without any of `rpm`, `tpm` and `rps` keep
             these.
         retry: When to try again. Default: `RetryPolicy()`.
         batch_size: Texts a request. Default: about 128, as the limits make it good.
-        too_long: What to do with a text over the model's window: `truncate` it, or raise an
-            `error` that names it.
+        packing: `balanced` requests, or the `fewest`: each as full as the model takes, texts in any
+            order. Fewer requests take less CPU, and lose more when one fails.
+        too_long: What to do with a text over the model's window: `truncate` it; raise an `error`
+            that names it; or `average` the vectors of its chunks, weighted by tokens and scaled to
+            unit length.
+        normalize: Scale every vector to unit length; most models do so themselves.
+        dtype: `float32` or `float16` vectors; computed in float32 either way.
+        prompt: Put before every text, such as `passage: ` for the models of the E5 family.
+        query_prompt: Put before queries instead. Default: `prompt`.
         options: For the provider: `api_key`, `base_url`, `dimensions`, `errors`; and for how it
             connects: `ca_bundle`, `client_cert`, `proxy`, `headers`, `timeout`, `http2`, or an
             `http_client` of your own (see `tollway.transport`).
@@ -160,35 +82,49 @@ class Embedder:
 
     def __init__(
         self,
-        model: str | EmbeddingProvider = DEFAULT_MODEL,
+        model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider] = DEFAULT_MODEL,
         *,
+        keys: Sequence[str] | None = None,
+        max_cost: float | None = None,
         limits: Limits | RateLimiter | Literal["auto"] | None = None,
         retry: RetryPolicy | None = None,
         batch_size: int | None = None,
+        packing: Packing = "balanced",
         too_long: TooLong = "truncate",
+        normalize: bool = False,
+        dtype: Dtype = "float32",
+        prompt: str = "",
+        query_prompt: str | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(model, str):
-            self.provider: EmbeddingProvider = embedding_provider(model, **options)
-        elif options:
-            raise ConfigurationError("options of the provider go to the provider that is given")
-        else:
-            self.provider = model
-        if too_long not in {"truncate", "error"}:
-            raise ConfigurationError(f"too_long must be truncate or error, not {too_long!r}")
+        providers = _providers(model, keys, options)
+        self.provider = providers[0]
+        _check_choice("too_long", too_long, ("truncate", "error", "average"))
+        _check_choice("packing", packing, ("balanced", "fewest"))
+        _check_choice("dtype", dtype, ("float32", "float16"))
         rules = self.provider.rules
         if batch_size is not None and not 1 <= batch_size <= rules.max_texts:
             raise ConfigurationError(
                 f"batch_size must be 1 to {rules.max_texts} for {self.model}, not {batch_size}"
             )
         self.retry = retry or RetryPolicy()
-        self.too_long = too_long
-        self.limiter = limiter_of(self.provider, limits)
-        self.breaker = shared_breaker(self.provider.quota_key, self.model)
+        self.packing: Packing = packing
+        self.too_long: TooLong = too_long
+        self.normalize = normalize
+        self.dtype: Dtype = dtype
+        self.prompt = prompt
+        self.query_prompt = prompt if query_prompt is None else query_prompt
+        if len(providers) > 1 and isinstance(limits, RateLimiter):
+            raise ConfigurationError("each of a pool has a limiter of its own: give Limits")
+        self.lanes = [
+            Lane(each, limiter_of(each, limits), shared_breaker(each.quota_key, self.model))
+            for each in providers
+        ]
+        self.limiter, self.breaker = self.lanes[0].limiter, self.lanes[0].breaker
+        self.max_cost = max_cost
+        if max_cost is not None and self.cost(0) is None:
+            raise ConfigurationError(f"max_cost cannot be held: no price of {self.model} is known")
         self.encoding = get_encoding(rules.encoding)
-        self.max_in_flight = (
-            self.limiter.limits.max_in_flight or self.provider.limits.max_in_flight or 25
-        )
         self._batch_size = batch_size
         self._dimensions = rules.dimensions
 
@@ -211,7 +147,8 @@ class Embedder:
 
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
-        await self.provider.aclose()
+        for lane in self.lanes:
+            await lane.provider.aclose()
 
     def aclose_sync(self) -> None:
         """Close the connections that synchronous calls opened; later calls open others."""
@@ -228,16 +165,23 @@ class Embedder:
         return self._dimensions
 
     async def embed(
-        self, texts: Sequence[str], *, on_error: Literal["raise", "nan"] = "raise"
-    ) -> NDArray[np.float32]:
+        self,
+        texts: Sequence[str],
+        *,
+        on_error: Literal["raise", "nan"] = "raise",
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Embed texts in as few requests as is good under the limits; equal texts are sent once.
 
         Args:
             texts: n strings; may be none, but no empty one.
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
+            out: Where to put the vectors: shape (n, d), of any float dtype, such as a memory-mapped
+                `.npy`. Rows without a vector keep what they hold.
 
         Returns:
-            Shape (n, d), float32, C-contiguous, row i for texts[i]; (0, d) for no texts.
+            `out`, or a new array: shape (n, d), of `dtype`, C-contiguous, row i for texts[i];
+            (0, d) for no texts.
 
         Raises:
             InputError: A text is empty; nothing was sent.
@@ -246,44 +190,45 @@ class Embedder:
             RequestTooLargeError: A text is more than the whole quota; nothing was sent.
             ProviderError: The provider refused for good.
             CircuitOpenError: It did so before, to another call of this credential and model.
-            RetriesExhaustedError: A request failed in every attempt. Each of these three carries
+            BudgetExceededError: The next request would cost more than `max_cost`.
+            RetriesExhaustedError: A request failed in every attempt. Each of these four carries
                 the finished rows as `finished`, the others NaN.
+
+        A text that the provider refuses (400, 422) is found by halving its request, and the others
+        of the request are embedded. Requests on the wire are finished before an error is raised.
 
         Cancellation: safe at every await; requests under way are closed.
         """
-        import numpy as np  # noqa: PLC0415
-
-        if on_error not in {"raise", "nan"}:
-            raise ConfigurationError(f"on_error must be raise or nan, not {on_error!r}")
+        _check_choice("on_error", on_error, ("raise", "nan"))
         _check_texts(texts)
         ordinals: dict[str, int] = {}
         inverse = [ordinals.setdefault(text, len(ordinals)) for text in texts]
-        prepared = self.prepare(list(ordinals))
-        vectors = np.empty((0, self._dimensions or 0), np.float32)
+        distinct = list(ordinals)
+        rows = _Matrix(inverse, len(distinct), out)
         failure: TollwayError | None = None
 
         async def keep(sent: Sent) -> None:
-            nonlocal vectors, failure
+            nonlocal failure
             failure = failure or sent.error
-            if sent.vectors is not None:
-                if len(vectors) == 0:
-                    shape = (len(ordinals), sent.vectors.shape[1])
-                    vectors = np.full(shape, np.nan, np.float32)
-                vectors[sent.batch.keys] = sent.vectors
+            keys, vectors = sent.good()
+            if vectors is not None:
+                rows.put(keys, self.finish(vectors))
 
-        def finished() -> NDArray[np.float32]:
-            if len(vectors) == 0:
-                return np.full((len(texts), self._dimensions or 0), np.nan, np.float32)
-            # Without equal texts the rows are in place already.
-            return vectors if len(ordinals) == len(texts) else vectors[inverse]
+        def finished() -> NDArray[Any]:
+            return rows.all(self._dimensions or 0, self.dtype)
+
+        sending = self.sending(keep, Tally(), lenient=on_error == "nan")
+
+        async def batches() -> AsyncGenerator[Batch]:
+            prepared = self.prepare(distinct)
+            keys = range(len(ordinals))
+            sending.averages.expect(keys, prepared)
+            packer = self.packer()
+            for batch in packer.add(keys, prepared) + packer.flush():
+                yield batch
 
         try:
-            await self.run(
-                self.batches(range(len(ordinals)), prepared),
-                keep,
-                Tally(),
-                lenient=on_error == "nan",
-            )
+            await sending.run(batches())
         except TollwayError as error:
             error.finished = finished()
             raise
@@ -293,165 +238,107 @@ class Embedder:
         return finished()
 
     def embed_sync(
-        self, texts: Sequence[str], *, on_error: Literal["raise", "nan"] = "raise"
-    ) -> NDArray[np.float32]:
+        self,
+        texts: Sequence[str],
+        *,
+        on_error: Literal["raise", "nan"] = "raise",
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Embed as `embed` does, from synchronous code; works inside a running loop too."""
-        return run_sync(self.embed(texts, on_error=on_error))
+        return run_sync(self.embed(texts, on_error=on_error, out=out))
 
-    def prepare(self, texts: list[str], name: Callable[[int], str] | None = None) -> Prepared:
-        """Count texts, and cut or refuse those over the model's window or the whole quota.
+    async def embed_query(self, query: str) -> NDArray[Any]:
+        """Embed one query, where the model takes queries differently from documents.
+
+        `query_prompt` is put before it instead of `prompt`, and the provider is told that it is a
+        query where it asks (Voyage, Upstage).
+
+        Returns:
+            Shape (d,), of `dtype`.
+
+        Raises:
+            TollwayError: As `embed` does.
+        """
+        asking = copy.copy(self)
+        provider = self.provider.for_queries()
+        asking.provider, asking.prompt = provider, self.query_prompt
+        asking.lanes = [dataclasses.replace(lane, provider=provider) for lane in self.lanes[:1]]
+        row: NDArray[Any] = (await asking.embed([query]))[0]
+        self._dimensions = self._dimensions or len(row)
+        return row
+
+    def embed_query_sync(self, query: str) -> NDArray[Any]:
+        """Embed as `embed_query` does, from synchronous code."""
+        return run_sync(self.embed_query(query))
+
+    # For jobs and plans
+
+    def prepare(self, texts: list[str], name: Callable[[int], str] = "text {}".format) -> Prepared:
+        """Count texts, and cut, split or refuse those over the model's window or the whole quota.
 
         Args:
-            texts: n strings.
-            name: What to call text i in an error. Default: `text i`.
+            texts: n strings; changed in place.
+            name: What to call text i in an error.
 
         Raises:
             ContextWindowError: As `embed` says.
             RequestTooLargeError: As `embed` says.
         """
-        name = name or "text {}".format
-        counts = self.encoding.count_batch(texts)
-        window, tpm = self.provider.rules.max_text_tokens, self.limiter.current_limits.tpm
-        truncated: list[int] = []
-        if window is not None:
-            truncated = [int(i) for i in (counts > window).nonzero()[0]]
-        for i in truncated:
-            assert window is not None
-            if self.too_long == "error":
-                raise ContextWindowError(
-                    f"{name(i)} has {counts[i]} tokens, and {self.model} takes {window}; split it, "
-                    "or have it cut with too_long='truncate'"
-                )
-            texts[i] = self.encoding.truncate(texts[i], window)
-            counts[i] = self.encoding.count(texts[i])
-        if tpm is not None and len(counts) and counts.max() > tpm:
-            i = int(counts.argmax())
-            raise RequestTooLargeError(
-                f"{name(i)} has {counts[i]} tokens, more than the whole quota of {tpm} tokens a "
-                "minute; split it or raise tpm"
-            )
-        return Prepared(texts, counts, truncated)
-
-    def offsets(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where requests begin and end in n texts of these counts, shape (m + 1,)."""
-        rules, limits = self.provider.rules, self.limiter.current_limits
-        ceilings = [cap for cap in (rules.max_request_tokens, limits.tpm) if cap is not None]
-        most = min(ceilings, default=None)
-        if self._batch_size is not None:
-            return _core.pack(counts, self._batch_size, most)
-        max_texts, target = _core.request_caps(
-            limits.rpm,
-            limits.tpm,
-            provider_texts=rules.max_texts,
-            provider_tokens=most,
-            mean_tokens=max(1, int(counts.mean())) if len(counts) else None,
+        return prepare(
+            texts,
+            self.encoding,
+            model=self.model,
+            prompt=self.prompt,
+            window=self.provider.rules.max_text_tokens,
+            quota=self.limiter.current_limits.tpm,
+            too_long=self.too_long,
+            name=name,
         )
-        return _core.pack(counts, max_texts, most, target_tokens=target)
 
-    def batches(self, keys: Sequence[int], prepared: Prepared) -> Iterator[Batch]:
-        """Pack prepared texts into requests, in order."""
-        offsets = self.offsets(prepared.counts).tolist()
-        for start, end in itertools.pairwise(offsets):
-            part = slice(start, end)
-            yield Batch(keys[part], prepared.texts[part], prepared.counts[part])
+    def packer(self) -> Packer:
+        """Return what packs prepared texts into requests."""
+        return Packer(
+            lambda: self.provider.rules,
+            lambda: self.limiter.current_limits,
+            self._batch_size,
+            self.packing,
+        )
 
-    async def run(
+    def sending(
         self,
-        batches: Iterable[Batch],
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
         *,
         lenient: bool = False,
         budgeted: bool = False,
-    ) -> None:
-        """Send every batch, at most `max_in_flight` at once, and deliver what became of each.
+    ) -> Sending:
+        """Return what sends batches; see `Sending`."""
+        return Sending(
+            self.lanes,
+            self.retry,
+            deliver,
+            tally,
+            allow=self._allow,
+            check=self._check_dimensions,
+            lenient=lenient,
+            budgeted=budgeted,
+        )
 
-        Batches are drawn when there is room for one, so that memory is bounded by what is in
-        flight; one without texts only lets other tasks run. One that fails is delivered as failed
-        and the others go on, unless nothing has succeeded yet, or nothing could: that error is
-        raised.
+    def finish(self, vectors: NDArray[np.float32]) -> NDArray[Any]:
+        """Return vectors as they are to come out: normalized, and of `dtype`."""
+        import numpy as np  # noqa: PLC0415
 
-        Args:
-            batches: What to send.
-            deliver: Awaited with what became of each, in order of completion.
-            tally: Added to.
-            lenient: Deliver as failed too what the provider answers but does not embed, though
-                nothing has succeeded yet: the texts are known or allowed to be what is wrong.
-            budgeted: Bound retries by the budget of this credential and model, unless the policy
-                says otherwise.
+        done: NDArray[Any] = normalized(vectors) if self.normalize else vectors
+        return np.ascontiguousarray(done, np.dtype(self.dtype))
 
-        Raises:
-            TollwayError: As above; requests under way are closed, what was delivered stays.
-        """
-        source = iter(batches)
-        budget = shared_budget(self.provider.quota_key) if budgeted else None
-        await self.provider.open()
-
-        async def work() -> None:
-            for batch in source:
-                if not batch.texts:
-                    await asyncio.sleep(0)
-                    continue
-                sent = await self._send(batch, tally, budget, lenient=lenient)
-                tally.texts += len(batch.texts) - len(sent.failed)
-                await deliver(sent)
-
-        workers = [asyncio.create_task(work()) for _ in range(self.max_in_flight)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _send(
-        self, batch: Batch, tally: Tally, budget: RetryBudget | None, *, lenient: bool
-    ) -> Sent:
-        """Send one batch until each of its texts has a vector or no attempt is left."""
-        rows = Rows(batch)
-        record = CallRecord()
-        hedges = 0
-
-        async def attempt() -> EmbeddingAnswer:
-            nonlocal hedges
-            asked, texts, tokens = rows.pending()
-            is_hedge, hedges = record.hedges > hedges, record.hedges
-            tally.sent += 1
-            tally.hedges += is_hedge
-            tally.retries += not is_hedge and record.sent > 1
-            try:
-                answer = await self.provider.embed(texts)
-            except RateLimitError:
-                tally.rate_limited += 1
-                raise
-            usage = answer.usage
-            if usage.estimated:
-                usage = dataclasses.replace(usage, input_tokens=tokens)
-            tally.usage += usage
-            if len(answer.bad_rows) < len(texts):
-                self._check_dimensions(answer.vectors.shape[1])
-            rows.place(asked, answer)
-            return answer
-
-        try:
-            await self.retry.call(
-                attempt,
-                limiter=self.limiter,
-                tokens=lambda: rows.pending()[2],
-                breaker=self.breaker,
-                budget=budget,
-                record=record,
+    def _allow(self, tokens: int) -> None:
+        cost = None if self.max_cost is None else self.cost(tokens)
+        if self.max_cost is not None and cost is not None and cost > self.max_cost:
+            raise BudgetExceededError(
+                f"the next request would bring the cost to ${cost:,.6f}, over the "
+                f"${self.max_cost:g} allowed, and was not sent; what is done is kept: raise "
+                "max_cost to go on"
             )
-        except _FATAL:
-            raise
-        except TollwayError as error:
-            answered = isinstance(error.__cause__ or error, (BadRequestError, BadResponseError))
-            if tally.texts == 0 and rows.vectors is None and not (lenient and answered):
-                raise
-            return Sent(batch, rows.vectors, rows.missing, error)
-        finally:
-            tally.budget_wait += record.budget_wait
-        return Sent(batch, rows.vectors, (), None)
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self._dimensions is None:
@@ -466,8 +353,105 @@ class Embedder:
         """Return what tokens cost in US dollars; 0.0 where it is free, None where unknown."""
         price = self.provider.rules.price
         if price == "listed":
-            return input_cost(self.provider.name, self.provider.model, tokens)
+            return input_cost(self.provider.name, self.provider.priced_as, tokens)
         return 0.0 if price == "free" else None
+
+
+def _providers(
+    model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider],
+    keys: Sequence[str] | None,
+    options: dict[str, Any],
+) -> list[EmbeddingProvider]:
+    """The provider, or all of a pool."""
+    several: list[str | EmbeddingProvider] = list(model) if isinstance(model, list | tuple) else []
+    given = several or [cast("str | EmbeddingProvider", model)]
+    if options and not all(isinstance(each, str) for each in given):
+        raise ConfigurationError("options of the provider go to the provider that is given")
+    if keys is not None:
+        if isinstance(keys, str) or not keys or "api_key" in options:
+            raise ConfigurationError("keys is a list of one key or more, instead of api_key")
+        if not all(isinstance(each, str) for each in given):
+            raise ConfigurationError("keys go to the providers that are given")
+    credentials: list[dict[str, Any]] = [{"api_key": key} for key in keys or ()] or [{}]
+    providers: list[EmbeddingProvider] = []
+    for each in given:
+        if isinstance(each, str):
+            providers += (embedding_provider(each, **options, **key) for key in credentials)
+        else:
+            providers.append(each)
+    _check_pool(providers)
+    return providers
+
+
+def _check_pool(providers: Sequence[EmbeddingProvider]) -> None:
+    first = providers[0]
+    if len({each.quota_key for each in providers}) < len(providers):
+        raise ConfigurationError("two of a pool have the same credential and share one quota")
+    for each in providers:
+        served = (each.priced_as, each.rules.dimensions)
+        if served != (first.priced_as, first.rules.dimensions):
+            raise ConfigurationError(
+                f"a pool is of one model, not of {first.priced_as} and {each.priced_as}; name the "
+                "model of a deployment with base_model"
+            )
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        choices = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise ConfigurationError(f"{name} must be {choices}, not {value!r}")
+
+
+class _Matrix:
+    """The rows of n texts as they come in, made when the first shows their length.
+
+    Args:
+        inverse: The number of each text among the distinct ones.
+        distinct: How many those are.
+        out: Where to put them.
+    """
+
+    def __init__(self, inverse: list[int], distinct: int, out: NDArray[Any] | None) -> None:
+        import numpy as np  # noqa: PLC0415
+
+        self._count = len(inverse)
+        self._rows = out
+        if out is not None and (out.ndim != 2 or len(out) != len(inverse)):
+            raise ConfigurationError(
+                f"out must be of shape ({len(inverse)}, d) for {len(inverse)} texts, not "
+                f"{out.shape}"
+            )
+        # Without equal texts the numbers are the places.
+        self._inverse: NDArray[np.int64] | None = None
+        if distinct < len(inverse):
+            self._inverse = np.array(inverse)
+            self._first = np.unique(self._inverse, return_index=True)[1]
+
+    def put(self, keys: Sequence[int], vectors: NDArray[Any]) -> None:
+        """Put the vectors of distinct texts where each is first."""
+        import numpy as np  # noqa: PLC0415
+
+        width = vectors.shape[1]
+        if self._rows is None:
+            self._rows = np.full((self._count, width), np.nan, vectors.dtype)
+        elif self._rows.shape[1] != width:
+            raise ConfigurationError(
+                f"out must be of shape ({self._count}, {width}), not {self._rows.shape}"
+            )
+        places = np.asarray(keys) if self._inverse is None else self._first[np.asarray(keys)]
+        self._rows[places] = vectors
+
+    def all(self, dimensions: int, dtype: str) -> NDArray[Any]:
+        """Return a row for each text, equal ones as the first of them, NaN where there is none."""
+        import numpy as np  # noqa: PLC0415
+
+        if self._rows is None:
+            return np.full((self._count, dimensions), np.nan, dtype)
+        if self._inverse is not None:
+            first = self._first[self._inverse]
+            others = (first != np.arange(self._count)).nonzero()[0]
+            self._rows[others] = self._rows[first[others]]
+        return self._rows
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -7,107 +7,41 @@ import hashlib
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollway import _core
 from tollway.bridge import run_sync
 from tollway.embed.checkpoint import Checkpoint
-from tollway.embed.embedder import Batch, Prepared, Tally
-from tollway.embed.sinks import IndexWriter, index_path, write_npy
-from tollway.embed.sources import Document, read_documents
-from tollway.errors import CheckpointError, InputError
+from tollway.embed.inputs import Input, Source
+from tollway.embed.report import JobReport, Progress, TextError
+from tollway.embed.sending import Tally
+from tollway.embed.sinks import (
+    IndexWriter,
+    Matrix,
+    check_output,
+    index_path,
+    write_npy,
+    write_parquet,
+)
+from tollway.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.embed.embedder import Embedder, Sent
-    from tollway.types import Usage
+    from tollway.embed.embedder import Embedder
+    from tollway.embed.packing import Batch
+    from tollway.embed.rows import Averages, Sent
+    from tollway.embed.sources import Document
 
-__all__ = ["JobReport", "Progress", "TextError", "embed_job", "embed_job_async", "job_folder"]
+__all__ = ["TextDigest", "embed_job", "embed_job_async", "job_folder"]
 
 T = TypeVar("T")
 
-# Documents looked at together: about 2 ms of hashing and counting, during which no answer is read.
-_GROUP = 256
-
 _PENDING = 0xFFFF_FFFF
-
-
-@dataclass(frozen=True, slots=True)
-class TextError:
-    """A text that has no vector.
-
-    Attributes:
-        id: The document's id.
-        error: What happened, in one line.
-    """
-
-    id: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is.
-
-    Attributes:
-        texts: Rows that have their vector or failed, of those seen so far.
-        total: Rows there will be, or None where the source cannot tell.
-        tally: What was used so far.
-        cost: US dollars so far, or None where no price is known.
-        seconds: Since the start.
-    """
-
-    texts: int
-    total: int | None
-    tally: Tally
-    cost: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class JobReport:
-    """What a job did.
-
-    Attributes:
-        output: The `.npy`, shape (texts, dimensions), float32.
-        texts: Rows of the output.
-        dimensions: Length of a row.
-        distinct: Different texts among them.
-        reused: Distinct texts whose vector was there from an earlier run.
-        usage: What the provider counted in this run.
-        requests: Requests sent in this run, failed ones included.
-        retries: Attempts after the first of a request.
-        rate_limited: Attempts refused with 429.
-        hedges: Second attempts sent beside a slow one.
-        budget_wait: Seconds that retries waited for the retry budget, all together.
-        cost: US dollars of this run, or None where no price is known.
-        seconds: Wall time of this run.
-        truncated: Ids of the documents that were cut to the model's window in this run.
-        errors: Documents without a vector, the first for each text: their rows are NaN, and the
-            same job run again tries them again.
-    """
-
-    output: Path
-    texts: int
-    dimensions: int
-    distinct: int
-    reused: int
-    usage: Usage
-    requests: int
-    retries: int
-    rate_limited: int
-    hedges: int
-    budget_wait: float
-    cost: float | None
-    seconds: float
-    truncated: list[str] = field(repr=False)
-    errors: list[TextError] = field(repr=False)
 
 
 def job_folder(output: Path) -> Path:
@@ -116,44 +50,65 @@ def job_folder(output: Path) -> Path:
 
 
 def embed_job(
-    source: str | Path | Iterable[str | Document],
+    source: Source,
     output: str | Path,
     embedder: Embedder,
     *,
     on_progress: Callable[[Progress], object] | None = None,
+    chunk: int | None = None,
+    overlap: int = 0,
     **reading: Any,
 ) -> JobReport:
     """Run `embed_job_async` from synchronous code."""
-    return run_sync(embed_job_async(source, output, embedder, on_progress=on_progress, **reading))
+    return run_sync(
+        embed_job_async(
+            source,
+            output,
+            embedder,
+            on_progress=on_progress,
+            chunk=chunk,
+            overlap=overlap,
+            **reading,
+        )
+    )
 
 
 async def embed_job_async(
-    source: str | Path | Iterable[str | Document],
+    source: Source,
     output: str | Path,
     embedder: Embedder,
     *,
     on_progress: Callable[[Progress], object] | None = None,
+    chunk: int | None = None,
+    overlap: int = 0,
     **reading: Any,
 ) -> JobReport:
-    """Embed documents into a `.npy`, resumably.
+    """Embed documents into a `.npy` or `.parquet`, resumably.
 
     Finished rows are kept in a folder beside the output (`vectors.npy.job`) as they come. Run
     again after a crash, or with documents added or moved, only texts without a row are sent. Which
-    row is which document is written to `vectors.index.jsonl`.
+    row is which document is written to `vectors.index.jsonl`; a `.parquet` holds `id`, `chunk`,
+    `metadata` (JSON) and `vector` (a fixed-size list, null where there is none) side by side.
 
     Args:
-        source: A file or folder (see `read_documents`), or texts or documents.
-        output: Ends in `.npy`. Replaced at the end, in one step.
+        source: A file or folder (see `read_documents`), `-` for standard input (copied to a file
+            first), an Arrow table or stream, or any iterable or async iterable of texts or
+            documents, read as needed.
+        output: Ends in `.npy` or `.parquet`. Replaced at the end, in one step.
         embedder: What embeds.
         on_progress: Called at the start, after every answer, and while rows from before are
             counted.
-        reading: `split`, `text_field`, `id_field` of `read_documents`.
+        chunk: Split documents into chunks of at most so many tokens.
+        overlap: Tokens that a chunk repeats of the one before.
+        reading: `split`, `text_field`, `id_field`, `format` of `read_documents`.
 
     Raises:
         InputError: The input cannot be read, or has no text at all; nothing was sent.
         CheckpointError: The job folder or output cannot be used; finished rows are kept.
         ContextWindowError: A text is over the model's window and too_long="error"; finished rows
             are kept.
+        BudgetExceededError: The next request would cost more than the embedder's `max_cost`;
+            finished rows are kept.
         ProviderError: The provider refuses every request; finished rows are kept.
         RetriesExhaustedError: Nothing could be embedded at all. Once something was, a text whose
             attempts are used up is listed in `errors` and the job goes on.
@@ -161,16 +116,7 @@ async def embed_job_async(
     Cancellation: safe at every await; finished rows are kept, requests under way are closed.
     """
     output = Path(output)
-    if output.suffix != ".npy":
-        raise CheckpointError(f"the output must end in .npy, not {output.name!r}")
-    for path in (output, index_path(output)):
-        try:
-            is_folder = path.is_dir()
-        except OSError as error:
-            raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
-        if is_folder:
-            raise CheckpointError(f"cannot write {path}: it is a folder")
-    documents, total = await _documents(source, reading)
+    check_output(output)
     # One thread has the job folder: a slow disk delays no answer and no permit.
     thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
 
@@ -178,17 +124,20 @@ async def embed_job_async(
         return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
     try:
-        checkpoint = await off_loop(
-            Checkpoint, job_folder(output), embedder.model, embedder.dimensions
-        )
-        try:
-            job = _Job(embedder, checkpoint, on_progress, total, off_loop)
-            await off_loop(job.load)
-            # The first price loads the price list: a tenth of a second that no permit should see.
-            await off_loop(embedder.cost, 0)
-            return await job.run(documents, output)
-        finally:
-            await _to_its_end(off_loop(checkpoint.close))
+        with Input(source, embedder.encoding, chunk=chunk, overlap=overlap, **reading) as documents:
+            total = await documents.total()
+            checkpoint = await off_loop(
+                Checkpoint, job_folder(output), embedder.model, embedder.dimensions
+            )
+            try:
+                job = _Job(embedder, checkpoint, on_progress, total, off_loop)
+                await off_loop(job.load)
+                # The first price loads the price list: a tenth of a second that no permit should
+                # see.
+                await off_loop(embedder.cost, 0)
+                return await job.run(documents, output)
+            finally:
+                await _to_its_end(off_loop(checkpoint.close))
     finally:
         thread.shutdown(wait=False)
 
@@ -204,6 +153,31 @@ async def _to_its_end(step: Coroutine[Any, Any, T]) -> T:
         if not task.cancelled():
             task.exception()
         raise
+
+
+class TextDigest:
+    """Keys of texts: a hash of provider, model, dimensions, and of the text as it is sent."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        rules = embedder.provider.rules
+        identity = f"{embedder.model}\0{rules.dimensions}\0"
+        if rules.input_type is not None:
+            identity += f"{rules.input_type}\0"
+        self._hash = hashlib.blake2b(identity.encode(), digest_size=16)
+        self._averaged = self._hash.copy()
+        # A vector is another one where a long text is averaged. A token is at least a byte, so that
+        # shorter texts are in no doubt and keep their rows when the policy is changed.
+        self._averaged.update(b"average\0")
+        self._window = rules.max_text_tokens if embedder.too_long == "average" else None
+        self._prompt = embedder.prompt.encode("utf-8", "surrogatepass")
+
+    def __call__(self, text: str) -> bytes:
+        """Return the 16 bytes that stand for a text."""
+        data = self._prompt + text.encode("utf-8", "surrogatepass")
+        is_long = self._window is not None and len(data) > self._window
+        state = (self._averaged if is_long else self._hash).copy()
+        state.update(data)
+        return state.digest()
 
 
 class _Job:
@@ -229,8 +203,9 @@ class _Job:
         self.rows = array("I")
         # The number of each document's text, in input order.
         self.order = array("I")
-        # Numbers that this run's input has asked for, so that kept rows are counted once.
+        # Which of the rows from before this run's input has asked for, so that each counts once.
         self.seen = bytearray()
+        self.distinct = 0
         self.digests: dict[int, bytes] = {}
         self.ids: dict[int, str] = {}
         self.truncated: list[str] = []
@@ -239,78 +214,62 @@ class _Job:
         self.stopped = False
         # Documents whose text is settled, for the progress bar.
         self.settled = 0
-        identity = f"{embedder.model}\0{embedder.provider.rules.dimensions}\0"
-        self._hash = hashlib.blake2b(identity.encode(), digest_size=16)
+        self._digest = TextDigest(embedder)
 
     def load(self) -> None:
         """Learn which texts have a row from an earlier run."""
-        for digest, row in self.checkpoint.rows():
-            number = len(self.rows)
-            if self.numbers.insert(digest, number) is None:
-                self.rows.append(row)
+        for first, digests in self.checkpoint.answers():
+            _, is_new = self.numbers.insert_new(digests)
+            # A text that is there twice keeps its first row.
+            self.rows.extend(first + i for i in is_new.nonzero()[0].tolist())
+        self.seen = bytearray(len(self.rows))
 
-    def digest(self, text: str) -> bytes:
-        """Key of a text: a hash of provider, model, dimensions and the text."""
-        state = self._hash.copy()
-        state.update(text.encode("utf-8", "surrogatepass"))
-        return state.digest()
-
-    async def run(self, documents: Iterator[Document], output: Path) -> JobReport:
+    async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
         self.show()
         try:
-            await self.embedder.run(
-                self.batches(documents, index),
+            sending = self.embedder.sending(
                 self.keep,
                 self.tally,
                 # Rows from before show that the model works.
                 lenient=len(self.rows) > 0,
                 budgeted=True,
             )
+            await sending.run(self.batches(documents, index, sending.averages))
             if not self.order:
                 raise InputError("the input holds no text; nothing was sent")
-            await self.off_loop(self.finish, output)
-            await self.off_loop(index.commit)
+            await self.off_loop(self.finish, output, index)
         finally:
             self.stopped = True
             await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
-    def batches(self, documents: Iterator[Document], index: IndexWriter) -> Iterator[Batch]:
+    async def batches(
+        self, documents: Input, index: IndexWriter, averages: Averages
+    ) -> AsyncGenerator[Batch]:
         """Draw documents and pack the texts that have no row into requests."""
-        import numpy as np  # noqa: PLC0415
-
-        # The last request of a group may have room for texts of the next.
-        rest = Batch([], [], np.empty(0, np.int64))
-        last = False
-        while not last:
-            fresh = self.draw(documents, index)
-            last = fresh is None
-            numbers = [number for number, _ in fresh or ()]
+        packer = self.embedder.packer()
+        async for group in documents.groups():
+            fresh = self.draw(group, index)
+            numbers = [number for number, _ in fresh]
             names = [self.ids[number] for number in numbers]
-            added = self.embedder.prepare([text for _, text in fresh or ()], names.__getitem__)
-            self.truncated.extend(names[i] for i in added.truncated)
-            prepared = Prepared(
-                [*rest.texts, *added.texts], np.concatenate([rest.counts, added.counts]), []
-            )
-            packed = list(self.embedder.batches([*rest.keys, *numbers], prepared))
-            if packed and not last:
-                rest = packed.pop()
-            if not packed:
+            prepared = self.embedder.prepare([text for _, text in fresh], names.__getitem__)
+            self.truncated.extend(names[i] for i in prepared.truncated)
+            averages.expect(numbers, prepared)
+            full = packer.add(numbers, prepared)
+            if not full:
                 # Other tasks, Ctrl-C among them, are not kept waiting for a long stretch of texts
                 # that are there already.
-                packed.append(Batch([], [], rest.counts[:0]))
+                await asyncio.sleep(0)
                 self.show()
-            yield from packed
+            for batch in full:
+                yield batch
+        for batch in packer.flush():
+            yield batch
 
-    def draw(
-        self, documents: Iterator[Document], index: IndexWriter
-    ) -> list[tuple[int, str]] | None:
-        """Read a group of documents; return those to send, or None at the end of the input."""
-        group = [document for _, document in zip(range(_GROUP), documents, strict=False)]
-        if not group:
-            return None
-        digests = [self.digest(document.text) for document in group]
+    def draw(self, group: list[Document], index: IndexWriter) -> list[tuple[int, str]]:
+        """Take in a group of documents and return the texts to send, with their numbers."""
+        digests = [self._digest(document.text) for document in group]
         numbers, is_new = self.numbers.insert_new(digests)
         fresh: list[tuple[int, str]] = []
         for document, digest, number, new in zip(
@@ -320,11 +279,13 @@ class _Job:
             self.order.append(number)
             if new:
                 self.rows.append(_PENDING)
-            if number >= len(self.seen):
-                self.seen.extend(bytes(len(self.rows) - len(self.seen)))
+                self.distinct += 1
+            if number < len(self.seen) and not self.seen[number]:
+                self.seen[number] = 1
+                self.distinct += 1
+                self.reused += 1
             if self.rows[number] != _PENDING:
                 self.settled += 1
-                self.reused += not self.seen[number]
             elif not document.text.strip():
                 self.errors.append(TextError(document.id, "the text is empty; nothing was sent"))
                 self.settled += 1
@@ -335,22 +296,19 @@ class _Job:
             else:
                 # The same text as one that is on its way.
                 self.settled += 1
-            self.seen[number] = 1
         return fresh
 
     async def keep(self, sent: Sent) -> None:
         """Keep the rows of one answer, and list the texts that have none."""
-        numbers = sent.batch.keys
-        failed = set(sent.failed)
-        good = [i for i in range(len(numbers)) if i not in failed]
-        if good and sent.vectors is not None:
-            vectors = sent.vectors[good] if failed else sent.vectors
-            digests = [self.digests.pop(numbers[i]) for i in good]
+        numbers, vectors = sent.good()
+        if vectors is not None:
+            digests = [self.digests.pop(number) for number in numbers]
             # Rows that were paid for are kept even when Ctrl-C comes just now.
             first = await _to_its_end(self.off_loop(self.checkpoint.append, digests, vectors))
-            for row, i in enumerate(good, first):
-                self.rows[numbers[i]] = row
-                del self.ids[numbers[i]]
+            for row, number in enumerate(numbers, first):
+                self.rows[number] = row
+                del self.ids[number]
+        numbers = sent.keys
         for i in sent.failed:
             self.digests.pop(numbers[i])
             identity = self.ids.pop(numbers[i])
@@ -371,7 +329,7 @@ class _Job:
                 )
             )
 
-    def finish(self, output: Path) -> None:
+    def finish(self, output: Path, index: IndexWriter) -> None:
         """Write the output in input order from the spool."""
         import numpy as np  # noqa: PLC0415
 
@@ -379,20 +337,25 @@ class _Job:
         spool = rows.astype(np.int64)
         spool[rows == _PENDING] = -1
         dimensions = self.checkpoint.dimensions or self.embedder.dimensions or 0
-        write_npy(output, spool, dimensions, self.read)
+        matrix = Matrix(spool, dimensions, self.embedder.dtype, self.read)
+        if output.suffix == ".parquet":
+            write_parquet(output, matrix, index)
+        else:
+            write_npy(output, matrix)
+            index.commit()
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         # In the thread, where cancelling the task is not heard.
         if self.stopped:
             raise asyncio.CancelledError
-        return self.checkpoint.read(rows)
+        return self.embedder.finish(self.checkpoint.read(rows))
 
     def report(self, output: Path) -> JobReport:
         return JobReport(
             output=output,
             texts=len(self.order),
             dimensions=self.checkpoint.dimensions or 0,
-            distinct=sum(self.seen),
+            distinct=self.distinct,
             reused=self.reused,
             usage=self.tally.usage,
             requests=self.tally.sent,
@@ -405,32 +368,3 @@ class _Job:
             truncated=self.truncated,
             errors=self.errors,
         )
-
-
-async def _documents(
-    source: str | Path | Iterable[str | Document], reading: dict[str, Any]
-) -> tuple[Iterator[Document], int | None]:
-    """The documents and how many there are, as far as that can be known."""
-    if isinstance(source, str | Path):
-        # A first pass over files: what cannot be read is told before anything is sent.
-        total = 0
-        for _ in read_documents(source, **reading):
-            total += 1
-            if total % _GROUP == 0:
-                await asyncio.sleep(0)
-        if total == 0:
-            raise InputError(f"{source} holds no text; nothing was sent")
-        return read_documents(source, **reading), total
-    if reading:
-        raise TypeError(f"{', '.join(reading)} are for files; the source is not one")
-
-    def named() -> Iterator[Document]:
-        for i, item in enumerate(source):
-            if isinstance(item, Document):
-                yield item
-            elif isinstance(item, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                yield Document(str(i), item)
-            else:
-                raise TypeError(f"item {i} must be a str or a Document, not {type(item).__name__}")
-
-    return named(), len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]

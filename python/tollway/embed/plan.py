@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tollway.embed.sources import read_documents
+from tollway import _core
+from tollway.bridge import run_sync
+from tollway.embed.inputs import Input, Source
+from tollway.embed.job import TextDigest
 from tollway.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tollway.embed.embedder import Embedder
 
-__all__ = ["Plan", "plan"]
-
-# Texts counted and packed together; requests at the seams may come out smaller than in the job.
-_GROUP = 65_536
+__all__ = ["Plan", "plan", "plan_async"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,18 @@ class Plan:
     truncated: list[str]
 
 
-def plan(source: str | Path, embedder: Embedder, **reading: Any) -> Plan:
+def plan(source: Source, embedder: Embedder, **reading: Any) -> Plan:
+    """Run `plan_async` from synchronous code."""
+    return run_sync(plan_async(source, embedder, **reading))
+
+
+async def plan_async(source: Source, embedder: Embedder, **reading: Any) -> Plan:
     """Count what `embed_job` of the same arguments would send.
 
     Args:
-        source: A file or folder.
+        source: What `embed_job` takes; an iterator is read to its end.
         embedder: What would embed.
-        reading: `split`, `text_field`, `id_field` of `read_documents`.
+        reading: `chunk`, `overlap`, `split`, `text_field`, `id_field`, `format` of `embed_job`.
 
     Raises:
         InputError: The input cannot be read, or has no text at all.
@@ -58,32 +62,25 @@ def plan(source: str | Path, embedder: Embedder, **reading: Any) -> Plan:
         RequestTooLargeError: A text is more than the whole quota.
     """
     texts = tokens = requests = 0
-    distinct: set[str] = set()
+    # Digests, not the texts: a plan of millions takes the memory of the job, and no more.
+    distinct = _core.RowTable()
+    digest = TextDigest(embedder)
+    packer = embedder.packer()
     truncated: list[str] = []
-    ids: list[str] = []
-    group: list[str] = []
-
-    def close() -> None:
-        nonlocal tokens, requests
-        prepared = embedder.prepare(group, ids.__getitem__)
-        tokens += int(prepared.counts.sum())
-        requests += len(embedder.offsets(prepared.counts)) - 1
-        truncated.extend(ids[i] for i in prepared.truncated)
-        group.clear()
-        ids.clear()
-
-    for document in read_documents(source, **reading):
-        texts += 1
-        if document.text in distinct or not document.text.strip():
-            continue
-        distinct.add(document.text)
-        group.append(document.text)
-        ids.append(document.id)
-        if len(group) == _GROUP:
-            close()
+    with Input(source, embedder.encoding, **reading) as documents:
+        async for group in documents.groups():
+            texts += len(group)
+            _, is_new = distinct.insert_new([digest(document.text) for document in group])
+            fresh = [group[i] for i in is_new.nonzero()[0] if group[i].text.strip()]
+            ids = [document.id for document in fresh]
+            prepared = embedder.prepare([document.text for document in fresh], ids.__getitem__)
+            tokens += int(prepared.counts.sum())
+            requests += len(packer.add(range(len(fresh)), prepared))
+            truncated.extend(ids[i] for i in prepared.truncated)
+            await asyncio.sleep(0)
     if texts == 0:
-        raise InputError(f"{source} holds no text")
-    close()
+        raise InputError(f"{documents.name} holds no text")
+    requests += len(packer.flush())
     return Plan(
         texts=texts,
         distinct=len(distinct),
@@ -98,7 +95,9 @@ def plan(source: str | Path, embedder: Embedder, **reading: Any) -> Plan:
 
 def _seconds(embedder: Embedder, requests: int, tokens: int) -> float:
     """Seconds until the last request is admitted: a whole window's quota is free at the start."""
-    limits = embedder.limiter.current_limits
+    limits, lanes = embedder.limiter.current_limits, len(embedder.lanes)
+    # All of a pool work at once.
+    requests, tokens = -(-requests // lanes), -(-tokens // lanes)
     times = [0.0]
     if limits.tpm is not None:
         times.append(60.0 * (tokens / limits.tpm - 1))

@@ -1,8 +1,9 @@
-"""The rows of one request's texts."""
+"""Rows as answers bring them: of one request's texts, and of texts that were sent in pieces."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tollway.errors import BadResponseError
 
@@ -12,14 +13,40 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.embed.embedder import Batch
+    from tollway.embed.packing import Batch, Prepared
+    from tollway.errors import TollwayError
     from tollway.providers import EmbeddingAnswer
 
-__all__ = ["Rows"]
+__all__ = ["Averages", "Rows", "Sent", "normalized"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """What became of a batch.
+
+    Attributes:
+        keys: The caller's number of each text.
+        vectors: Shape (n, d), float32, NaN where a text failed; None if all did.
+        failed: Positions of the texts without a vector.
+        error: Why, or None.
+    """
+
+    keys: Sequence[int]
+    vectors: NDArray[np.float32] | None
+    failed: Sequence[int]
+    error: TollwayError | None
+
+    def good(self) -> tuple[Sequence[int], NDArray[np.float32] | None]:
+        """Return the keys that have a vector, and those vectors."""
+        if not self.failed or self.vectors is None:
+            return (self.keys if self.vectors is not None else []), self.vectors
+        failed = set(self.failed)
+        there = [i for i in range(len(self.keys)) if i not in failed]
+        return [self.keys[i] for i in there], self.vectors[there]
 
 
 class Rows:
-    """The rows of a batch as they come in, over one attempt or several."""
+    """The rows of a batch as they come in, over one request or several."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -39,18 +66,9 @@ class Rows:
         Raises:
             BadResponseError: Some rows are of no use; the good ones are taken.
         """
-        import numpy as np  # noqa: PLC0415
-
         bad = answer.bad_rows
         if len(bad) < len(asked):
-            if len(asked) == len(self._batch.texts):
-                # The first answer with a good row is the array: nothing is copied.
-                self.vectors = answer.vectors
-            else:
-                if self.vectors is None:
-                    shape = (len(self._batch.texts), answer.vectors.shape[1])
-                    self.vectors = np.full(shape, np.nan, np.float32)
-                self.vectors[asked] = answer.vectors
+            self.fill(asked, answer.vectors)
         self.missing = [asked[row] for row, _ in bad]
         if bad:
             row, reason = bad[0]
@@ -61,3 +79,106 @@ class Rows:
             )
             error.feedback = answer.feedback
             raise error
+
+    def fill(self, positions: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Put vectors at positions."""
+        import numpy as np  # noqa: PLC0415
+
+        if len(positions) == len(self._batch.texts):
+            # The first answer with a good row is the array: nothing is copied.
+            self.vectors = vectors
+            return
+        if self.vectors is None:
+            shape = (len(self._batch.texts), vectors.shape[1])
+            self.vectors = np.full(shape, np.nan, np.float32)
+        self.vectors[positions] = vectors
+
+    def sent(self, error: TollwayError | None = None) -> Sent:
+        """Return what has become of the batch."""
+        return Sent(self._batch.keys, self.vectors, self.missing, error)
+
+
+class Averages:
+    """Texts that are sent in pieces: mean vectors, weighted by tokens, scaled to unit length.
+
+    A text's vector is Σ tokens · vector of its pieces, divided by its length: as if the model had
+    read the pieces one after the other and averaged over all tokens.
+    """
+
+    def __init__(self) -> None:
+        # By the caller's number: pieces that are still to come, the sum so far, the first failure.
+        self._pieces: dict[int, int] = {}
+        self._sums: dict[int, NDArray[np.float64]] = {}
+        self._errors: dict[int, TollwayError] = {}
+
+    def expect(self, keys: Sequence[int], prepared: Prepared) -> None:
+        """Learn which texts come in pieces."""
+        for owner, pieces in prepared.split.items():
+            self._pieces[keys[owner]] = pieces
+
+    def join(self, batch: Batch, sent: Sent) -> Sent:
+        """Return what is known of whole texts; pieces are held back until their text is complete.
+
+        Args:
+            batch: What was sent.
+            sent: What became of it.
+        """
+        if not self._pieces or self._pieces.keys().isdisjoint(batch.keys):
+            return sent
+        import numpy as np  # noqa: PLC0415
+
+        failed = set(range(len(batch.keys)) if sent.vectors is None else sent.failed)
+        keys: list[int] = []
+        rows: dict[int, NDArray[np.float32]] = {}
+        error = sent.error
+        for i, key in enumerate(batch.keys):
+            row = None if i in failed or sent.vectors is None else sent.vectors[i]
+            if key in self._pieces:
+                self._add(key, row, int(batch.counts[i]), sent.error)
+                if key in self._pieces:
+                    continue
+                error = error or self._errors.get(key)
+                row = self._mean(key)
+            if row is not None:
+                rows[len(keys)] = row
+            keys.append(key)
+        vectors = None
+        if rows:
+            width = next(iter(rows.values())).shape[0]
+            vectors = np.full((len(keys), width), np.nan, np.float32)
+            vectors[list(rows)] = list(rows.values())
+        missing = [i for i in range(len(keys)) if i not in rows]
+        return Sent(keys, vectors, missing, error if missing else None)
+
+    def _add(
+        self, key: int, row: NDArray[np.float32] | None, tokens: int, error: TollwayError | None
+    ) -> None:
+        import numpy as np  # noqa: PLC0415
+
+        if row is not None:
+            weighted = row.astype(np.float64) * tokens
+            self._sums[key] = self._sums[key] + weighted if key in self._sums else weighted
+        elif error is not None:
+            self._errors.setdefault(key, error)
+        self._pieces[key] -= 1
+        if not self._pieces[key]:
+            del self._pieces[key]
+
+    def _mean(self, key: int) -> NDArray[np.float32] | None:
+        import numpy as np  # noqa: PLC0415
+
+        total = self._sums.pop(key, None)
+        if self._errors.pop(key, None) is not None or total is None:
+            return None
+        row: NDArray[np.float32] = normalized(total[None])[0].astype(np.float32)
+        return row
+
+
+def normalized(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Return rows scaled to unit length, computed in float64; rows of zeros stay, NaN too."""
+    import numpy as np  # noqa: PLC0415
+
+    wide = vectors.astype(np.float64, copy=False)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    unit: NDArray[np.float64] = wide / np.where(lengths == 0, 1.0, lengths)[:, None]
+    return unit

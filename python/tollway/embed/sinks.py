@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tollway.embed.arrow import ParquetWriter, require_arrow
 from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -19,13 +22,20 @@ if TYPE_CHECKING:
 
     from tollway.embed.sources import Document
 
-__all__ = ["IndexWriter", "index_path", "write_npy"]
+__all__ = [
+    "IndexWriter",
+    "Matrix",
+    "check_output",
+    "index_path",
+    "write_npy",
+    "write_parquet",
+]
 
 # Rows copied at a time: 6 MB of 1,536 dimensions.
 _CHUNK = 1024
 
 # One fsync at the end of a large file could not be interrupted for a long time.
-_SYNC_ROWS = 10 * _CHUNK
+_SYNC_CHUNKS = 10
 
 
 class _Replacement:
@@ -38,66 +48,144 @@ class _Replacement:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.tmp")
-        with self._named_errors():
-            self._file = self._temporary.open("wb")
+        with self.named_errors():
+            self.raw = self._temporary.open("wb")
 
     def write(self, data: bytes) -> None:
-        with self._named_errors():
-            self._file.write(data)
+        with self.named_errors():
+            self.raw.write(data)
 
     def sync(self) -> None:
-        with self._named_errors():
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        with self.named_errors():
+            self.raw.flush()
+            os.fsync(self.raw.fileno())
 
     def commit(self) -> None:
         self.sync()
-        with self._named_errors():
-            self._file.close()
+        with self.named_errors():
+            self.raw.close()
             self._temporary.replace(self._path)
 
     def discard(self) -> None:
         """Remove what was written; does nothing after `commit`."""
         # What is still in the buffer of a full disk is not wanted either.
         with contextlib.suppress(OSError):
-            self._file.close()
+            self.raw.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines written so far."""
+        with self.named_errors():
+            self.raw.flush()
+            with self._temporary.open("rb") as file:
+                yield from file
+
     @contextlib.contextmanager
-    def _named_errors(self) -> Generator[None]:
+    def named_errors(self) -> Generator[None]:
+        """Raise what goes wrong with the file as a `CheckpointError` that names it."""
         try:
             yield
         except OSError as error:
             raise CheckpointError(
-                f"cannot write {self._path}: {error.strerror}; every finished row is kept: make "
-                "it writable and run the same command again"
+                f"cannot write {self._path}: {error.strerror or error}; every finished row is kept"
+                ": make it writable and run the same command again"
             ) from error
 
 
-def write_npy(
-    path: Path,
-    rows: NDArray[np.int64],
-    dimensions: int,
-    read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-) -> None:
-    """Write a `.npy` of shape (n, d), float32, row i from `read` of rows[i]; -1 reads as NaN.
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """The rows of an output, read some at a time.
+
+    Attributes:
+        rows: Shape (n,): where row i is in the spool; -1 for none.
+        dimensions: Length of a row.
+        dtype: `float32` or `float16`.
+        read: From places in the spool to rows of `dtype`; NaN for -1.
+    """
+
+    rows: NDArray[np.int64]
+    dimensions: int
+    dtype: str
+    read: Callable[[NDArray[np.int64]], NDArray[Any]]
+
+    def parts(self, size: int) -> Iterator[NDArray[Any]]:
+        """Yield consecutive rows, `size` at a time."""
+        for start in range(0, len(self.rows), size):
+            yield self.read(self.rows[start : start + size])
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output that cannot be written, before anything is read.
+
+    Raises:
+        CheckpointError: Its name ends otherwise, or is a folder's.
+        ConfigurationError: It is `.parquet`, without the extra `arrow`.
+    """
+    if path.suffix not in {".npy", ".parquet"}:
+        raise CheckpointError(f"the output must end in .npy or .parquet, not {path.name!r}")
+    for each in (path, index_path(path)):
+        try:
+            is_folder = each.is_dir()
+        except OSError as error:
+            raise CheckpointError(f"cannot write {each}: {error.strerror}") from error
+        if is_folder:
+            raise CheckpointError(f"cannot write {each}: it is a folder")
+    if path.suffix == ".parquet":
+        require_arrow()
+
+
+def write_npy(path: Path, matrix: Matrix) -> None:
+    """Write a `.npy` of shape (n, d).
 
     Raises:
         CheckpointError: The file cannot be written; what was there before stays.
     """
     import numpy as np  # noqa: PLC0415
 
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), dimensions)}
+    little = np.dtype(matrix.dtype).newbyteorder("<")
+    shape = (len(matrix.rows), matrix.dimensions)
+    header = {"descr": little.str, "fortran_order": False, "shape": shape}
     buffer = io.BytesIO()
     np.lib.format.write_array_header_2_0(buffer, header)
     file = _Replacement(path)
     try:
         file.write(buffer.getvalue())
-        for start in range(0, len(rows), _CHUNK):
-            file.write(read(rows[start : start + _CHUNK]).astype("<f4", copy=False).tobytes())
-            if start % _SYNC_ROWS == 0:
+        for number, rows in enumerate(matrix.parts(_CHUNK)):
+            file.write(rows.astype(little, copy=False).tobytes())
+            if number % _SYNC_CHUNKS == 0:
                 file.sync()
+        file.commit()
+    finally:
+        file.discard()
+
+
+def write_parquet(path: Path, matrix: Matrix, index: IndexWriter) -> None:
+    """Write a `.parquet` of ids, chunks, metadata and vectors, in row groups of 10,240.
+
+    Raises:
+        CheckpointError: The file cannot be written; what was there before stays.
+    """
+    file = _Replacement(path)
+    try:
+        with file.named_errors():
+            writer = ParquetWriter(file.raw, matrix.dimensions, matrix.dtype)
+            try:
+                lines = index.lines()
+                for rows in matrix.parts(_SYNC_CHUNKS * _CHUNK):
+                    described = [json.loads(line) for line in itertools.islice(lines, len(rows))]
+                    given = [line.get("metadata") for line in described]
+                    writer.write(
+                        [line["id"] for line in described],
+                        [line.get("chunk") for line in described],
+                        [json.dumps(it, ensure_ascii=False) if it else None for it in given],
+                        rows,
+                    )
+                    file.sync()
+                writer.close()
+            except BaseException:
+                writer.abandon()
+                raise
         file.commit()
     finally:
         file.discard()
@@ -109,7 +197,7 @@ def index_path(output: Path) -> Path:
 
 
 class IndexWriter:
-    """Writes one line a row, `{"row": 0, "id": …, "metadata": {…}}`, in input order."""
+    """Writes one line a row, `{"row": 0, "id": …, "chunk": …, "metadata": {…}}`, in input order."""
 
     def __init__(self, path: Path) -> None:
         self._file = _Replacement(path)
@@ -118,10 +206,18 @@ class IndexWriter:
     def add(self, document: Document) -> None:
         """Write the line of the next row."""
         line: dict[str, Any] = {"row": self._row, "id": document.id}
+        if document.chunk is not None:
+            line["chunk"] = document.chunk
         if document.metadata:
             line["metadata"] = dict(document.metadata)
-        self._file.write(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n")
+        # What JSON has no word for, such as the dates of a Parquet file, is written as text.
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        self._file.write(text.encode(errors="replace") + b"\n")
         self._row += 1
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield what was written so far."""
+        return self._file.lines()
 
     def commit(self) -> None:
         """Put the index in its place."""

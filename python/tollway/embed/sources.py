@@ -1,4 +1,4 @@
-"""Documents from files: `.txt`, `.md`, `.jsonl`, `.csv`, and folders of them."""
+"""Documents from files, folders, standard input, Arrow tables, and any iterable."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import json
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tollway.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Document", "Split", "read_documents"]
+    from tollway.tokens import Encoding
+
+__all__ = ["Document", "Format", "Split", "chunked", "document_of", "read_documents"]
 
 Split = Literal["file", "paragraph", "line"]
 
 _BOM = b"\xef\xbb\xbf"
+
+
+_KINDS = {".csv", ".jsonl", ".md", ".parquet", ".txt"}
+
+Format = Literal["csv", "jsonl", "md", "parquet", "txt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +37,14 @@ class Document:
     Attributes:
         id: The `id` field, or the path within the input and the number of the piece.
         text: What is embedded.
-        metadata: The other fields of a `.jsonl` or `.csv` record.
+        metadata: The other fields of a record.
+        chunk: Number of the chunk, from 0, where documents are split by tokens.
     """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    chunk: int | None = None
 
 
 def read_documents(
@@ -44,60 +53,92 @@ def read_documents(
     split: Split = "file",
     text_field: str = "text",
     id_field: str = "id",
+    format: Format | None = None,  # noqa: A002 - the field's own word
 ) -> Iterator[Document]:
     """Read documents one by one, in a stable order: a folder's files by path.
 
     Args:
-        source: A file, or a folder that is searched for files of the known kinds; hidden ones and
-            `*.index.jsonl` are left out.
+        source: A file, or a folder that is searched for files of the known kinds (`.txt`, `.md`,
+            `.jsonl`, `.csv`, `.parquet`); hidden ones and `*.index.jsonl` are left out.
         split: How `.txt` and `.md` become texts: the whole file, its paragraphs (set apart by
             blank lines), or its lines. Blank ones are left out.
-        text_field: Field of `.jsonl` records and column of `.csv` that holds the text.
+        text_field: Field of a record that holds the text, column of `.csv` and `.parquet`.
         id_field: The one that holds the id, where there is one.
+        format: Kind of a single file whose name does not tell it.
 
     Raises:
         InputError: A file is missing, unreadable, of an unknown kind, not UTF-8 (with the byte
             offset), or a record has no text (with the line).
+        ConfigurationError: `.parquet` without the extra `arrow`.
     """
-    if split not in get_args(Split):
-        allowed = ", ".join(get_args(Split))
-        raise ConfigurationError(f"split must be one of {allowed}, not {split!r}")
+    _check("split", split, Split)
+    if format is not None:
+        _check("format", format, Format)
     root = Path(source)
     try:
-        files = list(_files(root))
+        files = list(_files(root, format))
     except OSError as error:
         raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
     return _documents(root, files, split, text_field, id_field)
 
 
-def _documents(
-    root: Path, files: list[Path], split: Split, text_field: str, id_field: str
+def _check(name: str, value: object, choice: Any) -> None:
+    allowed = get_args(choice)
+    if value not in allowed:
+        raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def chunked(
+    documents: Iterable[Document], encoding: Encoding, max_tokens: int, overlap: int = 0
 ) -> Iterator[Document]:
-    for path in files:
+    """Split documents into chunks of tokens; one without text stays as it is.
+
+    Args:
+        documents: Each becomes one document or more of the same id and metadata, numbered by
+            `chunk`.
+        encoding: What counts.
+        max_tokens: The most tokens a chunk.
+        overlap: Tokens that a chunk repeats of the one before.
+
+    Raises:
+        ConfigurationError: As `Encoding.chunk` does.
+    """
+    for document in documents:
+        chunks = encoding.chunk(document.text, max_tokens, overlap) or [document.text]
+        for number, chunk in enumerate(chunks):
+            yield replace(document, text=chunk, chunk=number)
+
+
+def _documents(
+    root: Path, files: list[tuple[Path, str]], split: Split, text_field: str, id_field: str
+) -> Iterator[Document]:
+    for path, kind in files:
         name = path.name if path == root else path.relative_to(root).as_posix()
         try:
-            kind = path.suffix.lower()
             if kind == ".jsonl":
                 yield from _jsonl(path, name, text_field, id_field)
             elif kind == ".csv":
                 yield from _csv(path, name, text_field, id_field)
+            elif kind == ".parquet":
+                yield from _parquet(path, name, text_field, id_field)
             else:
                 yield from _text(path, name, split)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _files(root: Path) -> Iterator[Path]:
-    known = {".txt", ".md", ".jsonl", ".csv"}
+def _files(root: Path, given: Format | None) -> Iterator[tuple[Path, str]]:
+    """Yield files and their kinds."""
     # A link that leads nowhere is there, but cannot be read: stat says why.
     if not os.path.lexists(root):
         raise InputError(f"there is no file or folder {root}")
     if not stat.S_ISDIR(root.stat().st_mode):
-        if root.suffix.lower() not in known:
+        kind = root.suffix.lower() if given is None else f".{given}"
+        if kind not in _KINDS:
             raise InputError(
-                f"{root} is of no known kind; known are {', '.join(sorted(known))}, and folders"
+                f"{root} is of no known kind; known are {', '.join(sorted(_KINDS))}, and folders"
             )
-        yield root
+        yield root, kind
         return
     found: list[Path] = []
     # A folder that cannot be listed is an error: its documents would be missing silently.
@@ -109,10 +150,11 @@ def _files(root: Path) -> Iterator[Path]:
             # What a job wrote beside its output is not an input.
             if not name.startswith(".") and not name.endswith(".index.jsonl")
         )
-    found = sorted(path for path in found if path.suffix.lower() in known)
-    if not found:
-        raise InputError(f"{root} holds no file of a known kind: {', '.join(sorted(known))}")
-    yield from found
+    known = sorted(path for path in found if path.suffix.lower() in _KINDS)
+    if not known:
+        raise InputError(f"{root} holds no file of a known kind: {', '.join(sorted(_KINDS))}")
+    for path in known:
+        yield path, path.suffix.lower()
 
 
 def _raise(error: OSError) -> None:
@@ -171,7 +213,7 @@ def _jsonl(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Do
             raise InputError(f"{where} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{where} is not a JSON object")
-        yield _record(dict(record), where, f"{name}#{number}", text_field, id_field)  # pyright: ignore[reportUnknownArgumentType]
+        yield document_of(dict(record), where, f"{name}#{number}", text_field, id_field)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _csv(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Document]:
@@ -183,15 +225,23 @@ def _csv(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Docu
             where = f"{path}, line {reader.line_num}"
             if None in record:
                 raise InputError(f"{where} has more fields than the header names")
-            yield _record(dict(record), where, f"{name}#{number}", text_field, id_field)
+            yield document_of(dict(record), where, f"{name}#{number}", text_field, id_field)
     except csv.Error as error:
         # It counts the lines of the records before: a quote left open is where its record begins.
         raise InputError(f"{path}, line {reader.line_num + 1}: {error}") from error
 
 
-def _record(
+def _parquet(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Document]:
+    from tollway.embed.arrow import parquet_records  # noqa: PLC0415
+
+    for number, record in enumerate(parquet_records(path), 1):
+        yield document_of(record, f"{path}, row {number}", f"{name}#{number}", text_field, id_field)
+
+
+def document_of(
     record: dict[str, Any], where: str, default_id: str, text_field: str, id_field: str
 ) -> Document:
+    """Return the document of a record, whose fields it takes; `where` is for messages."""
     text = record.pop(text_field, None)
     if not isinstance(text, str):
         there = ", ".join(map(repr, record)) or "none"

@@ -75,6 +75,7 @@ class EmbeddingRules:
         max_request_tokens: Tokens a request, or None.
         max_text_tokens: Tokens a text, or None.
         dimensions: Length of its vectors, or None where the first answer tells.
+        input_type: What the provider is told that texts are, or None; vectors differ by it.
         price: `listed` where the public price list applies, else `free` or `unknown`.
     """
 
@@ -84,6 +85,7 @@ class EmbeddingRules:
     max_request_tokens: int | None = None
     max_text_tokens: int | None = None
     dimensions: int | None = None
+    input_type: str | None = None
     price: Literal["listed", "free", "unknown"] = "unknown"
 
 
@@ -130,6 +132,15 @@ class EmbeddingProvider(Protocol):
     @property
     def quota_key(self) -> Hashable:
         """What shares one quota: provider, address, credential's fingerprint, model."""
+        ...
+
+    @property
+    def priced_as(self) -> str:
+        """Name of the model in the price list: another than `model` where that is a deployment."""
+        ...
+
+    def for_queries(self) -> EmbeddingProvider:
+        """Return what embeds queries: itself where they are embedded as documents are."""
         ...
 
     async def open(self) -> None:

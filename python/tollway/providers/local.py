@@ -71,6 +71,15 @@ class LocalProvider:
         """One for the process."""
         return (self.name, self.model)
 
+    @property
+    def priced_as(self) -> str:
+        """The model's name."""
+        return self.model
+
+    def for_queries(self) -> LocalProvider:
+        """Return itself: queries are embedded as documents are."""
+        return self
+
     def _thread(self) -> ThreadPoolExecutor:
         # A forked child has the object but not the thread.
         if self._worker is None or self._worker_of != os.getpid():

@@ -5,6 +5,7 @@ Requests are written and answers decoded in the core; the SDK has no part in it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import hashlib
@@ -23,6 +24,7 @@ from tollway.errors import (
 from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import AZURE_FEEDBACK, GROQ_FEEDBACK, OPENAI_FEEDBACK
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.compatible import endpoint_of, learn_base64, learn_batch, query_model
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.transport import HttpxTransport, NativeTransport, Request, Response
 from tollway.types import Usage
@@ -34,13 +36,22 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Transport
 
-__all__ = ["BASE_URL", "OpenAIProvider", "check_address", "checked_key", "error_of", "hosted"]
+__all__ = [
+    "BASE_URL",
+    "DIMENSIONS",
+    "OpenAIProvider",
+    "check_address",
+    "checked_key",
+    "connect",
+    "error_of",
+    "hosted",
+]
 
 BASE_URL = "https://api.openai.com/v1"
 
 # Length of the vectors of the models that OpenAI serves today; 8,191 tokens a text, 2,048 texts and
 # 300,000 tokens a request for each.
-_DIMENSIONS = {
+DIMENSIONS = {
     "text-embedding-3-large": 3072,
     "text-embedding-3-small": 1536,
     "text-embedding-ada-002": 1536,
@@ -63,6 +74,9 @@ class OpenAIProvider:
         api_key: Else from `OPENAI_API_KEY`. Needed at OpenAI, and wherever the endpoint asks.
         base_url: Else from `OPENAI_BASE_URL` or `OPENAI_API_BASE`, else OpenAI's.
         dimensions: Shorter vectors, where the model can.
+        input_type: What the endpoint is told that texts are, where it asks. Default: `document` at
+            Voyage, nothing elsewhere.
+        query_input_type: The same of `embed_query`. Default: `query` where `input_type` is told.
         http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` to send with.
         transport: Or any `tollway.transport.Transport`.
         errors: What its errors mean, where that is not what they mean at OpenAI.
@@ -83,6 +97,8 @@ class OpenAIProvider:
         api_key: str | None = None,
         base_url: str | None = None,
         dimensions: int | None = None,
+        input_type: str | None = None,
+        query_input_type: str | None = None,
         http_client: Any = None,
         transport: Transport | None = None,
         errors: ErrorTable = OPENAI_ERRORS,
@@ -93,8 +109,8 @@ class OpenAIProvider:
         at_openai = self.base_url == BASE_URL
         key = checked_key(api_key or os.environ.get("OPENAI_API_KEY"), f"openai/{model}")
         check_address(self.base_url)
-        if at_openai and model not in _DIMENSIONS:
-            near = difflib.get_close_matches(model, _DIMENSIONS, 3, 0) or sorted(_DIMENSIONS)
+        if at_openai and model not in DIMENSIONS:
+            near = difflib.get_close_matches(model, DIMENSIONS, 3, 0) or sorted(DIMENSIONS)
             raise ConfigurationError(
                 f"OpenAI serves no embedding model {model!r}; the nearest are {', '.join(near)}. "
                 "For another server give base_url"
@@ -108,17 +124,22 @@ class OpenAIProvider:
         self._dimensions = dimensions
         self._errors = errors
         self._key = key
-        self._transport = _transport(transport, http_client, connection)
-        # Some endpoints refuse base64: learned from their first answer.
-        self._base64 = True
-        known = model in _DIMENSIONS
+        self._transport = connect(transport, http_client, connection)
+        endpoint = endpoint_of(self.base_url, model)
+        # Some endpoints refuse base64: known, or learned from their first answer.
+        self._base64 = endpoint.base64
+        self._dimensions_field = endpoint.dimensions_field
+        self._input_type = input_type or endpoint.document
+        self._query_input_type = query_input_type or (self._input_type and "query")
+        known = model in DIMENSIONS
         self.rules = EmbeddingRules(
             encoding="cl100k_base",
             exact=known,
-            max_texts=2048,
-            max_request_tokens=300_000 if known else None,
-            max_text_tokens=8191 if known else None,
-            dimensions=dimensions or _DIMENSIONS.get(model),
+            max_texts=endpoint.max_texts,
+            max_request_tokens=300_000 if known else endpoint.max_request_tokens,
+            max_text_tokens=8191 if known else endpoint.max_text_tokens,
+            dimensions=dimensions or DIMENSIONS.get(model),
+            input_type=self._input_type,
             price="listed" if at_openai else "unknown",
         )
         self._feedback, self.limits = hosted(self.base_url, at_openai=at_openai)
@@ -133,6 +154,18 @@ class OpenAIProvider:
         fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
         return (self.name, self.base_url, fingerprint, self.model)
 
+    @property
+    def priced_as(self) -> str:
+        """The model's name."""
+        return self.model
+
+    def for_queries(self) -> OpenAIProvider:
+        """Return itself, or what says that a text is a query, where the endpoint asks."""
+        queries = copy.copy(self)
+        queries.model = query_model(self.base_url, self.model)
+        queries._input_type = self._query_input_type  # noqa: SLF001 - a copy of this object
+        return queries
+
     async def open(self) -> None:
         """Make the transport ready."""
         await self._transport.open()
@@ -145,10 +178,16 @@ class OpenAIProvider:
             error = error_of(response, self._key, self._errors, self._feedback)
             if asked_base64 and response.status in {400, 422} and "encoding_format" in str(error):
                 self._base64 = False
+                learn_base64(self.base_url, self.model)
                 raise BadResponseError(
                     f"{self.base_url} does not send base64; asking for plain numbers from now on",
                     status=response.status,
                 ) from error
+            most = None
+            if response.status in {400, 413, 422}:
+                most = learn_batch(self.base_url, self.model, str(error), len(texts))
+            if most is not None:
+                self.rules = dataclasses.replace(self.rules, max_texts=most)
             raise error
         decoded = decoded or self._decode(response.body, len(texts))
         usage = Usage(
@@ -163,28 +202,48 @@ class OpenAIProvider:
         self, texts: Sequence[str], base64: bool
     ) -> tuple[Response, _core.DecodedEmbeddings | None]:
         """Send texts; the rows are decoded already where the transport can and they are right."""
-        url, dimensions = f"{self.base_url}/embeddings", self._dimensions
+        dimensions, members = self._dimensions, self._extra()
+        if self._dimensions_field in members:
+            dimensions = None
+        extra = json.dumps(members).encode() if members else None
         headers = {
             "content-type": "application/json",
             "accept": "application/json",
             # Unpacking costs more than the vectors: 34 µs an embedding beside 0.6.
             "accept-encoding": "identity",
         }
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
+        headers.update(self._credential())
         if isinstance(self._transport, NativeTransport):
             answer = await self._transport.embed(
-                url,
+                self._url(),
                 headers,
                 self.model,
                 texts,
                 dimensions=dimensions,
                 base64=base64,
+                extra=extra,
                 length=self.rules.dimensions,
             )
             return Response(answer.status, answer.headers, answer.body), answer.embeddings
-        body = _core.embeddings_body(self.model, texts, dimensions=dimensions, base64=base64)
-        return await self._transport.send(Request("POST", url, headers, body)), None
+        body = _core.embeddings_body(
+            self.model, texts, dimensions=dimensions, base64=base64, extra=extra
+        )
+        return await self._transport.send(Request("POST", self._url(), headers, body)), None
+
+    def _url(self) -> str:
+        return f"{self.base_url}/embeddings"
+
+    def _credential(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def _extra(self) -> dict[str, Any]:
+        """Members of the body that OpenAI's own does not have."""
+        extra: dict[str, Any] = {}
+        if self._input_type is not None:
+            extra["input_type"] = self._input_type
+        if self._dimensions is not None and self._dimensions_field != "dimensions":
+            extra[self._dimensions_field] = self._dimensions
+        return extra
 
     def _decode(self, body: bytes, count: int) -> _core.DecodedEmbeddings:
         try:
@@ -201,9 +260,14 @@ class OpenAIProvider:
         await self._transport.aclose()
 
 
-def _transport(
+def connect(
     transport: Transport | None, http_client: Any, connection: Mapping[str, Any]
 ) -> Transport:
+    """Return the transport that is given, one over a client of httpx, or else our own.
+
+    Raises:
+        ConfigurationError: Options of a connection, and something that is connected already.
+    """
     if transport is None and http_client is None:
         return NativeTransport(**connection)
     if connection:

@@ -24,7 +24,10 @@ P = TypeVar("P")
 
 # Imported on first use: `import tollway` brings in no provider.
 _BUILT_IN = {
+    "azure": ("tollway.providers.azure", "AzureProvider"),
+    "huggingface": ("tollway.providers.huggingface", "HuggingFaceProvider"),
     "local": ("tollway.providers.local", "LocalProvider"),
+    "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
 }
 _BUILT_IN_CHAT = {

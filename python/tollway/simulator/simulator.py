@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from tollway.errors import ConfigurationError
+from tollway.simulator import dialects
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
 from tollway.simulator.enforcement import Enforcement
@@ -219,7 +220,7 @@ class Simulator:
         format_ = next(known for known in _FORMATS if known.owns(request.path))
         course = _Course(format_, request.arrival, f"req_{uuid.uuid4().hex}")
         try:
-            response = await self._perform(request, course)
+            response = await self._perform(dialects.as_openai(request), course)
         except wire.Refusal as refusal:
             response = Response(refusal.status, refusal.body, refusal.headers)
         except asyncio.CancelledError:
@@ -233,7 +234,7 @@ class Simulator:
             **format_.headers(course.request_id, course.standing),
             **response.headers,
         }
-        return dataclasses.replace(response, headers=headers)
+        return dialects.answered(request.path, dataclasses.replace(response, headers=headers))
 
     async def _perform(self, request: Request, course: _Course) -> Response | None:
         free = course.format.free(request, self._keys)

@@ -1,7 +1,7 @@
 //! Packing: every text once, in order, under every cap, and no request that could have been fewer.
 
-use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
-use tollway_core::embed::{Caps, PackError, pack, request_caps};
+use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+use tollway_core::embed::{Caps, PackError, pack, pack_fewest, request_caps};
 
 fn caps(texts: usize, tokens: Option<u64>, target_tokens: Option<u64>) -> Caps {
     Caps {
@@ -111,6 +111,65 @@ proptest! {
         }
         for three in offsets.windows(3) {
             prop_assert!(three[2] - three[0] > texts || sum(three) > most);
+        }
+    }
+}
+
+fn bound(counts: &[u32], texts: usize, tokens: u64) -> usize {
+    let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    usize::try_from(sum.div_ceil(tokens))
+        .unwrap()
+        .max(counts.len().div_ceil(texts))
+}
+
+#[test]
+fn few_requests_are_made_of_long_and_short_texts() {
+    // Half of the texts fill requests by tokens, the other half by number: in order, or sorted, the
+    // two halves would not share requests.
+    let counts: Vec<u32> = (0..40_000)
+        .map(|i| if i < 20_000 { 300 } else { 3 })
+        .collect();
+    let whole = pack_fewest(&counts, caps(2_048, Some(300_000), None), true).unwrap();
+    assert_eq!(whole.len(), bound(&counts, 2_048, 300_000));
+    // First-fit decreasing, where texts are large beside a request.
+    let halves: Vec<u32> = [vec![60; 10], vec![40; 10]].concat();
+    let whole = pack_fewest(&halves, caps(9, Some(100), None), true).unwrap();
+    assert_eq!(whole.len(), 10);
+    assert_eq!(
+        pack_fewest::<u32>(&[], caps(9, None, None), true),
+        Ok(vec![])
+    );
+    assert_eq!(
+        pack_fewest(&[1_i64, 11], caps(9, Some(10), None), false),
+        Err(PackError::TooLarge {
+            index: 1,
+            tokens: 11,
+            cap: 10
+        })
+    );
+}
+
+proptest! {
+    #[test]
+    fn the_fewest_requests_hold_every_text_once(
+        counts in prop::collection::vec(0_u32..1_000, 0..300),
+        texts in 1_usize..20, tokens in 1_000_u64..5_000, whole in any::<bool>(),
+    ) {
+        let requests = pack_fewest(&counts, caps(texts, Some(tokens), None), whole).unwrap();
+        let mut seen: Vec<usize> = requests.concat();
+        seen.sort_unstable();
+        prop_assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
+        for request in &requests {
+            let sum: u64 = request.iter().map(|&text| u64::from(counts[text])).sum();
+            prop_assert!(!request.is_empty() && request.len() <= texts && sum <= tokens);
+        }
+        let in_order = pack(&counts, caps(texts, Some(tokens), None)).unwrap().len() - 1;
+        if whole {
+            prop_assert_eq!(seen.len(), counts.len());
+            prop_assert!(requests.len() >= bound(&counts, texts, tokens));
+            prop_assert!(requests.len() <= in_order);
+        } else {
+            prop_assert!(requests.len() <= bound(&counts, texts, tokens));
         }
     }
 }

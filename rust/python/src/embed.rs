@@ -35,14 +35,45 @@ fn pack<'py>(
         Ok(counts) => embed::pack(counts, caps),
         Err(_) => embed::pack(&counts.as_array().to_vec(), caps),
     };
-    let offsets = offsets.map_err(|error| match error {
-        PackError::TooLarge { .. } => errors::request_too_large(error.to_string()),
-        PackError::Negative { .. } => errors::configuration(error.to_string()),
-    })?;
+    let offsets = offsets.map_err(not_packed)?;
     let offsets = offsets
         .into_iter()
         .map(|offset| i64::try_from(offset).unwrap_or(i64::MAX));
     Ok(PyArray1::from_iter(py, offsets))
+}
+
+fn not_packed(error: PackError) -> PyErr {
+    match error {
+        PackError::TooLarge { .. } => errors::request_too_large(error.to_string()),
+        PackError::Negative { .. } => errors::configuration(error.to_string()),
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (counts, max_texts, max_tokens=None, *, whole=true))]
+fn pack_fewest<'py>(
+    py: Python<'py>,
+    counts: PyReadonlyArray1<'py, i64>,
+    max_texts: usize,
+    max_tokens: Option<u64>,
+    whole: bool,
+) -> PyResult<Vec<Bound<'py, PyArray1<i64>>>> {
+    let caps = Caps {
+        texts: max_texts,
+        tokens: max_tokens,
+        target_tokens: None,
+    };
+    let counts = counts.as_array().to_vec();
+    let requests = py
+        .detach(|| embed::pack_fewest(&counts, caps, whole))
+        .map_err(not_packed)?;
+    let places = |texts: Vec<usize>| {
+        let texts = texts
+            .into_iter()
+            .map(|text| i64::try_from(text).unwrap_or(i64::MAX));
+        PyArray1::from_iter(py, texts)
+    };
+    Ok(requests.into_iter().map(places).collect())
 }
 
 #[pyfunction]
@@ -279,5 +310,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(decode_embeddings, module)?)?;
     module.add_function(wrap_pyfunction!(embeddings_body, module)?)?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
+    module.add_function(wrap_pyfunction!(pack_fewest, module)?)?;
     module.add_function(wrap_pyfunction!(request_caps, module)?)
 }

@@ -2,6 +2,7 @@
 
 mod body;
 mod decode;
+mod fewest;
 mod json;
 mod pack;
 mod problem;
@@ -10,6 +11,7 @@ mod vector;
 
 pub use body::{BodyError, BodyWriter, Request, embeddings_body};
 pub use decode::{Decoded, decode, decode_new};
+pub use fewest::pack_fewest;
 pub use pack::{Caps, PackError, TARGET_TEXTS, pack, request_caps};
 pub use problem::{DecodeError, Problem};
 pub use rows::{Digest, RowTable};

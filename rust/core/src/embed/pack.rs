@@ -63,10 +63,7 @@ pub fn pack<C: Copy + Into<i64>>(counts: &[C], caps: Caps) -> Result<Vec<usize>,
     let mut offsets = vec![0];
     let (mut start, mut used) = (0, 0_u64);
     for (index, &count) in counts.iter().enumerate() {
-        let tokens = u64::try_from(count.into()).map_err(|_| PackError::Negative { index })?;
-        if tokens > cap {
-            return Err(PackError::TooLarge { index, tokens, cap });
-        }
+        let tokens = checked(index, count, cap)?;
         let sum = used.saturating_add(tokens);
         if index > start && (index - start == most_texts || sum > target) {
             offsets.push(index);
@@ -79,6 +76,26 @@ pub fn pack<C: Copy + Into<i64>>(counts: &[C], caps: Caps) -> Result<Vec<usize>,
         offsets.push(counts.len());
     }
     Ok(offsets)
+}
+
+/// The counts as tokens, each within what a request may hold.
+pub(super) fn tokens_of<C: Copy + Into<i64>>(
+    counts: &[C],
+    caps: Caps,
+) -> Result<Vec<u64>, PackError> {
+    let cap = caps.tokens.unwrap_or(u64::MAX);
+    let counts = counts.iter().enumerate();
+    counts
+        .map(|(index, &count)| checked(index, count, cap))
+        .collect()
+}
+
+fn checked<C: Into<i64>>(index: usize, count: C, cap: u64) -> Result<u64, PackError> {
+    let tokens = u64::try_from(count.into()).map_err(|_| PackError::Negative { index })?;
+    if tokens > cap {
+        return Err(PackError::TooLarge { index, tokens, cap });
+    }
+    Ok(tokens)
 }
 
 /// The default size of a request under limits of requests and tokens a minute.

@@ -1,0 +1,415 @@
+"""Requests under way: workers that draw batches, send them, and deliver what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tollway.embed.rows import Averages, Rows, Sent
+from tollway.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BadResponseError,
+    BudgetExceededError,
+    CircuitOpenError,
+    InsufficientQuotaError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProviderError,
+    RateLimitError,
+    TollwayError,
+)
+from tollway.retry import CallRecord, shared_budget
+from tollway.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from tollway.embed.packing import Batch
+    from tollway.limiter import RateLimiter
+    from tollway.providers import EmbeddingProvider
+    from tollway.providers.base import EmbeddingAnswer
+    from tollway.retry import CircuitBreaker, RetryPolicy
+
+__all__ = ["Lane", "Sending", "Tally"]
+
+# Every request would fail like this one: what is wrong is not the texts.
+_FATAL = (
+    AuthenticationError,
+    CircuitOpenError,
+    InsufficientQuotaError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+
+# Seconds that requests under way get to finish after another one has failed for good: they are
+# paid for, and most answers take less.
+_GRACE = 60.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a call has used so far; seen by progress displays.
+
+    Attributes:
+        usage: What the provider counted for the answers that came.
+        sent: Requests sent, failed ones included.
+        retries: Attempts after the first of a request.
+        rate_limited: Attempts refused with 429.
+        texts: Distinct texts that have their vector.
+        hedges: Second attempts sent beside a slow one.
+        budget_wait: Seconds that retries waited for the retry budget, all together.
+    """
+
+    usage: Usage = field(default_factory=Usage)
+    sent: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    texts: int = 0
+    hedges: int = 0
+    budget_wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """One credential or deployment, with its own limits."""
+
+    provider: EmbeddingProvider
+    limiter: RateLimiter
+    breaker: CircuitBreaker
+
+    @property
+    def max_in_flight(self) -> int:
+        """Requests under way at once."""
+        return self.limiter.limits.max_in_flight or self.provider.limits.max_in_flight or 25
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Texts of a refused batch, by position."""
+
+    texts: list[int]
+    # The part below it on the stack is the other half.
+    is_first_half: bool = False
+    # Known without asking: the whole was refused and the other half was not.
+    is_refused: bool = False
+
+
+class _StoppedError(TollwayError):
+    """A request was not tried again, because the call has failed meanwhile."""
+
+
+class Sending:
+    """One call's requests.
+
+    Args:
+        lanes: Where requests may go; each has `max_in_flight` workers, so that the faster takes
+            more.
+        retry: When to try again.
+        deliver: Awaited with what became of each batch, in order of completion.
+        tally: Added to.
+        allow: Called with all tokens paid for if the next request is sent; raises where that is too
+            much.
+        check: Called with the dimension of each answer; raises where it is not the one before.
+        lenient: Deliver as failed too what the provider answers but does not embed, though nothing
+            has succeeded yet: the texts are known or allowed to be what is wrong.
+        budgeted: Bound retries by the budget of the credential and model, unless the policy says
+            otherwise.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        retry: RetryPolicy,
+        deliver: Callable[[Sent], Awaitable[None]],
+        tally: Tally,
+        *,
+        allow: Callable[[int], None],
+        check: Callable[[int], None],
+        lenient: bool,
+        budgeted: bool,
+    ) -> None:
+        self._lanes = list(lanes)
+        self._retry = retry
+        self._deliver = deliver
+        self.tally = tally
+        self.allow = allow
+        self.check = check
+        # Tokens of requests on the wire.
+        self.pending_tokens = 0
+        self._lenient = lenient
+        self._budgeted = budgeted
+        self.averages = Averages()
+        self._source: AsyncGenerator[Batch] | None = None
+        self._drawing = asyncio.Lock()
+        # Batches of a lane that has failed, for the others; how many batches have no end yet.
+        self._returned: deque[Batch] = deque()
+        self._open = 0
+        self._changed = asyncio.Condition()
+        # Workers whose request is on the wire, or whose answer is being delivered: paid for.
+        self.on_wire: set[asyncio.Task[None]] = set()
+        self.failure: BaseException | None = None
+        self._dead: set[Lane] = set()
+        # While nothing has succeeded, one refused batch at a time is taken apart.
+        self._doubt = asyncio.Lock()
+        self._is_fruitless = False
+        self._has_succeeded = False
+
+    async def run(self, batches: AsyncGenerator[Batch]) -> None:
+        """Send every batch and deliver what became of each.
+
+        Batches are drawn when there is room for one, so that memory is bounded by what is in
+        flight. One that fails is delivered as failed and the others go on, unless nothing has
+        succeeded yet, or nothing could: that error is raised.
+
+        Raises:
+            TollwayError: As above. Requests on the wire are finished and delivered before, within
+                a minute.
+
+        Cancellation: requests under way are closed, what was delivered stays.
+        """
+        self._source = batches
+        workers: list[asyncio.Task[None]] = []
+        try:
+            for lane in self._lanes:
+                await lane.provider.open()
+            workers = [
+                asyncio.create_task(self._work(lane))
+                for lane in self._lanes
+                for _ in range(lane.max_in_flight)
+            ]
+            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            if self.failure is not None:
+                for worker in workers:
+                    if worker not in self.on_wire:
+                        worker.cancel()
+                await asyncio.wait(workers, timeout=_GRACE)
+                raise self.failure
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            await batches.aclose()
+
+    async def _work(self, lane: Lane) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None
+        try:
+            while self.failure is None and lane not in self._dead:
+                batch = await self._draw()
+                if batch is None:
+                    return
+                try:
+                    sent = await self._whole(lane, batch)
+                    self.on_wire.add(worker)
+                    if isinstance(sent.error, (*_FATAL, BudgetExceededError)):
+                        await self._give_back(lane, batch, sent, sent.error)
+                    else:
+                        await self._hand_over(batch, sent)
+                finally:
+                    self.on_wire.discard(worker)
+                    self._open -= 1
+                    async with self._changed:
+                        self._changed.notify_all()
+        except BaseException as error:
+            if self.failure is None and not isinstance(error, asyncio.CancelledError):
+                self.failure = error
+            raise
+
+    async def _draw(self) -> Batch | None:
+        """Return the next batch, or None when there will be no more."""
+        while True:
+            async with self._drawing:
+                if not self._returned and self._source is not None:
+                    batch = await anext(self._source, None)
+                    if batch is not None:
+                        self._open += 1
+                        return batch
+                    self._source = None
+            async with self._changed:
+                if len(self._lanes) > 1:
+                    # What another lane cannot do any more comes back.
+                    await self._changed.wait_for(lambda: self._returned or not self._open)
+                if not self._returned:
+                    return None
+                self._open += 1
+                return self._returned.popleft()
+
+    async def _give_back(self, lane: Lane, batch: Batch, sent: Sent, error: TollwayError) -> None:
+        """Leave to the other lanes what this one cannot do any more; without any, raise."""
+        failed = list(sent.failed)
+        if sent.vectors is not None:
+            done = sorted(set(range(len(batch.keys))).difference(failed))
+            part = batch.part(done)
+            await self._hand_over(part, Sent(part.keys, sent.vectors[done], (), None))
+        self._dead.update(self._lanes if isinstance(error, BudgetExceededError) else [lane])
+        if len(self._dead) == len(self._lanes):
+            raise error
+        self._returned.append(batch.part(failed))
+
+    async def _hand_over(self, batch: Batch, sent: Sent) -> None:
+        error = sent.error
+        if error is not None and self.tally.texts == 0 and sent.vectors is None:
+            answered = isinstance(error.__cause__ or error, (BadRequestError, BadResponseError))
+            if not (self._lenient and answered):
+                raise error
+        joined = self.averages.join(batch, sent)
+        self.tally.texts += len(joined.keys) - len(joined.failed)
+        if joined.keys:
+            await self._deliver(joined)
+
+    # One batch
+
+    async def _whole(self, lane: Lane, batch: Batch) -> Sent:
+        """Send a batch, taken apart where the provider refuses some of it."""
+        sent = await self._request(lane, batch)
+        if not isinstance(sent.error, BadRequestError):
+            return sent
+        if len(batch.texts) == 1:
+            return sent
+        # A provider that has just said how many texts it takes is not in doubt.
+        if not self._is_proven() and len(batch.texts) <= lane.provider.rules.max_texts:
+            async with self._doubt:
+                if self._is_fruitless:
+                    return sent
+                if not self._is_proven():
+                    sent = await self._apart(lane, batch, sent)
+                    self._is_fruitless = sent.vectors is None
+                    self._has_succeeded = not self._is_fruitless
+                    return sent
+        return await self._apart(lane, batch, sent)
+
+    def _is_proven(self) -> bool:
+        """Whether something has succeeded, so that a refusal is about the texts."""
+        return self._has_succeeded or self.tally.texts > 0
+
+    async def _apart(self, lane: Lane, batch: Batch, refused: Sent) -> Sent:
+        """Halve a refused batch until what the provider does not take stands alone.
+
+        One text among n is found with at most 2·log₂ n requests, each with its permit. While
+        nothing at all succeeds, so many are sent and no more: then it is not the texts.
+        """
+        rows = Rows(batch)
+        rows.vectors = refused.vectors
+        enough = 2 * math.ceil(math.log2(len(batch.texts)))
+        requests = 0
+        error, failed = refused.error, list[int]()
+        parts = self._parts(lane, list(refused.failed))
+        while parts:
+            part = parts.pop()
+            texts = part.texts
+            if rows.vectors is None and not self._is_proven() and requests >= enough:
+                failed += texts
+                continue
+            if part.is_refused and len(texts) > 1:
+                parts += self._parts(lane, texts)
+                continue
+            sent = await self._request(lane, batch.part(texts))
+            requests += 1
+            bad = set(sent.failed)
+            if sent.vectors is not None:
+                there = [i for i in range(len(texts)) if i not in bad]
+                rows.fill([texts[i] for i in there], sent.vectors[there])
+            missing = [texts[i] for i in sent.failed]
+            if sent.error is None:
+                # What was refused is in the other half.
+                if part.is_first_half:
+                    parts[-1] = dataclasses.replace(parts[-1], is_refused=True)
+            elif isinstance(sent.error, BadRequestError) and len(missing) > 1:
+                parts += self._parts(lane, missing)
+            else:
+                error = sent.error
+                failed += missing
+                if isinstance(error, (*_FATAL, BudgetExceededError, _StoppedError)):
+                    failed += [i for rest in parts for i in rest.texts]
+                    break
+        rows.missing = sorted(failed)
+        return rows.sent(error if failed else None)
+
+    def _parts(self, lane: Lane, texts: list[int]) -> list[_Part]:
+        """Halves, last first; or as many as the provider has just said that it takes at once."""
+        most = lane.provider.rules.max_texts
+        if len(texts) > most:
+            starts = range(0, len(texts), most)
+            return [_Part(texts[start : start + most]) for start in reversed(starts)]
+        middle = -(-len(texts) // 2)
+        return [_Part(texts[middle:]), _Part(texts[:middle], is_first_half=True)]
+
+    async def _request(self, lane: Lane, batch: Batch) -> Sent:
+        """Send one batch until each of its texts has a vector or no attempt is left."""
+        rows, record = Rows(batch), CallRecord()
+        attempt = _Attempt(self, lane, rows, record)
+        budget = shared_budget(lane.provider.quota_key) if self._budgeted else None
+        try:
+            await self._retry.call(
+                attempt,
+                limiter=lane.limiter,
+                tokens=lambda: rows.pending()[2],
+                breaker=lane.breaker,
+                budget=budget,
+                record=record,
+            )
+        except TollwayError as error:
+            return rows.sent(error)
+        except asyncio.CancelledError:
+            if self.failure is None:
+                raise
+            # Cancelled by `run`: what other requests of this batch brought is kept.
+            return rows.sent(_StoppedError("not sent: another request failed for good"))
+        finally:
+            self.tally.budget_wait += record.budget_wait
+        return rows.sent()
+
+
+class _Attempt:
+    """One attempt at a request, each time it is called."""
+
+    def __init__(self, sending: Sending, lane: Lane, rows: Rows, record: CallRecord) -> None:
+        self._sending = sending
+        self._lane = lane
+        self._rows = rows
+        self._record = record
+        self._hedges = 0
+        worker = asyncio.current_task()
+        assert worker is not None
+        self._worker = worker
+
+    async def __call__(self) -> EmbeddingAnswer:
+        sending, rows = self._sending, self._rows
+        if sending.failure is not None:
+            raise _StoppedError("another request failed for good") from sending.failure
+        asked, texts, tokens = rows.pending()
+        sending.allow(sending.tally.usage.input_tokens + sending.pending_tokens + tokens)
+        self._count()
+        sending.on_wire.add(self._worker)
+        sending.pending_tokens += tokens
+        try:
+            answer = await self._lane.provider.embed(texts)
+            usage = answer.usage
+            if usage.estimated:
+                usage = dataclasses.replace(usage, input_tokens=tokens)
+            sending.tally.usage += usage
+            if len(answer.bad_rows) < len(texts):
+                sending.check(answer.vectors.shape[1])
+            rows.place(asked, answer)
+        except ProviderError as error:
+            sending.tally.rate_limited += isinstance(error, RateLimitError)
+            if sending.failure is not None:
+                raise _StoppedError(str(error)) from error
+            raise
+        finally:
+            sending.pending_tokens -= tokens
+            if rows.missing:
+                sending.on_wire.discard(self._worker)
+        return answer
+
+    def _count(self) -> None:
+        tally, record = self._sending.tally, self._record
+        is_hedge, self._hedges = record.hedges > self._hedges, record.hedges
+        tally.sent += 1
+        tally.hedges += is_hedge
+        tally.retries += not is_hedge and record.sent > 1
