@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tollway.chat import LLM, CallOptions, ChatStream, SyncChatStream
     from tollway.embed import (
         Document,
         Embedder,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         read_documents,
     )
     from tollway.limiter import Limits, RateLimiter
-    from tollway.providers import register_provider
+    from tollway.providers import register_chat_provider, register_provider
     from tollway.retry import (
         CallRecord,
         CircuitBreaker,
@@ -41,23 +42,47 @@ if TYPE_CHECKING:
         list_encoding_names,
         tokenizer_for_model,
     )
+    from tollway.types import (
+        Chunk,
+        Completion,
+        ImagePart,
+        JsonFormat,
+        Message,
+        TextPart,
+        Tool,
+        ToolCall,
+        Usage,
+    )
 
 __all__ = [
+    "LLM",
+    "CallOptions",
     "CallRecord",
+    "ChatStream",
+    "Chunk",
     "CircuitBreaker",
+    "Completion",
     "Document",
     "Embedder",
     "Encoding",
     "Hedge",
     "HuggingFaceTokenizer",
+    "ImagePart",
     "JobReport",
+    "JsonFormat",
     "Limits",
+    "Message",
     "Plan",
     "RateLimiter",
     "RetryBudget",
     "RetryPolicy",
+    "SyncChatStream",
+    "TextPart",
     "TokenCount",
     "TokenEstimator",
+    "Tool",
+    "ToolCall",
+    "Usage",
     "count_messages",
     "embed_job",
     "embed_job_async",
@@ -67,12 +92,27 @@ __all__ = [
     "get_encoding",
     "list_encoding_names",
     "read_documents",
+    "register_chat_provider",
     "register_provider",
     "retry",
     "tokenizer_for_model",
 ]
 
 _HOMES = {
+    "LLM": "tollway.chat",
+    "CallOptions": "tollway.chat",
+    "ChatStream": "tollway.chat",
+    "SyncChatStream": "tollway.chat",
+    "Completion": "tollway.types",
+    "Chunk": "tollway.types",
+    "ImagePart": "tollway.types",
+    "JsonFormat": "tollway.types",
+    "Message": "tollway.types",
+    "TextPart": "tollway.types",
+    "Tool": "tollway.types",
+    "ToolCall": "tollway.types",
+    "Usage": "tollway.types",
+    "register_chat_provider": "tollway.providers",
     "Document": "tollway.embed",
     "Embedder": "tollway.embed",
     "JobReport": "tollway.embed",

@@ -15,12 +15,15 @@
         ├── InsufficientQuotaError 402, permanent 429    never retried
         ├── NotFoundError         404                    never retried
         ├── BadRequestError       400, 413, 422          never retried
+        │   ├── ContentFilterError        what is asked is not allowed
+        │   └── ContextWindowExceededError  is a ContextWindowError too
         ├── RateLimitError        429                    retried
         ├── OverloadedError       503, 529               retried
         ├── InternalServerError   other 5xx, 409         retried
         ├── APITimeoutError       408, 504, time-outs    retried
         ├── APIConnectionError    no answer              retried
-        └── BadResponseError      an answer of no use    retried
+        ├── BadResponseError      an answer of no use    retried
+        └── StreamInterruptedError  a stream that did not end; retried before its first token
 
 Every message says what happened, to which input, what was kept and what to do next.
 None carries a key.
@@ -33,7 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tollway.types import Attempt
+    from tollway.types import Attempt, Completion
 
 __all__ = [
     "APIConnectionError",
@@ -44,7 +47,9 @@ __all__ = [
     "CheckpointError",
     "CircuitOpenError",
     "ConfigurationError",
+    "ContentFilterError",
     "ContextWindowError",
+    "ContextWindowExceededError",
     "DeadlineExceededError",
     "InputError",
     "InsufficientQuotaError",
@@ -56,6 +61,7 @@ __all__ = [
     "RateLimitError",
     "RequestTooLargeError",
     "RetriesExhaustedError",
+    "StreamInterruptedError",
     "TollwayError",
 ]
 
@@ -182,6 +188,14 @@ class BadRequestError(ProviderError):
     """The provider does not take this request (400, 413, 422)."""
 
 
+class ContentFilterError(BadRequestError):
+    """The provider's filter does not let this request pass."""
+
+
+class ContextWindowExceededError(BadRequestError, ContextWindowError):
+    """The provider says that the conversation is longer than the model takes."""
+
+
 class RateLimitError(ProviderError):
     """Too many requests or tokens for now (429)."""
 
@@ -216,3 +230,32 @@ class BadResponseError(ProviderError):
     """An answer came that is not what was asked for: cut short, malformed or incomplete."""
 
     retryable = True
+
+
+class StreamInterruptedError(ProviderError):
+    """A stream ended before the answer did.
+
+    The error that ended it, if one came, is its cause. Nothing was sent again: the caller has seen
+    the beginning of the answer.
+
+    Attributes:
+        partial: What had arrived: text, reasoning, calls of tools that may be cut short, and the
+            usage as far as it is known, or None. Its `finish_reason` is `error`.
+    """
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        partial: Completion | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            message, status=status, code=code, request_id=request_id, retry_after=retry_after
+        )
+        self.partial = partial

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import sys
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +20,14 @@ from tollway.errors import APIConnectionError, APITimeoutError, ConfigurationErr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HttpxTransport", "Request", "Response", "Transport"]
+__all__ = [
+    "HttpxTransport",
+    "Request",
+    "Response",
+    "Transport",
+    "transport_error",
+    "transport_exceptions",
+]
 
 # Seconds. An answer of 2,048 vectors takes long to compute; a server that is there accepts a
 # connection soon.
@@ -180,6 +188,26 @@ class HttpxTransport:
         client = self._own.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+def transport_exceptions() -> tuple[type[Exception], ...]:
+    """Return what both libraries raise for a broken exchange, as far as they are imported."""
+    return tuple(sys.modules[name].TransportError for name in _LIBRARIES if name in sys.modules)
+
+
+def transport_error(error: Exception, what: str) -> APIConnectionError | APITimeoutError | None:
+    """Return what an exception of httpx or httpx2 means, or None for any other exception.
+
+    Args:
+        error: Such as an SDK lets pass in the middle of a stream.
+        what: Who was asked, for the message.
+    """
+    library = _library(error)
+    if library is not None and isinstance(error, library.TimeoutException):
+        return APITimeoutError(f"{what} did not go on in time ({type(error).__name__})")
+    if library is not None and isinstance(error, library.TransportError):
+        return APIConnectionError(f"{what} broke off: {_reason(error)}")
+    return None
 
 
 def _library(client: Any) -> Any:

@@ -27,7 +27,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter import Limits, RateLimiter, shared_limiter
-from tollway.providers import EmbeddingProvider, embedding_provider
+from tollway.providers import ChatProvider, EmbeddingProvider, embedding_provider
 from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
 from tollway.tokens import get_encoding
 from tollway.types import Usage
@@ -42,7 +42,16 @@ if TYPE_CHECKING:
 
     from tollway.retry import RetryBudget
 
-__all__ = ["DEFAULT_MODEL", "Batch", "Embedder", "Prepared", "Sent", "Tally", "TooLong"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Batch",
+    "Embedder",
+    "Prepared",
+    "Sent",
+    "Tally",
+    "TooLong",
+    "limiter_of",
+]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
 
@@ -169,7 +178,7 @@ class Embedder:
             )
         self.retry = retry or RetryPolicy()
         self.too_long = too_long
-        self.limiter = _limiter(self.provider, limits)
+        self.limiter = limiter_of(self.provider, limits)
         self.breaker = shared_breaker(self.provider.quota_key, self.model)
         self.encoding = get_encoding(rules.encoding)
         self.max_in_flight = (
@@ -455,7 +464,19 @@ class Embedder:
         return 0.0 if price == "free" else None
 
 
-def _limiter(provider: EmbeddingProvider, limits: Limits | RateLimiter | None) -> RateLimiter:
+def limiter_of(
+    provider: EmbeddingProvider | ChatProvider, limits: Limits | RateLimiter | None
+) -> RateLimiter:
+    """Return the limiter that calls of a provider take their permits from.
+
+    Args:
+        provider: Names its quota and the limits to begin with.
+        limits: What the user gave: ceilings, which the process's calls of that quota share, a
+            limiter of their own, or nothing.
+
+    Raises:
+        ConfigurationError: `limits` is none of these, or the quota is held with others.
+    """
     if isinstance(limits, RateLimiter):
         return limits
     defaults = provider.limits

@@ -1,12 +1,31 @@
 """Providers: their wire formats, rules and errors. One module each."""
 
-from tollway.providers.base import EmbeddingAnswer, EmbeddingProvider, EmbeddingRules
-from tollway.providers.registry import embedding_provider, register_provider
+from tollway.providers.base import (
+    ChatCapabilities,
+    ChatProvider,
+    ChatRequest,
+    ChatRules,
+    EmbeddingAnswer,
+    EmbeddingProvider,
+    EmbeddingRules,
+)
+from tollway.providers.registry import (
+    chat_provider,
+    embedding_provider,
+    register_chat_provider,
+    register_provider,
+)
 
 __all__ = [
+    "ChatCapabilities",
+    "ChatProvider",
+    "ChatRequest",
+    "ChatRules",
     "EmbeddingAnswer",
     "EmbeddingProvider",
     "EmbeddingRules",
+    "chat_provider",
     "embedding_provider",
+    "register_chat_provider",
     "register_provider",
 ]

@@ -1,24 +1,66 @@
-"""What a provider of embeddings is, and what its answers are.
+"""What a provider of embeddings or completions is, and what its answers are.
 
-Providers know nothing of limits, retries or caches: `tollway.embed` composes them. A new provider
-is a class with the members of `EmbeddingProvider`, given to `register_provider`.
+Providers know nothing of limits, retries or caches: `tollway.embed` and `tollway.chat` compose
+them. A new provider is a class with the members of `EmbeddingProvider` or `ChatProvider`, given to
+`register_provider` or `register_chat_provider`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     import numpy as np
     from numpy.typing import NDArray
 
     from tollway.limiter import Limits
-    from tollway.types import Usage
+    from tollway.types import Chunk, Completion, JsonFormat, Message, Tool, Usage
 
-__all__ = ["EmbeddingAnswer", "EmbeddingProvider", "EmbeddingRules"]
+__all__ = [
+    "ChatCapabilities",
+    "ChatFeature",
+    "ChatParameter",
+    "ChatProvider",
+    "ChatRequest",
+    "ChatRules",
+    "EmbeddingAnswer",
+    "EmbeddingProvider",
+    "EmbeddingRules",
+]
+
+ChatParameter: TypeAlias = Literal[
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "reasoning_effort",
+    "parallel_tool_calls",
+]
+"""A member of `ChatRequest` that not every model takes."""
+
+ChatFeature: TypeAlias = Literal[
+    "stream",
+    "stream_usage",
+    "system",
+    "images",
+    "tools",
+    "tool_choice",
+    "json_mode",
+    "json_schema",
+    "reasoning",
+]
+"""What a model may be able to do.
+
+`stream_usage`: a stream ends with its usage. `json_mode`: an answer can be held to JSON,
+`json_schema`: to a schema. `reasoning`: what it thought is shown apart.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +140,157 @@ class EmbeddingProvider(Protocol):
             ProviderError: Nothing of the request is of use.
 
         Cancellation closes the request.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what the provider itself opened."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRules:
+    """What one chat model takes and how it is counted, charged and paid.
+
+    Attributes:
+        token_model: The model whose rules count the tokens of a request; see `count_messages`. The
+            name of a deployment says nothing about its model.
+        context_window: Tokens of input and output together, or None where it is not known.
+        max_output_tokens: Tokens of an answer, or None.
+        charges_max_tokens: How a request is charged when it comes, before its answer is known:
+            `larger` of its input and `max_tokens` (OpenAI), their `sum` (Azure, Bedrock), or
+            `no`, its real use alone.
+        price: `listed` where the public price list applies, else `free` or `unknown`.
+        price_provider: Whose price list that is.
+        price_model: Under which name.
+    """
+
+    token_model: str
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    charges_max_tokens: Literal["larger", "sum", "no"] = "no"
+    price: Literal["listed", "free", "unknown"] = "unknown"
+    price_provider: str = ""
+    price_model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCapabilities:
+    """What one chat model is able to do, as far as is known.
+
+    Attributes:
+        features: What it can do.
+        parameters: What it takes beside the messages.
+    """
+
+    features: AbstractSet[ChatFeature]
+    parameters: AbstractSet[ChatParameter]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request, in the terms of no provider. None is the provider's default: it is not sent.
+
+    Attributes:
+        messages: The conversation, at least one.
+        temperature: 0.0 to 2.0.
+        max_tokens: The most tokens of the answer, reasoning included.
+        top_p: Share of probability that is drawn from.
+        stop: Texts that end the answer.
+        seed: For answers that repeat.
+        presence_penalty: -2.0 to 2.0.
+        frequency_penalty: -2.0 to 2.0.
+        reasoning_effort: As the provider words it: `none`, `minimal`, `low`, `medium`, `high`, ….
+        parallel_tool_calls: Whether one answer may call several tools.
+        tools: What the model may ask to have called.
+        tool_choice: `auto`, `none`, `required` for any of them, or the name of one to be called.
+        response_format: That the answer is to be JSON.
+        defaults: Names of parameters that the user did not ask for: left out where the model does
+            not take them, while one that the user named is then an error.
+        extra_body: Further members of the provider's own request.
+        extra_headers: Further headers of the request.
+        timeout: Seconds for the whole answer; for a stream, up to each next piece.
+    """
+
+    messages: Sequence[Message]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: str | None = None
+    parallel_tool_calls: bool | None = None
+    tools: Sequence[Tool] = ()
+    tool_choice: str | None = None
+    response_format: JsonFormat | None = None
+    defaults: AbstractSet[ChatParameter] = frozenset()
+    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    extra_headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    timeout: float = 600.0
+
+
+class ChatProvider(Protocol):
+    """One chat model behind one address and credential."""
+
+    @property
+    def name(self) -> str:
+        """Name of the provider, as in `name/model`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Name of the model, as the provider knows it."""
+        ...
+
+    @property
+    def rules(self) -> ChatRules:
+        """What the model takes and how it is counted."""
+        ...
+
+    @property
+    def capabilities(self) -> ChatCapabilities:
+        """What the model can do; may shrink as answers teach it."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Limits to begin with where the user names none; the sub-window it judges by."""
+        ...
+
+    @property
+    def quota_key(self) -> Hashable:
+        """What shares one quota: provider, address, credential's fingerprint, model."""
+        ...
+
+    async def open(self) -> None:
+        """Make ready for this event loop: called before the first permit is asked for."""
+        ...
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer, without its cost.
+
+        The request asks for nothing that `capabilities` does not name. Where the provider reports
+        no usage, that of the answer is `Usage(requests=1, estimated=True)`: the caller counts.
+
+        Raises:
+            ProviderError: No answer, an error, or one without a finish reason.
+
+        Cancellation closes the request.
+        """
+        ...
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer as they come.
+
+        The pieces' usage and finish reason may come in any order; the stream may end without a
+        finish reason, which its reader takes for an interruption.
+
+        Raises:
+            ProviderError: On the first or any later step; what came before stays right.
+
+        Closing the generator, and cancellation, closes the request.
         """
         ...
 

@@ -19,6 +19,8 @@ from tollway.errors import (
     AuthenticationError,
     BadRequestError,
     ConfigurationError,
+    ContentFilterError,
+    ContextWindowExceededError,
     InsufficientQuotaError,
     InternalServerError,
     NotFoundError,
@@ -145,6 +147,11 @@ OPENAI_ERRORS = ErrorTable(
                 "project_spend_limit_exceeded",
             },
         ),
+        ErrorRule(ContextWindowExceededError, 400, {"context_length_exceeded"}),
+        # vLLM and others word it so, without a code.
+        ErrorRule(ContextWindowExceededError, 400, body="maximum context length"),
+        # Azure names its filter in `code`, OpenAI its policy.
+        ErrorRule(ContentFilterError, 400, {"content_filter", "content_policy_violation"}),
         *_BY_STATUS,
     )
 )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Response, Transport
 
-__all__ = ["OpenAIProvider", "error_of"]
+__all__ = ["BASE_URL", "OpenAIProvider", "check_address", "checked_key", "error_of"]
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -78,14 +78,8 @@ class OpenAIProvider:
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
         at_openai = self.base_url == BASE_URL
-        # A key read from a file often ends in a newline.
-        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ConfigurationError(
-                f"the key of openai/{model} holds a blank or a character that no header may hold; "
-                "look at OPENAI_API_KEY or api_key"
-            )
-        _check_address(self.base_url)
+        key = checked_key(api_key or os.environ.get("OPENAI_API_KEY"), f"openai/{model}")
+        check_address(self.base_url)
         if at_openai and model not in _DIMENSIONS:
             near = difflib.get_close_matches(model, _DIMENSIONS, 3, 0) or sorted(_DIMENSIONS)
             raise ConfigurationError(
@@ -212,7 +206,27 @@ def _strike(body: bytes, key: str) -> bytes:
     return body.replace(key.encode(), "…".encode()) if key else body
 
 
-def _check_address(base_url: str) -> None:
+def checked_key(key: str | None, model: str, variable: str = "OPENAI_API_KEY") -> str:
+    """Return a key without the newline that one read from a file often ends in; empty for none.
+
+    Raises:
+        ConfigurationError: No header may hold it; the message does not show it.
+    """
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            f"the key of {model} holds a blank or a character that no header may hold; look at "
+            f"{variable} or api_key"
+        )
+    return key
+
+
+def check_address(base_url: str) -> None:
+    """Refuse what is no address, or one with a password.
+
+    Raises:
+        ConfigurationError: It is one of these.
+    """
     try:
         parts = urllib.parse.urlsplit(base_url)
         proper = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollway.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from tollway.providers.base import EmbeddingProvider
+    from tollway.providers.base import ChatProvider, EmbeddingProvider
 
-__all__ = ["embedding_provider", "register_provider"]
+__all__ = [
+    "chat_provider",
+    "embedding_provider",
+    "register_chat_provider",
+    "register_provider",
+]
+
+P = TypeVar("P")
 
 # Imported on first use: `import tollway` brings in no provider.
 _BUILT_IN = {
     "local": ("tollway.providers.local", "LocalProvider"),
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
 }
+_BUILT_IN_CHAT = {
+    "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
+    "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
+}
 _registered: dict[str, Callable[..., EmbeddingProvider]] = {}
+_registered_chat: dict[str, Callable[..., ChatProvider]] = {}
 
 
 def register_provider(name: str, factory: Callable[..., EmbeddingProvider]) -> None:
-    """Make `name/model` mean what `factory(model, **options)` returns.
+    """Make `name/model` mean what `factory(model, **options)` returns, in an `Embedder`.
 
     Args:
         name: Without a slash; replaces a provider of that name.
@@ -33,9 +45,20 @@ def register_provider(name: str, factory: Callable[..., EmbeddingProvider]) -> N
     Raises:
         ConfigurationError: The name is empty or has a slash.
     """
-    if not name or "/" in name:
-        raise ConfigurationError(f"a provider's name is a word without a slash, not {name!r}")
-    _registered[name] = factory
+    _registered[_checked(name)] = factory
+
+
+def register_chat_provider(name: str, factory: Callable[..., ChatProvider]) -> None:
+    """Make `name/model` mean what `factory(model, **options)` returns, in an `LLM`.
+
+    Args:
+        name: Without a slash; replaces a provider of that name.
+        factory: Called with the model's name and the options given to the `LLM`.
+
+    Raises:
+        ConfigurationError: The name is empty or has a slash.
+    """
+    _registered_chat[_checked(name)] = factory
 
 
 def embedding_provider(model: str, **options: Any) -> EmbeddingProvider:
@@ -49,11 +72,41 @@ def embedding_provider(model: str, **options: Any) -> EmbeddingProvider:
     Raises:
         ConfigurationError: No such provider or model, or an option that it does not take.
     """
+    return _make(model, "openai/text-embedding-3-small", _BUILT_IN, _registered, options)
+
+
+def chat_provider(model: str, **options: Any) -> ChatProvider:
+    """Return the provider of `provider/model`.
+
+    Args:
+        model: Such as `openai/gpt-4o`.
+        options: What the provider takes: `api_key`, `base_url`, `http_client`, …. One that is None
+            is as if not given.
+
+    Raises:
+        ConfigurationError: No such provider or model, or an option that it does not take.
+    """
+    return _make(model, "openai/gpt-4o", _BUILT_IN_CHAT, _registered_chat, options)
+
+
+def _checked(name: str) -> str:
+    if not name or "/" in name:
+        raise ConfigurationError(f"a provider's name is a word without a slash, not {name!r}")
+    return name
+
+
+def _make(
+    model: str,
+    example: str,
+    built_in: Mapping[str, tuple[str, str]],
+    registered: Mapping[str, Callable[..., P]],
+    options: Mapping[str, Any],
+) -> P:
     name, slash, rest = model.partition("/")
-    known = sorted({*_BUILT_IN, *_registered})
+    known = sorted({*built_in, *registered})
     if not slash or not rest:
         raise ConfigurationError(
-            f"a model is named provider/model, such as openai/text-embedding-3-small, not {model!r}"
+            f"a model is named provider/model, such as {example}, not {model!r}"
         )
     given = {option: value for option, value in options.items() if value is not None}
     if name not in known:
@@ -63,9 +116,9 @@ def embedding_provider(model: str, **options: Any) -> EmbeddingProvider:
             f"no provider {name!r}{hint} Known: {', '.join(known)}. An OpenAI-compatible endpoint "
             "is openai/model with base_url"
         )
-    factory = _registered.get(name)
+    factory = registered.get(name)
     if factory is None:
-        module, attribute = _BUILT_IN[name]
+        module, attribute = built_in[name]
         factory = getattr(importlib.import_module(module), attribute)
     try:
         return factory(rest, **given)

@@ -5,11 +5,13 @@
     with Simulator(rpm=600, tpm=120_000) as sim:
         client = openai.OpenAI(base_url=sim.base_url, api_key="any")
 
-It speaks OpenAI's embeddings over HTTP, holds requests to limits as OpenAI does, fails on demand,
-and keeps a ledger of what it was asked. Every vector is a function of its text (`vector`), so that
-a test can tell a wrong row.
+It speaks OpenAI's embeddings and chat completions over HTTP, holds requests to limits as OpenAI
+does, fails on demand, and keeps a ledger of what it was asked. Every vector is a function of its
+text (`vector`) and every answer one of the conversation (`reply`), so that a test can tell a wrong
+one.
 """
 
+from tollway.simulator.answers import reply
 from tollway.simulator.enforcement import Denial, Enforcement, Standing
 from tollway.simulator.faults import FAULTS, Faults
 from tollway.simulator.ledger import Ledger, Record
@@ -26,5 +28,6 @@ __all__ = [
     "Simulator",
     "Standing",
     "digest",
+    "reply",
     "vector",
 ]

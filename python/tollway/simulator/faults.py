@@ -34,9 +34,19 @@ FAULTS: Mapping[str, str] = MappingProxyType(
         "null_row": "the embedding of one row is null",
         "nan_row": "the values of one row are NaN",
         "duplicate_index": "one row carries the index of another",
+        "content_filter": "the provider's filter refuses the prompt",
+        "error_body": "status 200, but an error in place of the answer",
+        "empty_answer": "status 200, but no answer",
+        "unfinished": "the answer has no finish reason; a stream ends before its end in good order",
+        "stream_error": "an error comes in the middle of a stream",
+        "no_usage": "the usage is null",
     }
 )
-HARMLESS = frozenset({"delay", "permuted"})
+HARMLESS = frozenset({"delay", "permuted", "no_usage"})
+_OF_EMBEDDINGS = frozenset({"permuted", "missing_row", "null_row", "nan_row", "duplicate_index"})
+_OF_CHAT = frozenset(
+    {"content_filter", "error_body", "empty_answer", "unfinished", "stream_error", "no_usage"}
+)
 _NEEDS_TWO_ROWS = frozenset({"permuted", "duplicate_index"})
 
 
@@ -44,8 +54,8 @@ _NEEDS_TWO_ROWS = frozenset({"permuted", "duplicate_index"})
 class Faults:
     """How often what goes wrong.
 
-    Every embeddings request draws at most one fault, from the seed and its number in order of
-    arrival: the same requests in the same order meet the same faults.
+    Every request for embeddings or a completion draws at most one fault, from the seed and its
+    number in order of arrival: the same requests in the same order meet the same faults.
 
     Attributes:
         rates: Share of the requests, 0 to 1, by the names in `FAULTS`; at most 1 together.
@@ -99,7 +109,11 @@ def check_name(name: str) -> None:
 
 
 def applies(fault: str, rows: int) -> bool:
-    """Say whether a fault can be seen in an answer of that many rows."""
+    """Say whether a fault can be seen in an answer of that many rows; 0 for a completion."""
+    if rows == 0:
+        return fault not in _OF_EMBEDDINGS
+    if fault in _OF_CHAT:
+        return False
     return rows > 1 or fault not in _NEEDS_TWO_ROWS
 
 

@@ -20,10 +20,12 @@ __all__ = [
     "MODELS",
     "EmbeddingsCall",
     "Refusal",
+    "arguments_of",
     "authorize",
     "denied",
     "embeddings_body",
     "go_duration",
+    "invalid",
     "limit_headers",
     "models_body",
     "read_embeddings",
@@ -42,7 +44,11 @@ MAX_INPUTS = 2048
 MAX_INPUT_TOKENS = 8191
 MAX_REQUEST_TOKENS = 300_000
 _FIXED_SIZE = frozenset({"text-embedding-ada-002"})
-_ROUTES = {"/v1/embeddings": "POST", "/v1/models": "GET"}
+_ROUTES = {
+    "/v1/chat/completions": "POST",
+    "/v1/embeddings": "POST",
+    "/v1/models": "GET",
+}
 _ARGUMENTS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
 
 
@@ -118,7 +124,7 @@ def read_embeddings(body: bytes, dimensions: int | None) -> EmbeddingsCall:
         body: JSON.
         dimensions: Full size of every model's vectors; None for the real sizes.
     """
-    arguments = _arguments(body)
+    arguments = arguments_of(body)
     model = _model(arguments.get("model"))
     unknown = arguments.keys() - _ARGUMENTS
     if unknown:
@@ -126,13 +132,13 @@ def read_embeddings(body: bytes, dimensions: int | None) -> EmbeddingsCall:
     size = _dimensions(arguments.get("dimensions"), model, dimensions or MODELS[model])
     form = arguments.get("encoding_format") or "float"
     if form not in ("float", "base64"):
-        raise _invalid("encoding_format", "expected 'float' or 'base64'")
+        raise invalid("encoding_format", "expected 'float' or 'base64'")
     if not isinstance(arguments.get("user") or "", str):
-        raise _invalid("user", "expected a string")
+        raise invalid("user", "expected a string")
     texts, counts = _inputs(arguments.get("input"))
     for position, count in enumerate(counts):
         if count > MAX_INPUT_TOKENS:
-            raise _invalid(
+            raise invalid(
                 f"input[{position}]",
                 f"it has {count} tokens, and {model} takes at most {MAX_INPUT_TOKENS}",
             )
@@ -255,11 +261,13 @@ def _milliseconds(seconds: float) -> int:
     return math.ceil(round(seconds * 1000, 6))
 
 
-def _invalid(param: str, reason: str, code: str | None = None) -> Refusal:
+def invalid(param: str, reason: str, code: str | None = None) -> Refusal:
+    """Return the 400 for an argument that is not in order."""
     return Refusal(400, f"Invalid '{param}': {reason}", param=param, code=code)
 
 
-def _arguments(body: bytes) -> dict[str, object]:
+def arguments_of(body: bytes) -> dict[str, object]:
+    """Read a body; refuse with 400 what is no JSON object."""
     try:
         loaded: object = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
@@ -273,7 +281,7 @@ def _model(asked: object) -> str:
     if asked is None or asked == "":
         raise Refusal(400, "you must provide a model parameter")
     if not isinstance(asked, str):
-        raise _invalid("model", "expected a string")
+        raise invalid("model", "expected a string")
     if asked not in MODELS:
         raise Refusal(404, f"The model '{asked}' does not exist", code="model_not_found")
     return asked
@@ -285,7 +293,7 @@ def _dimensions(asked: object, model: str, full: int) -> int:
     if model in _FIXED_SIZE:
         raise Refusal(400, f"{model} has no 'dimensions'", param="dimensions")
     if not _is_int(asked) or not 1 <= asked <= full:
-        raise _invalid("dimensions", f"expected an integer from 1 to {full}")
+        raise invalid("dimensions", f"expected an integer from 1 to {full}")
     return asked
 
 
@@ -298,15 +306,15 @@ def _inputs(given: object) -> tuple[list[str], list[int]]:
     if given is None:
         raise Refusal(400, "you must provide an input parameter", param="input")
     if not isinstance(given, (str, list)):
-        raise _invalid("input", "expected a string, a list of strings, or lists of tokens")
+        raise invalid("input", "expected a string, a list of strings, or lists of tokens")
     items: Sequence[object] = [given] if isinstance(given, str) else cast("list[object]", given)
     if not items:
-        raise _invalid("input", "it is empty", "empty_array")
+        raise invalid("input", "it is empty", "empty_array")
     if _is_int(items[0]):
         items = [items]
     if len(items) > MAX_INPUTS:
         reason = f"it has {len(items)} items, and at most {MAX_INPUTS} are taken"
-        raise _invalid("input", reason, "array_above_max_length")
+        raise invalid("input", reason, "array_above_max_length")
     return _texts(items) if isinstance(items[0], str) else _token_lists(items)
 
 
@@ -314,9 +322,9 @@ def _texts(items: Sequence[object]) -> tuple[list[str], list[int]]:
     texts: list[str] = []
     for position, item in enumerate(items):
         if not isinstance(item, str):
-            raise _invalid(f"input[{position}]", "expected a string, as the first one is")
+            raise invalid(f"input[{position}]", "expected a string, as the first one is")
         if not item:
-            raise _invalid(f"input[{position}]", "it is an empty string")
+            raise invalid(f"input[{position}]", "it is an empty string")
         texts.append(item)
     return texts, get_encoding(ENCODING).count_batch(texts).tolist()
 
@@ -329,10 +337,10 @@ def _token_lists(items: Sequence[object]) -> tuple[list[str], list[int]]:
         tokens = cast("list[object]", item) if isinstance(item, list) else []
         numbers = [token for token in tokens if _is_int(token)]
         if not tokens or len(numbers) < len(tokens):
-            raise _invalid(f"input[{position}]", "expected a list of at least one token")
+            raise invalid(f"input[{position}]", "expected a list of at least one token")
         try:
             texts.append(encoding.decode(numbers))
         except (KeyError, ValueError, OverflowError) as error:
-            raise _invalid(f"input[{position}]", f"a token is not of {ENCODING}") from error
+            raise invalid(f"input[{position}]", f"a token is not of {ENCODING}") from error
         counts.append(len(numbers))
     return texts, counts

@@ -15,7 +15,7 @@ import h11
 from tollway.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 __all__ = ["HTTPServer", "Request", "Response", "loopback"]
 
@@ -51,12 +51,15 @@ class Response:
         body: JSON.
         headers: Beside content-type and content-length.
         cut: Bytes of the body to send before the connection is closed; None for all of it.
+        parts: The body in parts that are sent as they come, in place of `body`. Where `cut` is
+            given, the connection is closed after them without the end of the body.
     """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     cut: int | None = None
+    parts: AsyncGenerator[bytes, None] | None = None
 
 
 class _TooLarge(Exception):  # noqa: N818 - becomes an answer
@@ -177,27 +180,68 @@ class HTTPServer:
                 response = self._refuse(error.error_status_hint, str(error))
             if response is None:
                 return
-            headers = {
-                "content-type": "application/json",
-                "content-length": str(len(response.body)),
-                **response.headers,
-            }
-            head = connection.send(
-                h11.Response(status_code=response.status, headers=list(headers.items()))
-            )
-            assert head is not None
-            body = b"" if method == "HEAD" else response.body
-            # An empty part would stay in the transport's buffer for ever from Python 3.12 on.
-            writer.writelines(part for part in (head, body[: response.cut]) if part)
-            await writer.drain()
-            if response.cut is not None:
+            if response.parts is not None:
+                whole = await self._send_parts(connection, writer, response, response.parts)
+            else:
+                whole = await self._send(connection, writer, response, method)
+            if not whole:
                 return
-            if body:
-                connection.send(h11.Data(data=body))
-            connection.send(h11.EndOfMessage())
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
+
+    async def _send(
+        self,
+        connection: h11.Connection,
+        writer: asyncio.StreamWriter,
+        response: Response,
+        method: str,
+    ) -> bool:
+        """Send a whole answer; False where it is cut short."""
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(response.body)),
+            **response.headers,
+        }
+        head = connection.send(
+            h11.Response(status_code=response.status, headers=list(headers.items()))
+        )
+        assert head is not None
+        body = b"" if method == "HEAD" else response.body
+        # An empty part would stay in the transport's buffer for ever from Python 3.12 on.
+        writer.writelines(part for part in (head, body[: response.cut]) if part)
+        await writer.drain()
+        if response.cut is not None:
+            return False
+        if body:
+            connection.send(h11.Data(data=body))
+        connection.send(h11.EndOfMessage())
+        return True
+
+    async def _send_parts(
+        self,
+        connection: h11.Connection,
+        writer: asyncio.StreamWriter,
+        response: Response,
+        parts: AsyncGenerator[bytes, None],
+    ) -> bool:
+        """Send an answer as its parts come; False where it is cut short."""
+        headers = {"content-type": "text/event-stream", **response.headers}
+        if "content-length" not in headers:
+            headers["transfer-encoding"] = "chunked"
+        head = h11.Response(status_code=response.status, headers=list(headers.items()))
+        writer.write(connection.send(head) or b"")
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                writer.write(connection.send(h11.Data(data=part)) or b"")
+                await writer.drain()
+                if writer.transport.is_closing():
+                    return False
+        if response.cut is not None:
+            return False
+        writer.write(connection.send(h11.EndOfMessage()) or b"")
+        await writer.drain()
+        return True
 
     async def _read(
         self,

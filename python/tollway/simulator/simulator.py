@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import threading
 import time
@@ -14,30 +15,40 @@ from tollway.errors import ConfigurationError
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
 from tollway.simulator.enforcement import Enforcement
+from tollway.simulator.formats import Behaviour, Call, Format
 from tollway.simulator.ledger import Ledger, Record
+from tollway.simulator.openai_format import OpenAIFormat
 from tollway.simulator.server import HTTPServer, Request, Response
-from tollway.simulator.vectors import packed_digests, vectors
+from tollway.simulator.vectors import packed_digests
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Coroutine
+    from collections.abc import Set as AbstractSet
+
+    from tollway.simulator.enforcement import Standing
+    from tollway.simulator.formats import Reasoning
 
 __all__ = ["Simulator"]
 
 FAULT_HEADER = "x-simulator-fault"
+
+# The last one owns every path.
+_FORMATS: tuple[Format, ...] = (OpenAIFormat(),)
 
 
 @dataclass(slots=True)
 class _Course:
     """What has become of one request so far."""
 
+    format: Format
     arrival: float
     request_id: str
     fault: str | None = None
     admitted: bool = False
     texts: list[str] = field(default_factory=list[str])
     tokens: int = 0
-    limits: dict[str, str] = field(default_factory=dict[str, str])
+    standing: dict[str, Standing] = field(default_factory=dict[str, "Standing"])
 
     def record(self, status: int | None) -> Record:
         return Record(
@@ -53,7 +64,7 @@ class _Course:
 
 
 class Simulator:
-    """OpenAI's embeddings over HTTP on this machine, with its limits, and faults on demand.
+    """A provider of embeddings and completions on this machine, with limits and faults on demand.
 
     Use it as `async with Simulator(...) as sim` in a running event loop, or as
     `with Simulator(...) as sim` in a thread of its own; then point any client at `sim.base_url`.
@@ -74,6 +85,10 @@ class Simulator:
             `insufficient_quota`; None for endless credit.
         api_keys: Keys that are accepted; None for any.
         dimensions: Full size of the vectors of every model; None for the real sizes.
+        refuses: As `Behaviour.refuses`.
+        reasoning: As `Behaviour.reasoning`.
+        context_window: As `Behaviour.context_window`.
+        piece_delay: As `Behaviour.piece_delay`.
         host: A loopback address.
         port: 0 for any free one.
         ledger: File to which the records are also written, one JSON object a line, each before
@@ -101,6 +116,10 @@ class Simulator:
         credit_requests: int | None = None,
         api_keys: Collection[str] | None = None,
         dimensions: int | None = None,
+        refuses: AbstractSet[str] = frozenset(),
+        reasoning: Reasoning = "apart",
+        context_window: int | None = None,
+        piece_delay: float = 0.0,
         host: str = "127.0.0.1",
         port: int = 0,
         ledger: str | os.PathLike[str] | None = None,
@@ -116,7 +135,9 @@ class Simulator:
         self._faults = faults
         self._credit = credit_requests
         self._keys = None if api_keys is None else frozenset(api_keys)
-        self._dimensions = dimensions
+        self._behaviour = Behaviour(
+            dimensions, frozenset(refuses), reasoning, context_window, piece_delay
+        )
         self._path = ledger
         self._ordinals = itertools.count()
         self._server = HTTPServer(self._answer, _improper, host=host, port=port, max_body=max_body)
@@ -191,7 +212,8 @@ class Simulator:
     async def _answer(self, request: Request) -> Response | None:
         """Answer a request, and write it down before the answer goes out."""
         began = time.perf_counter()
-        course = _Course(request.arrival, f"req_{uuid.uuid4().hex}")
+        format_ = next(known for known in _FORMATS if known.owns(request.path))
+        course = _Course(format_, request.arrival, f"req_{uuid.uuid4().hex}")
         try:
             response = await self._perform(request, course)
         except wire.Refusal as refusal:
@@ -203,18 +225,16 @@ class Simulator:
         if response is None:
             return None
         headers = {
-            "x-request-id": course.request_id,
             "openai-processing-ms": str(round((time.perf_counter() - began) * 1000)),
-            **course.limits,
+            **format_.headers(course.request_id, course.standing),
             **response.headers,
         }
-        return Response(response.status, response.body, headers, response.cut)
+        return dataclasses.replace(response, headers=headers)
 
     async def _perform(self, request: Request, course: _Course) -> Response | None:
-        path = wire.route(request.method, request.path)
-        wire.authorize(request.headers, self._keys)
-        if path == "/v1/models":
-            return Response(200, wire.models_body())
+        free = course.format.free(request, self._keys)
+        if free is not None:
+            return free
         ordinal = next(self._ordinals)
         fault = self._fault(request, ordinal)
         call = self._admit(request, course, fault)
@@ -224,13 +244,8 @@ class Simulator:
         if course.fault == "disconnect":
             return None
         if course.fault in ("500", "503"):
-            raise wire.fault(course.fault, call.model, self._faults.retry_after)
-        values = vectors(call.texts, call.dimensions)
-        rows = faulty.disturb(
-            list(enumerate(values)), course.fault, self._faults.row(ordinal, len(values))
-        )
-        body = wire.embeddings_body(call, rows)
-        return Response(200, body, cut=len(body) // 2 if course.fault == "truncated" else None)
+            raise course.format.fault(course.fault, call.model, self._faults.retry_after)
+        return call.answer(course.fault, self._faults.row(ordinal, call.rows or 1))
 
     def _fault(self, request: Request, ordinal: int) -> str | None:
         forced = request.headers.get(FAULT_HEADER)
@@ -242,14 +257,14 @@ class Simulator:
             raise wire.Refusal(400, str(error), param=FAULT_HEADER) from error
         return forced
 
-    def _admit(self, request: Request, course: _Course, fault: str | None) -> wire.EmbeddingsCall:
+    def _admit(self, request: Request, course: _Course, fault: str | None) -> Call:
         """Read the call and charge it; a call that is not in order is charged one request.
 
         There is no await between the arrivals of two requests and their judgement, so that
         requests are judged in the order of their arrival times.
         """
         try:
-            call = wire.read_embeddings(request.body, self._dimensions)
+            call = course.format.read(request, self._behaviour)
         except wire.Refusal:
             self._charge(course, 0, "this model")
             raise
@@ -258,9 +273,9 @@ class Simulator:
             fault = "insufficient_quota"
         denies = fault in ("429", "insufficient_quota")
         self._charge(course, 0 if denies else call.tokens, call.model)
-        course.fault = fault if fault and faulty.applies(fault, len(call.texts)) else None
+        course.fault = fault if fault and faulty.applies(fault, call.rows) else None
         if fault is not None and denies:
-            raise wire.fault(fault, call.model, self._faults.retry_after)
+            raise course.format.fault(fault, call.model, self._faults.retry_after)
         course.admitted = True
         if self._credit is not None:
             self._credit -= 1
@@ -268,9 +283,9 @@ class Simulator:
 
     def _charge(self, course: _Course, tokens: int, model: str) -> None:
         denial = self._enforcement.admit(course.arrival, tokens)
-        course.limits = wire.limit_headers(self._enforcement.standing(course.arrival))
+        course.standing = self._enforcement.standing(course.arrival)
         if denial is not None:
-            raise wire.denied(model, denial)
+            raise course.format.denied(model, denial)
 
 
 def _improper(status: int, message: str) -> Response:

@@ -1,5 +1,5 @@
 """What calls use and cost."""
 
-from tollway.usage.pricing import input_cost
+from tollway.usage.pricing import cost_of, input_cost
 
-__all__ = ["input_cost"]
+__all__ = ["cost_of", "input_cost"]

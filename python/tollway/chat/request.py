@@ -1,0 +1,184 @@
+"""From what a caller writes to one request in the terms of no provider."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_args
+
+from tollway.errors import ConfigurationError
+from tollway.providers.base import ChatParameter, ChatRequest
+from tollway.providers.messages import read_message
+from tollway.types import ImagePart, JsonFormat, Message, Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tollway.providers import ChatCapabilities
+
+__all__ = ["DEFAULTS", "CallOptions", "Prompt", "build_request", "check_options", "conversation"]
+
+Prompt: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
+"""What to answer: a text, a message, or a conversation of messages.
+
+A message may be a mapping in OpenAI's form.
+"""
+
+_PARAMETERS: tuple[ChatParameter, ...] = get_args(ChatParameter)
+
+
+class CallOptions(TypedDict, total=False):
+    """What one call may be given; what it is not given is as the `LLM` was made.
+
+    Attributes:
+        system_prompt: Put before everything else.
+        history_messages: Put between the system prompt and what is asked now.
+        temperature: Default 0.0; None for the provider's own.
+        max_tokens: The most tokens of the answer. Default 4000; None for the provider's own.
+        top_p: Share of probability that is drawn from.
+        stop: Text or texts that end the answer.
+        seed: For answers that repeat.
+        presence_penalty: -2.0 to 2.0.
+        frequency_penalty: -2.0 to 2.0.
+        reasoning_effort: As the provider words it: `minimal`, `low`, `medium`, `high`, ….
+        tools: Functions, pydantic models or `Tool`s that the model may ask to have called.
+        tool_choice: `auto`, `none`, `required`, or the name of a tool.
+        parallel_tool_calls: Whether one answer may call several tools.
+        response_format: `"json"`, a JSON schema, a `JsonFormat` or a pydantic model: the answer is
+            JSON, and its value is in `Completion.parsed`.
+        extra_body: Further members of the provider's own request.
+        extra_headers: Further headers.
+        timeout: Seconds for one attempt's answer; for a stream, up to each next piece. Default 600.
+        deadline: Seconds for the whole call with its waits and retries.
+        priority: Higher ones get their permit first.
+    """
+
+    system_prompt: str | None
+    history_messages: Sequence[Message | Mapping[str, Any]]
+    temperature: float | None
+    max_tokens: int | None
+    top_p: float | None
+    stop: str | Sequence[str]
+    seed: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    reasoning_effort: str | None
+    tools: Sequence[Tool | Callable[..., Any]]
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
+    response_format: Any
+    extra_body: Mapping[str, Any]
+    extra_headers: Mapping[str, str]
+    timeout: float
+    deadline: float | None
+    priority: int
+
+
+DEFAULTS: CallOptions = {"temperature": 0.0, "max_tokens": 4000, "timeout": 600.0}
+
+_POSITIVE = ("timeout", "deadline")
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what is no option of a call, or a number that cannot work.
+
+    Raises:
+        TypeError: An unknown name.
+        ConfigurationError: A number out of its range.
+    """
+    unknown = options.keys() - CallOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a call takes no {min(unknown)!r}; provider's own go into extra_body")
+    for name in _POSITIVE:
+        value = options.get(name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ConfigurationError(f"{name} is a number of seconds over 0, not {value!r}")
+    max_tokens = options.get("max_tokens")
+    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        raise ConfigurationError(f"max_tokens is a whole number from 1, not {max_tokens!r}")
+
+
+def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:
+    """Return system prompt, history and prompt as one list of messages.
+
+    Raises:
+        ConfigurationError: There is nothing to answer, or something is no message.
+    """
+    messages: list[Message] = []
+    system_prompt = options.get("system_prompt")
+    if system_prompt:
+        messages.append(Message("system", system_prompt))
+    messages.extend(map(read_message, options.get("history_messages", ())))
+    if isinstance(prompt, str):
+        if not prompt:
+            raise ConfigurationError("the prompt is empty: there is nothing to answer")
+        messages.append(Message("user", prompt))
+    elif isinstance(prompt, (Message, Mapping)):
+        messages.append(read_message(cast("Message | Mapping[str, Any]", prompt)))
+    else:
+        given = [read_message(message) for message in prompt]
+        if not given:
+            raise ConfigurationError("there are no messages: there is nothing to answer")
+        messages.extend(given)
+    return messages
+
+
+def build_request(
+    messages: Sequence[Message],
+    options: CallOptions,
+    named: CallOptions,
+    *,
+    tools: Sequence[Tool],
+    response_format: JsonFormat | None,
+    capabilities: ChatCapabilities,
+    model: str,
+) -> ChatRequest:
+    """Return the request for a conversation, within what the model is able to do.
+
+    Args:
+        messages: The conversation.
+        options: All that holds for the call.
+        named: What of it the user named; the rest is left out where the model does not take it.
+        tools: As the provider gets them.
+        response_format: As the provider gets it.
+        capabilities: What the model can do.
+        model: For messages.
+
+    Raises:
+        ConfigurationError: The model does not take what the user named.
+    """
+    given: dict[str, Any] = {}
+    for name in _PARAMETERS:
+        value: Any = options.get(name)
+        if value is None:
+            continue
+        if name in capabilities.parameters:
+            given[name] = value
+        elif name in named:
+            raise ConfigurationError(
+                f"{model} takes no {name}; leave it out, or send the provider's own by extra_body"
+            )
+    stop = given.get("stop")
+    if isinstance(stop, str):
+        given["stop"] = (stop,)
+    features = capabilities.features
+    if tools and "tools" not in features:
+        raise ConfigurationError(f"{model} calls no tools")
+    if "images" not in features and any(map(_has_image, messages)):
+        raise ConfigurationError(f"{model} takes no images")
+    return ChatRequest(
+        messages,
+        **given,
+        tools=tools,
+        tool_choice=options.get("tool_choice"),
+        response_format=response_format,
+        defaults=frozenset(name for name in _PARAMETERS if name in given and name not in named),
+        extra_body=options.get("extra_body") or {},
+        extra_headers=options.get("extra_headers") or {},
+        timeout=options.get("timeout", 600.0),
+    )
+
+
+def _has_image(message: Message) -> bool:
+    content = message.content
+    return not isinstance(content, str) and any(isinstance(part, ImagePart) for part in content)

@@ -1,0 +1,165 @@
+"""Azure OpenAI's chat completions, through the official SDK."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from typing import TYPE_CHECKING, Any
+
+from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
+from tollway.limiter import Limits
+from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.openai import check_address, checked_key
+from tollway.providers.openai_chat import OpenAIChatProvider, sdk
+from tollway.providers.openai_models import learned_of, model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
+
+    from tollway.providers.errors import ErrorTable
+
+__all__ = ["AzureChatProvider"]
+
+
+class AzureChatProvider(OpenAIChatProvider):
+    """One deployment at Azure OpenAI.
+
+    Exactly one of a key, a token and a token provider is used. For a managed identity:
+
+        from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
+
+        credential = DefaultAzureCredential()  # close it in the end
+        scope = "https://cognitiveservices.azure.com/.default"
+        LLM("azure/my-gpt", azure_ad_token_provider=get_bearer_token_provider(credential, scope))
+
+    Args:
+        model: Name of the deployment.
+        base_model: The model that is deployed, by which tokens are counted and priced; without it
+            the deployment's name is taken for one.
+        azure_endpoint: `https://RESOURCE.openai.azure.com`; else from `AZURE_OPENAI_ENDPOINT`.
+        api_version: Else from `OPENAI_API_VERSION` or `AZURE_OPENAI_API_VERSION`; without any, the
+            v1 API is used, which needs none.
+        api_key: Else from `AZURE_OPENAI_API_KEY`.
+        azure_ad_token: Else from `AZURE_OPENAI_AD_TOKEN`.
+        azure_ad_token_provider: A function, async or not, that returns a token.
+        http_client: As in `OpenAIChatProvider`.
+        client: An `openai.AsyncAzureOpenAI` to use as it is, but for its retries; left open.
+        headers: Further headers of every request.
+        errors: What its errors mean, where that is not what they mean at OpenAI.
+
+    Raises:
+        ConfigurationError: No endpoint or credential, or several credentials.
+    """
+
+    name = "azure"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_model: str | None = None,
+        azure_endpoint: str | None = None,
+        api_version: str | None = None,
+        api_key: str | None = None,
+        azure_ad_token: str | None = None,
+        azure_ad_token_provider: Callable[[], str | Awaitable[str]] | None = None,
+        http_client: Any = None,
+        client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = OPENAI_ERRORS,
+    ) -> None:
+        self.model = model
+        self._errors = errors
+        self._headers = dict(headers or {})
+        self._http_client = http_client
+        self._is_openai = True
+        self._token_provider = azure_ad_token_provider
+        environment = os.environ
+        endpoint = azure_endpoint or environment.get("AZURE_OPENAI_ENDPOINT") or ""
+        if client is not None:
+            client = client.with_options(max_retries=0)
+            endpoint = str(client.base_url)
+        if not endpoint:
+            raise ConfigurationError(
+                f"azure/{model} needs an address: set the environment variable "
+                "AZURE_OPENAI_ENDPOINT, or give azure_endpoint"
+            )
+        check_address(endpoint)
+        self.base_url = endpoint.rstrip("/")
+        self._version = (
+            api_version
+            or environment.get("OPENAI_API_VERSION")
+            or environment.get("AZURE_OPENAI_API_VERSION")
+        )
+        given = [value for value in (api_key, azure_ad_token, azure_ad_token_provider) if value]
+        if len(given) > 1:
+            raise ConfigurationError(
+                "give one of api_key, azure_ad_token and azure_ad_token_provider, not several"
+            )
+        if not given and client is None:
+            azure_ad_token = environment.get("AZURE_OPENAI_AD_TOKEN")
+            api_key = None if azure_ad_token else environment.get("AZURE_OPENAI_API_KEY")
+        self._token = checked_key(azure_ad_token, f"azure/{model}", "AZURE_OPENAI_AD_TOKEN")
+        self._key = checked_key(api_key, f"azure/{model}", "AZURE_OPENAI_API_KEY")
+        if not (self._key or self._token or azure_ad_token_provider or client is not None):
+            raise ConfigurationError(
+                f"azure/{model} needs a credential: set the environment variable "
+                "AZURE_OPENAI_API_KEY, or give api_key or azure_ad_token_provider"
+            )
+        served = base_model or model
+        self._set_up(learned_of(self.base_url, model, model_of(served)), client)
+        self.rules = self._learned.rules(
+            token_model=served,
+            charges_max_tokens="sum",
+            price_provider="azure",
+            price_model=served,
+        )
+        # Without a tier that is known: Azure judges requests over 1 to 10 seconds.
+        self.limits = Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, address, credential's fingerprint, deployment."""
+        secret = self._key or self._token or f"function {id(self._token_provider)}"
+        fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
+        return (self.name, self.base_url, fingerprint, self.model)
+
+    def _secret(self) -> str:
+        return self._key or self._token
+
+    def _make_client(self) -> Any:
+        openai = sdk()
+        options = {
+            "max_retries": 0,
+            "default_headers": self._headers,
+            "http_client": self._http_client,
+        }
+        provider = None if self._token_provider is None else self._fresh_token
+        if self._version is None:
+            return openai.AsyncOpenAI(
+                base_url=f"{self.base_url}/openai/v1/",
+                api_key=provider or self._token or self._key,
+                **options,
+            )
+        return openai.AsyncAzureOpenAI(
+            azure_endpoint=self.base_url,
+            azure_deployment=self.model,
+            api_version=self._version,
+            api_key=self._key or None,
+            azure_ad_token=self._token or None,
+            azure_ad_token_provider=provider,
+            **options,
+        )
+
+    async def _fresh_token(self) -> str:
+        assert self._token_provider is not None
+        try:
+            token = self._token_provider()
+            return await token if inspect.isawaitable(token) else token
+        except TollwayError:
+            raise
+        except Exception as error:
+            raise AuthenticationError(
+                f"azure/{self.model}: the token provider failed ({type(error).__name__})"
+            ) from error

@@ -1,0 +1,86 @@
+"""Clients whose connections belong to the event loop that opened them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["LoopClients"]
+
+C = TypeVar("C")
+
+# A loop keeps its tasks by weak references only.
+_closing: set[asyncio.Task[None]] = set()
+
+
+class LoopClients(Generic[C]):
+    """One client for each event loop, made on first use.
+
+    Each is closed by `aclose` in its loop, or when this object is no longer used. A given client
+    is used in every loop and left open.
+
+    Args:
+        make: Makes a client; called in the loop.
+        close: Closes one.
+        given: The caller's own client, or None.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], C],
+        close: Callable[[C], Coroutine[Any, Any, None]],
+        given: C | None = None,
+    ) -> None:
+        self._make = make
+        self._close = close
+        self._given = given
+        self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, C] = (
+            weakref.WeakKeyDictionary()
+        )
+        # A loop that goes on after its last user, as that of the synchronous calls does, would
+        # hold the sockets for as long as the process lives.
+        weakref.finalize(self, _close_all, self._own, close, os.getpid()).atexit = False
+
+    def get(self) -> C:
+        """Return the client of the running loop."""
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        client = self._own.get(loop)
+        if client is None:
+            client = self._own[loop] = self._make()
+        return client
+
+    async def aclose(self) -> None:
+        """Close the running loop's own client; a given one stays open."""
+        client = self._own.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await self._close(client)
+
+
+def _close_all(
+    clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, C],
+    close: Callable[[C], Coroutine[Any, Any, None]],
+    pid: int,
+) -> None:
+    """Close each client in its own loop, where that still runs; a forked child leaves them be."""
+    if os.getpid() != pid:
+        return
+    for loop, client in list(clients.items()):
+        # A closed loop refuses: its connections are gone with it.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_close_soon, loop, close, client)
+
+
+def _close_soon(
+    loop: asyncio.AbstractEventLoop, close: Callable[[C], Coroutine[Any, Any, None]], client: C
+) -> None:
+    task = loop.create_task(close(client))
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)

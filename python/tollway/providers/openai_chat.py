@@ -1,0 +1,282 @@
+"""OpenAI's chat completions, and every endpoint that speaks the same, through the official SDK."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from tollway.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BadResponseError,
+    ConfigurationError,
+    ProviderError,
+)
+from tollway.limiter import Limits
+from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.loops import LoopClients
+from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of
+from tollway.providers.openai_models import Learned, learned_of, model_of
+from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
+from tollway.transport import Response, transport_error, transport_exceptions
+from tollway.types import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+
+    from tollway.providers.base import ChatCapabilities, ChatRequest
+    from tollway.providers.errors import ErrorTable
+    from tollway.types import Completion
+
+__all__ = ["OpenAIChatProvider", "sdk"]
+
+
+class OpenAIChatProvider:
+    """One chat model of OpenAI, or of a compatible endpoint.
+
+    What an endpoint does not take is learned from its first 400 and remembered for the process:
+    `stream_options`, `max_tokens` or `max_completion_tokens`, the role `developer`, the default
+    temperature, JSON schemas.
+
+    Args:
+        model: `gpt-4o`; with a `base_url` of your own, whatever that serves.
+        api_key: Else from `OPENAI_API_KEY`; or an async function that returns one. Needed at
+            OpenAI, and wherever the endpoint asks.
+        base_url: Else from `OPENAI_BASE_URL` or `OPENAI_API_BASE`, else OpenAI's.
+        http_client: For the SDK to send with: an `httpx2.AsyncClient`, `httpx.AsyncClient` for
+            openai 2.
+        client: An `openai.AsyncOpenAI` to use as it is, but for its retries; left open.
+        headers: Further headers of every request.
+        errors: What its errors mean, where that is not what they mean at OpenAI.
+
+    Raises:
+        ConfigurationError: No key or no SDK, or an address that is none.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | Callable[[], Awaitable[str]] | None = None,
+        base_url: str | None = None,
+        http_client: Any = None,
+        client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = OPENAI_ERRORS,
+    ) -> None:
+        self.model = model
+        self._errors = errors
+        self._headers = dict(headers or {})
+        self._http_client = http_client
+        if client is not None:
+            if base_url or api_key or http_client:
+                raise ConfigurationError("the address, key and http_client are those of the client")
+            client = client.with_options(max_retries=0)
+            base_url, api_key = str(client.base_url), client.api_key or None
+        given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+        self.base_url = (given or BASE_URL).rstrip("/")
+        check_address(self.base_url)
+        self._is_openai = self.base_url == BASE_URL
+        # A function's keys change: what it returns is struck out of nothing.
+        self._ask_key = api_key if callable(api_key) else None
+        self._key = (
+            ""
+            if callable(api_key)
+            else checked_key(api_key or os.environ.get("OPENAI_API_KEY"), f"openai/{model}")
+        )
+        if self._is_openai and not self._key and self._ask_key is None:
+            raise ConfigurationError(
+                f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
+                "api_key"
+            )
+        known = model_of(model) if self._is_openai else None
+        self._set_up(learned_of(self.base_url, model, known), client)
+        self.rules = self._learned.rules(
+            token_model=model,
+            charges_max_tokens="larger" if self._is_openai else "no",
+            price_provider="openai" if self._is_openai else None,
+            price_model=model,
+        )
+        self.limits = (
+            Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
+            if self._is_openai
+            else Limits(sub_window=1.0, max_in_flight=25)
+        )
+
+    def _set_up(self, learned: Learned, client: Any) -> None:
+        self._learned = learned
+        self._clients: LoopClients[Any] = LoopClients(self._make_client, _close, client)
+
+    def __repr__(self) -> str:
+        """Show the model and the address, never the key."""
+        return f"<{type(self).__name__} {self.model} at {self.base_url}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, address, credential's fingerprint, model."""
+        secret = self._key or f"function {id(self._ask_key)}"
+        fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
+        return (self.name, self.base_url, fingerprint, self.model)
+
+    @property
+    def capabilities(self) -> ChatCapabilities:
+        """What the model can do, as far as it has not shown otherwise."""
+        return self._learned.capabilities
+
+    def _secret(self) -> str:
+        """Return what no message may show; empty for none."""
+        return self._key
+
+    def _make_client(self) -> Any:
+        openai = sdk()
+        headers: dict[str, Any] = dict(self._headers)
+        if not self._key and self._ask_key is None:
+            headers["Authorization"] = openai.Omit()
+        return openai.AsyncOpenAI(
+            api_key=self._ask_key or self._key or "none",
+            base_url=self.base_url,
+            max_retries=0,
+            default_headers=headers,
+            http_client=self._http_client,
+        )
+
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK, which takes a second."""
+        self._clients.get()
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer; see `ChatProvider.complete`."""
+        client = self._clients.get()
+        body = self._body(request)
+        try:
+            raw = await client.chat.completions.with_raw_response.create(**body)
+            answer = raw.parse()
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        return completion_of(
+            answer, raw.headers, self.name, model=self.model, split=not self._is_openai
+        )
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+        client = self._clients.get()
+        body = self._body(request)
+        if "stream_usage" in self.capabilities.features:
+            body["stream_options"] = {"include_usage": True}
+        try:
+            pieces = await client.chat.completions.create(**body, stream=True)
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        reader = ChunkReader(split=not self._is_openai)
+        headers = pieces.response.headers
+        try:
+            yield Chunk(headers=headers, request_id=headers.get("x-request-id"))
+            async for piece in pieces:
+                chunk = reader.read(piece)
+                if chunk is not None:
+                    yield chunk
+            rest = reader.end()
+            if rest is not None:
+                yield rest
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        finally:
+            await pieces.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._clients.aclose()
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        return chat_body(self.model, request, self._learned)
+
+    def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
+        """Return what one of the exceptions of `_caught` means."""
+        openai = sdk()
+        where = f"{self.name}/{self.model} at {self.base_url}"
+        if isinstance(error, openai.APIStatusError):
+            return self._refusal(cast("Any", error).response, request)
+        if isinstance(error, openai.APITimeoutError):
+            return APITimeoutError(f"{where} did not answer within {request.timeout:g} s")
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__
+            known = transport_error(cause, where) if isinstance(cause, Exception) else None
+            return known or APIConnectionError(f"{where} could not be reached, or broke off")
+        if isinstance(error, openai.APIError):
+            return self._broken_off(cast("Any", error).body)
+        if isinstance(error, openai.OpenAIError):
+            return AuthenticationError(f"{where}: {error}")
+        return transport_error(error, where) or BadResponseError(
+            f"{where} answered with something else than JSON"
+        )
+
+    def _refusal(self, response: Any, request: ChatRequest) -> ProviderError:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        made = error_of(
+            Response(response.status_code, headers, response.content),
+            self._secret(),
+            self._errors,
+        )
+        if isinstance(made, BadRequestError) and not self._is_known(made):
+            change = self._learned.learn(str(made), request)
+            if change is not None:
+                return BadResponseError(
+                    f"{self.base_url} {change}, which is remembered",
+                    status=made.status,
+                    request_id=made.request_id,
+                    retry_after=0.0,
+                )
+        return made
+
+    def _is_known(self, error: BadRequestError) -> bool:
+        return type(error) is not BadRequestError
+
+    def _broken_off(self, body: object) -> ProviderError:
+        """Return what an error means that came inside a stream, after the status 200."""
+        status = body.get("status") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return error_of(
+            Response(
+                status if isinstance(status, int) else 500, {}, json.dumps({"error": body}).encode()
+            ),
+            self._secret(),
+            self._errors,
+        )
+
+
+async def _close(client: Any) -> None:
+    await client.close()
+
+
+def sdk() -> Any:
+    """Return the module of the OpenAI SDK.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        import openai  # noqa: PLC0415 - it takes a second, and not every user needs it
+    except ImportError as error:
+        raise ConfigurationError("this needs the OpenAI SDK: pip install openai") from error
+    return openai
+
+
+def _caught() -> tuple[type[Exception], ...]:
+    """Return what the SDK raises: its own, a body that is no JSON, and in a stream the library's.
+
+    openai 2 passes on the exceptions of its HTTP library while a stream is read.
+    """
+    return (sdk().OpenAIError, json.JSONDecodeError, *transport_exceptions())
+
+
+def _shown(error: Exception) -> Exception | None:
+    """Return the cause to show: the SDK's own message of a refusal may repeat the key."""
+    return None if hasattr(error, "status_code") else error

@@ -1,0 +1,184 @@
+"""What OpenAI's chat models take, and what an endpoint's refusals teach about its own."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRules
+from tollway.tokens.models import family_of
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from tollway.providers.base import ChatRequest
+
+__all__ = ["Learned", "Model", "learned_of", "model_of"]
+
+_ALL_FEATURES: frozenset[ChatFeature] = frozenset(get_args(ChatFeature))
+_ALL_PARAMETERS: frozenset[ChatParameter] = frozenset(get_args(ChatParameter))
+# The chat completions of OpenAI itself keep their reasoning to themselves.
+_FEATURES: frozenset[ChatFeature] = _ALL_FEATURES - {"reasoning"}
+_NO_SCHEMA: frozenset[ChatFeature] = _FEATURES - {"json_schema"}
+_TEXT: frozenset[ChatFeature] = _NO_SCHEMA - {"images"}
+_CHAT: frozenset[ChatParameter] = _ALL_PARAMETERS - {"reasoning_effort"}
+# https://platform.openai.com/docs/guides/reasoning: these sample as they like.
+_REASONING: frozenset[ChatParameter] = frozenset(
+    {"max_tokens", "seed", "reasoning_effort", "parallel_tool_calls"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What one family of models takes."""
+
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    features: AbstractSet[ChatFeature] = _FEATURES
+    parameters: AbstractSet[ChatParameter] = _ALL_PARAMETERS
+
+
+# https://platform.openai.com/docs/models, each model's page; the first that fits counts.
+_MODELS = {
+    "gpt-5-chat": Model(128_000, 16_384, _FEATURES, _CHAT),
+    "gpt-5": Model(400_000, 128_000, _FEATURES, _REASONING),
+    "o3-mini": Model(200_000, 100_000, _FEATURES - {"images"}, _REASONING),
+    "o1": Model(200_000, 100_000, _FEATURES, _REASONING),
+    "o3": Model(200_000, 100_000, _FEATURES, _REASONING),
+    "o4": Model(200_000, 100_000, _FEATURES, _REASONING),
+    "gpt-4.1": Model(1_047_576, 32_768, _FEATURES, _CHAT),
+    "gpt-4o": Model(128_000, 16_384, _FEATURES, _CHAT),
+    "chatgpt-4o": Model(128_000, 16_384, _FEATURES, _CHAT),
+    "gpt-4-turbo": Model(128_000, 4_096, _NO_SCHEMA, _CHAT),
+    "gpt-4-32k": Model(32_768, None, _TEXT, _CHAT),
+    "gpt-4": Model(8_192, None, _TEXT, _CHAT),
+    "gpt-3.5-turbo": Model(16_385, 4_096, _TEXT, _CHAT),
+}
+_UNKNOWN = Model()
+_ELSEWHERE = Model(features=_ALL_FEATURES)
+
+
+def model_of(name: str) -> Model:
+    """Return what a model at OpenAI takes; of one that is not known, that it takes everything."""
+    family = family_of(name.removeprefix("ft:"), _MODELS, "-:@.")
+    return _UNKNOWN if family is None else _MODELS[family]
+
+
+# An endpoint words it in its own way, but that something is not taken is one of these.
+_REFUSED = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra "
+    r"(fields|inputs)|extra_forbidden|does not exist|not available|invalid.*(role|type)|only the "
+    r"default",
+    re.IGNORECASE,
+)
+
+
+class Learned:
+    """What one model at one address takes; shrinks as it refuses.
+
+    Attributes:
+        capabilities: As they are known by now.
+        max_tokens: How it names the most tokens of an answer.
+        developer: How it names the role `developer`.
+    """
+
+    def __init__(self, model: Model, *, max_tokens: str) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._renamed = False
+        self.capabilities = ChatCapabilities(model.features, model.parameters)
+        self.max_tokens = max_tokens
+        self.developer = "developer"
+
+    def rules(
+        self,
+        *,
+        token_model: str,
+        charges_max_tokens: Literal["larger", "sum", "no"],
+        price_provider: str | None,
+        price_model: str,
+    ) -> ChatRules:
+        """Return the rules of the model where it is served and paid in this way."""
+        return ChatRules(
+            token_model,
+            self._model.context_window,
+            self._model.max_output_tokens,
+            charges_max_tokens,
+            "unknown" if price_provider is None else "listed",
+            price_provider or "",
+            price_model,
+        )
+
+    def learn(self, message: str, request: ChatRequest) -> str | None:
+        """Learn from a refused request, where it was refused for what nobody asked for.
+
+        Args:
+            message: The refusal.
+            request: What was refused.
+
+        Returns:
+            What is different from now on, or None where the request is to blame.
+        """
+        if not _REFUSED.search(message):
+            return None
+        with self._lock:
+            return self._learn(message, request)
+
+    def _learn(self, message: str, request: ChatRequest) -> str | None:
+        if "stream_options" in message or "include_usage" in message:
+            return self._forget_feature("stream_usage", "takes no stream_options")
+        if request.max_tokens is not None and not self._renamed and self._is_misnamed(message):
+            self._renamed = True
+            names = {"max_tokens", "max_completion_tokens"} - {self.max_tokens}
+            self.max_tokens = names.pop()
+            return f"wants {self.max_tokens} by that name"
+        roles = {message.role for message in request.messages}
+        if "developer" in roles and self.developer != "system" and "developer" in message:
+            self.developer = "system"
+            return "has no role developer"
+        for name in sorted(request.defaults):
+            if name in message or (name == "max_tokens" and self.max_tokens in message):
+                parameters = self.capabilities.parameters - {name}
+                self.capabilities = ChatCapabilities(self.capabilities.features, parameters)
+                return f"takes no {name}"
+        if request.response_format is not None and (
+            "response_format" in message or "json_schema" in message
+        ):
+            # The request is to blame; the next one is built without.
+            has_schema = request.response_format.schema is not None
+            self._forget_feature("json_schema" if has_schema else "json_mode", "")
+        return None
+
+    def _is_misnamed(self, message: str) -> bool:
+        if self.max_tokens == "max_tokens":
+            return "max_completion_tokens" in message
+        return "max_completion_tokens" in message and "Use '" not in message
+
+    def _forget_feature(self, feature: ChatFeature, change: str) -> str | None:
+        if feature not in self.capabilities.features:
+            return None
+        features = self.capabilities.features - {feature}
+        self.capabilities = ChatCapabilities(features, self.capabilities.parameters)
+        return change
+
+
+_all: dict[tuple[str, str], Learned] = {}
+
+
+def learned_of(base_url: str, name: str, known: Model | None) -> Learned:
+    """Return what a model at an address takes: the same object for all who ask.
+
+    Args:
+        base_url: The address.
+        name: The model, as the address knows it.
+        known: What is known of it beforehand; None where only answers will tell.
+    """
+    learned = _all.get((base_url, name))
+    if learned is None:
+        max_tokens = "max_tokens" if known is None else "max_completion_tokens"
+        learned = _all.setdefault(
+            (base_url, name), Learned(known or _ELSEWHERE, max_tokens=max_tokens)
+        )
+    return learned

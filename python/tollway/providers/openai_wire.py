@@ -1,0 +1,267 @@
+"""Requests and answers of chat completions as OpenAI and its likes write them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tollway.errors import BadResponseError
+from tollway.providers.messages import openai_message, openai_tool
+from tollway.providers.thinking import ThinkSplitter, split_thinking
+from tollway.types import Chunk, Completion, ToolCall, ToolCallDelta, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tollway.providers.base import ChatRequest
+    from tollway.providers.openai_models import Learned
+    from tollway.types import FinishReason, JsonFormat, Message
+
+__all__ = ["ChunkReader", "chat_body", "completion_of", "usage_of"]
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "error": "error",
+}
+
+
+def chat_body(model: str, request: ChatRequest, learned: Learned) -> dict[str, Any]:
+    """Return the arguments of the SDK's `chat.completions.create` for a request."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(message, learned) for message in request.messages],
+        "timeout": request.timeout,
+    }
+    parameters = learned.capabilities.parameters
+    for name, value in (
+        ("temperature", request.temperature),
+        (learned.max_tokens, request.max_tokens),
+        ("top_p", request.top_p),
+        ("stop", list(request.stop) or None),
+        ("seed", request.seed),
+        ("presence_penalty", request.presence_penalty),
+        ("frequency_penalty", request.frequency_penalty),
+        ("reasoning_effort", request.reasoning_effort),
+        ("parallel_tool_calls", request.parallel_tool_calls),
+    ):
+        # A retry of a request that was built before the model refused a default.
+        is_refused = name in request.defaults and name not in parameters
+        if value is not None and not is_refused:
+            body[name] = value
+    if "max_tokens" in request.defaults and "max_tokens" not in parameters:
+        body.pop(learned.max_tokens, None)
+    if request.tools:
+        body["tools"] = [openai_tool(tool) for tool in request.tools]
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    if request.extra_body:
+        body["extra_body"] = request.extra_body
+    if request.extra_headers:
+        body["extra_headers"] = request.extra_headers
+    return body
+
+
+def completion_of(
+    answer: Any, headers: Mapping[str, str], provider: str, *, model: str, split: bool
+) -> Completion:
+    """Return the SDK's answer as a `Completion`.
+
+    Args:
+        answer: `ChatCompletion`, or whatever a server sent in its place.
+        headers: Of the answer.
+        provider: Who answered.
+        model: Its name where the answer has none.
+        split: Whether reasoning may stand in the text.
+
+    Raises:
+        BadResponseError: It holds no finished answer.
+    """
+    request_id = headers.get("x-request-id")
+    choices = getattr(answer, "choices", None)
+    if not choices:
+        raise BadResponseError(
+            f"{provider}/{model} answered 200 without an answer{_said(answer)}",
+            status=200,
+            request_id=request_id,
+        )
+    choice = choices[0]
+    message = getattr(choice, "message", None)
+    finish = getattr(choice, "finish_reason", None)
+    if message is None or not finish:
+        raise BadResponseError(
+            f"{provider}/{model} answered without a finish reason",
+            status=200,
+            request_id=request_id,
+        )
+    text, reasoning = _content(getattr(message, "content", None))
+    reasoning = _reasoning(message) or reasoning
+    if split and not reasoning and "think>" in text:
+        reasoning, text = split_thinking(text)
+    calls = tuple(
+        ToolCall(call.id or "", call.function.name or "", call.function.arguments or "")
+        for call in getattr(message, "tool_calls", None) or ()
+        if getattr(call, "function", None) is not None
+    )
+    reason = _FINISH.get(finish, "stop")
+    refusal = getattr(message, "refusal", None)
+    if refusal:
+        text, reason = text or refusal, "refusal"
+    elif calls and reason == "stop":
+        reason = "tool_calls"
+    return Completion(
+        text,
+        reason,
+        reasoning=reasoning,
+        tool_calls=calls,
+        usage=usage_of(getattr(answer, "usage", None)),
+        model=getattr(answer, "model", None) or model,
+        provider=provider,
+        request_id=request_id,
+        headers=headers,
+        raw=answer,
+    )
+
+
+class ChunkReader:
+    """Reads the pieces of one stream.
+
+    Args:
+        split: Whether reasoning may stand in the text.
+    """
+
+    def __init__(self, *, split: bool) -> None:
+        self._splitter = ThinkSplitter() if split else None
+        self._ends: dict[str, FinishReason] = dict(_FINISH)
+
+    def read(self, piece: Any) -> Chunk | None:
+        """Return a piece of the SDK's stream as a `Chunk`; None where it brings nothing."""
+        usage = getattr(piece, "usage", None)
+        counted = None if usage is None else usage_of(usage)
+        model = getattr(piece, "model", None) or None
+        choices = getattr(piece, "choices", None)
+        if not choices:
+            # The last one with the usage, or the first of Azure, about its filter.
+            return None if counted is None else Chunk(usage=counted, model=model)
+        choice = choices[0]
+        delta = getattr(choice, "delta", None)
+        text, reasoning = _content(getattr(delta, "content", None))
+        reasoning = _reasoning(delta) or reasoning
+        if self._splitter is not None and text:
+            thought, text = self._splitter.feed(text)
+            reasoning += thought
+        if refusal := getattr(delta, "refusal", None):
+            text += refusal
+            self._ends["stop"] = "refusal"
+        calls = tuple(map(_call_delta, getattr(delta, "tool_calls", None) or ()))
+        if calls:
+            self._ends["stop"] = "tool_calls"
+        finish = getattr(choice, "finish_reason", None)
+        reason = self._ends.get(finish, "stop") if finish else None
+        return Chunk(text, reasoning, calls, reason, counted, model)
+
+    def end(self) -> Chunk | None:
+        """Return what was held back, or None."""
+        if self._splitter is None:
+            return None
+        reasoning, text = self._splitter.end()
+        return Chunk(text, reasoning) if reasoning or text else None
+
+
+def usage_of(given: Any) -> Usage:
+    """Return usage as OpenAI and its likes report it; estimated where there is none."""
+    input_tokens = getattr(given, "prompt_tokens", None)
+    if not isinstance(input_tokens, int):
+        return Usage(requests=1, estimated=True)
+    details = getattr(given, "prompt_tokens_details", None)
+    output_details = getattr(given, "completion_tokens_details", None)
+    return Usage(
+        input_tokens,
+        1,
+        output_tokens=_number(given, "completion_tokens"),
+        # DeepSeek's own name for the same.
+        cached_tokens=_number(details, "cached_tokens")
+        or _number(given, "prompt_cache_hit_tokens"),
+        cache_write_tokens=_number(details, "cache_write_tokens"),
+        reasoning_tokens=_number(output_details, "reasoning_tokens"),
+        input_audio_tokens=_number(details, "audio_tokens"),
+        input_image_tokens=_number(details, "image_tokens"),
+        output_audio_tokens=_number(output_details, "audio_tokens"),
+    )
+
+
+def _number(of: Any, name: str) -> int:
+    value = getattr(of, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _message(message: Message, learned: Learned) -> dict[str, Any]:
+    written = openai_message(message)
+    if message.role == "developer":
+        written["role"] = learned.developer
+    further = message.extra.get("openai")
+    return {**further, **written} if further else written
+
+
+def _tool_choice(choice: str) -> Any:
+    if choice in {"auto", "none", "required"}:
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _response_format(wanted: JsonFormat) -> dict[str, Any]:
+    if wanted.schema is None:
+        return {"type": "json_object"}
+    schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """Return (text, reasoning) of content that is text, nothing, or parts (Mistral's)."""
+    if isinstance(content, str):
+        return content, ""
+    text: list[str] = []
+    reasoning: list[str] = []
+    for part in content if isinstance(content, list) else ():  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(part, dict):
+            continue
+        named = cast("dict[str, Any]", part)
+        if "thinking" in named:
+            reasoning.append(_content(named["thinking"])[0])
+        elif isinstance(named.get("text"), str):
+            text.append(named["text"])
+    return "".join(text), "".join(reasoning)
+
+
+def _reasoning(message: Any) -> str:
+    """Return reasoning that stands apart: DeepSeek's and vLLM's name, then OpenRouter's."""
+    for name in ("reasoning_content", "reasoning"):
+        value = getattr(message, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def _call_delta(call: Any) -> ToolCallDelta:
+    function = getattr(call, "function", None)
+    return ToolCallDelta(
+        getattr(call, "index", None) or 0,
+        getattr(call, "id", None),
+        getattr(function, "name", None),
+        getattr(function, "arguments", None) or "",
+    )
+
+
+def _said(answer: Any) -> str:
+    """Return what a server says in place of an answer, for the message of an error."""
+    error = getattr(answer, "error", None)
+    if error is None and isinstance(answer, str):
+        error = answer.strip()
+    if isinstance(error, dict):
+        named = cast("dict[str, Any]", error)
+        error = named.get("message") or named
+    return "" if not error else f": {str(error)[:200]}"

@@ -1,0 +1,45 @@
+"""Every chat provider through its official SDK against the simulator: the same cases for each."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.chat_cases import CASES, Bench
+from conformance.chat_providers import ENTRIES, FAST
+from tollway.errors import ConfigurationError
+from tollway.simulator import Simulator
+
+
+@pytest.fixture(scope="module", params=ENTRIES, ids=lambda entry: entry.name)
+def served(request):
+    entry = request.param
+    with Simulator(**entry.simulator) as sim:
+        yield entry, sim
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_chat(served, case, record_property):
+    entry, sim = served
+    async with entry.make(sim, retry=FAST) as llm:
+        capabilities = llm.provider.capabilities
+        missing = case.needs - capabilities.features - capabilities.parameters
+        record_property("provider", entry.name)
+        record_property("case", case.name)
+        if case.name in entry.lacks or (missing and not case.refused):
+            # Declared: by the capabilities, or with a reason in the table.
+            record_property("outcome", "–")
+            return
+        bench = Bench(entry, sim, llm)
+        if missing:
+            record_property("outcome", "refused")
+            sent = len(sim.ledger)
+            with pytest.raises(ConfigurationError):
+                await case.run(bench)
+            assert len(sim.ledger) == sent
+            return
+        await case.run(bench)
+
+
+def test_nothing_is_declared_that_is_no_case():
+    for entry in ENTRIES:
+        assert entry.lacks.keys() <= {case.name for case in CASES}
