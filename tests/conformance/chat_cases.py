@@ -415,7 +415,7 @@ async def tool_call(bench):
 
 @case("tools")
 async def tool_arguments(bench):
-    wanted = {"city": "서울 \"quoted\" \\ \n", "deep": {"list": [1, 2.5, None, True]}}
+    wanted = {"city": '서울 "quoted" \\ \n', "deep": {"list": [1, 2.5, None, True]}}
     prompt_ = f"[[call get_weather {json.dumps(wanted)}]]"
     (call,) = (await bench.llm.complete(prompt_, tools=[WEATHER])).tool_calls
     assert json.loads(call.arguments) == wanted

@@ -68,6 +68,12 @@ def azure_v1(sim: Simulator, **options: Any) -> LLM:
     return LLM("azure/my-deployment", **_options(options, **given))
 
 
+def anthropic(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    with mock.patch("tollway.providers.anthropic.BASE_URL", address):
+        return LLM("anthropic/claude-opus-4-5", **_options(options, base_url=address))
+
+
 def _options(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
     # Without limits: what waits for them is tested elsewhere.
     return {"api_key": KEY, "limits": RateLimiter(Limits()), **own, **options}
@@ -84,4 +90,5 @@ ENTRIES = [
         # A server that knows little, and writes reasoning into the answer.
         {"refuses": {"stream_options", "developer", "parallel_tool_calls"}, "reasoning": "tags"},
     ),
+    Entry("anthropic", anthropic),
 ]

@@ -28,6 +28,7 @@ _BUILT_IN = {
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
 }
 _BUILT_IN_CHAT = {
+    "anthropic": ("tollway.providers.anthropic", "AnthropicProvider"),
     "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
 }

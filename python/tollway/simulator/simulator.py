@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from tollway.errors import ConfigurationError
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
+from tollway.simulator.anthropic import AnthropicFormat
 from tollway.simulator.enforcement import Enforcement
 from tollway.simulator.formats import Behaviour, Call, Format
 from tollway.simulator.ledger import Ledger, Record
@@ -34,7 +35,7 @@ __all__ = ["Simulator"]
 FAULT_HEADER = "x-simulator-fault"
 
 # The last one owns every path.
-_FORMATS: tuple[Format, ...] = (OpenAIFormat(),)
+_FORMATS: tuple[Format, ...] = (AnthropicFormat(), OpenAIFormat())
 
 
 @dataclass(slots=True)
