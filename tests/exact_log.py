@@ -12,12 +12,12 @@ TICK = 16_000
 MINUTE = 60 * 10**9
 
 
-def quotas(*, rpm=None, tpm=None, rps=None, sub_window=None):
+def quotas(*, rpm=None, tpm=None, rps=None, sub_windows=()):
     """(unit, limit, window) of each quota, in the order of `_core.Limiter.used`."""
     found = []
     if rpm is not None:
         found.append(("requests", rpm, MINUTE))
-        if sub_window:
+        for sub_window in sub_windows:
             length = Fraction(round(sub_window * 10**9))
             limit = ceil(rpm * length / MINUTE)
             found.append(("requests", limit, max(length, Fraction(MINUTE * limit, rpm))))
@@ -46,9 +46,9 @@ class ExactLog:
             if now - window < at <= now
         )
 
-    def admits(self, now, tokens):
+    def admits(self, now, tokens, requests=1):
         return all(
-            self.used(quota, now) + (1 if quota[0] == "requests" else tokens) <= quota[1]
+            self.used(quota, now) + (requests if quota[0] == "requests" else tokens) <= quota[1]
             for quota in self.quotas
         )
 
@@ -57,6 +57,17 @@ class ExactLog:
         leaving = {at + quota[2] for at, _ in self.admitted for quota in self.quotas}
         times = sorted(time for time in leaving | {now} if time >= now)
         return next(time for time in times if self.admits(time, tokens)) - now
+
+    def serve_in_order(self, now, waiting):
+        """When each of those who wait is admitted, strictly one after the other."""
+        copy = ExactLog(self.quotas)
+        copy.admitted = list(self.admitted)
+        times = []
+        for tokens in waiting:
+            now += copy.wait(now, tokens)
+            copy.admitted.append((now, tokens))
+            times.append(now)
+        return times
 
     def is_held(self):
         """Whether no window holds more than its quota, wherever it ends."""
@@ -85,7 +96,7 @@ class Recorder:
                 rpm=limiter.limits.rpm,
                 tpm=limiter.limits.tpm,
                 rps=limiter.limits.rps,
-                sub_window=limiter.limits.sub_window,
+                sub_windows=limiter.limits.sub_windows,
             )
         )
         limiter._core = self
@@ -100,21 +111,21 @@ class Recorder:
         # In whole nanoseconds, so that the core and the log read the same.
         return round((time.monotonic() - self._origin) * 1e9)
 
-    def enqueue(self, tokens):
+    def enqueue(self, tokens=0, output_tokens=0, **options):
         now = self._now()
-        ticket = self._core.enqueue(tokens, now=now / 1e9)
+        ticket, stamp, is_near = self._core.enqueue(tokens, output_tokens, now=now / 1e9, **options)
         if ticket is None:
             self.exact.admitted.append((now, tokens))
         else:
             self._sizes[ticket] = tokens
             time.sleep(self.pause)
-        return ticket
+        return ticket, stamp, is_near
 
     def poll(self, most):
         now = self._now()
-        admitted, wait = self._core.poll(most, now=now / 1e9)
-        self.exact.admitted += [(now, self._sizes[ticket]) for ticket in admitted]
-        return admitted, wait
+        admitted, refused, wait = self._core.poll(most, now=now / 1e9)
+        self.exact.admitted += [(now, self._sizes[ticket]) for ticket, _ in admitted]
+        return admitted, refused, wait
 
     def __getattr__(self, name):
         return getattr(self._core, name)

@@ -17,9 +17,10 @@ import pytest
 
 from exact_log import Recorder, spent
 from tollway import _core
-from tollway import limiter as limiter_module
 from tollway.errors import ConfigurationError, RequestTooLargeError
 from tollway.limiter import Limits, RateLimiter, shared_limiter
+from tollway.limiter import limiter as limiter_module
+from tollway.limiter import waiting as waiting_module
 
 # One request in 50 ms, five in 20 ms, a hundred in 10 ms; the minute itself is never reached.
 SLOW = Limits(rpm=1_200, sub_window=0.05)
@@ -86,19 +87,19 @@ async def test_a_cancelled_task_leaves_its_place_and_charges_nothing(gone):
 async def test_when_the_first_leaves_the_next_goes_at_its_own_time(place):
     limiter = RateLimiter(Limits(tpm=100), margin=0)
     await limiter.acquire(60)
-    first = asyncio.create_task(limiter.acquire(50))
+    first = asyncio.create_task(limiter.acquire(80))
     await until(lambda: limiter.waiting == 1)
     if place == "task":
-        second = asyncio.create_task(limiter.acquire(40))
+        second = asyncio.create_task(limiter.acquire(30))
     else:
-        second = asyncio.create_task(asyncio.to_thread(limiter.acquire_sync, 40))
+        second = asyncio.create_task(asyncio.to_thread(limiter.acquire_sync, 30))
     await until(lambda: limiter.waiting == 2)
     await asyncio.sleep(0.02)
     assert not second.done()
     first.cancel()
-    # The first was a minute away; the second fits as it is.
+    # The first was a minute away; the second fits as it is, but not beside the first.
     await asyncio.wait_for(second, 20)
-    assert limiter._core.used() == [100]
+    assert limiter._core.used() == [90]
 
 
 async def test_a_task_that_gives_up_by_timeout_leaves_the_queue():
@@ -114,10 +115,11 @@ async def test_a_task_that_gives_up_by_timeout_leaves_the_queue():
 def test_nobody_is_told_to_have_been_admitted_before_those_who_wait():
     core = _core.Limiter(rps=1, margin=0)
     assert core.try_acquire(now=0.0) == 0.0
-    ticket = core.enqueue(now=0.5)
+    ticket, _, _ = core.enqueue(now=0.5)
     # The first in the queue is due, and the timer has not come yet.
     assert core.try_acquire(now=1.0) > 0
-    assert core.poll(9, now=1.0) == ([ticket], None)
+    [(served, _)], refused, wait = core.poll(9, now=1.0)
+    assert (served, refused, wait) == (ticket, [], None)
     assert core.used(now=1.0) == [1]
 
 
@@ -251,7 +253,7 @@ def test_an_interrupted_thread_leaves_the_queue():
 
 async def test_a_timer_that_cannot_start_is_told_and_tried_again(monkeypatch):
     limiter, recorder = spent(SLOW, stopped=True)
-    monkeypatch.setattr(limiter_module, "_timer", limiter_module._Timer())
+    monkeypatch.setattr(limiter_module, "_timer", waiting_module.Timer())
     with monkeypatch.context() as patch:
 
         def refuse(thread):
@@ -289,28 +291,27 @@ async def test_without_limits_everything_is_admitted_at_once():
     assert limiter.waiting == 0
 
 
-async def test_a_loop_is_given_those_who_are_due_in_batches(monkeypatch):
+async def test_a_loop_is_given_a_few_of_those_who_are_due_in_each_turn():
     limiter, recorder = spent(Limits(rps=3_000), stopped=True)
-    loop = asyncio.get_running_loop()
-    call, handed = loop.call_soon_threadsafe, []
+    done, seen = [], [0]
 
-    def record(callback, *args):
-        if callback is limiter_module._admit:
-            handed.append((time.monotonic(), len(args[0])))
-        return call(callback, *args)
+    async def task(number):
+        await limiter.acquire()
+        done.append(number)
 
-    monkeypatch.setattr(loop, "call_soon_threadsafe", record)
-    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3_000)]
+    tasks = [asyncio.create_task(task(number)) for number in range(3_000)]
     await until(lambda: limiter.waiting == 3_000)
     recorder.go_on(since=1.0)
+    while len(done) < 3_000:
+        # One turn of the loop, in which everybody who is ready has one step.
+        await asyncio.sleep(0)
+        seen.append(len(done))
     await asyncio.gather(*tasks)
-    assert sum(size for _, size in handed) == 3_000
-    assert max(size for _, size in handed) <= 256
-    # What lies between is the loop's own, for the tasks of the batch before.
-    assert all(later - earlier > 0.0009 for (earlier, _), (later, _) in pairwise(handed))
+    assert done == list(range(3_000))
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 32
 
 
-async def test_one_cancelled_while_it_is_woken_is_charged_and_nothing_else():
+async def test_one_cancelled_while_it_is_woken_gives_back_what_it_was_admitted_for():
     limiter, recorder = spent(SLOW, stopped=True)
     unexpected = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
@@ -326,6 +327,8 @@ async def test_one_cancelled_while_it_is_woken_is_charged_and_nothing_else():
     await limiter.acquire()
     assert unexpected == []
     assert len(recorder.exact.admitted) == 2
+    # One of the first, one of the last, and none of the second.
+    assert limiter._core.used(now=1.5)[0] == 2
 
 
 def test_coming_and_going_leaves_nothing_behind_in_the_timer():
@@ -333,7 +336,7 @@ def test_coming_and_going_leaves_nothing_behind_in_the_timer():
     heap = limiter_module._timer._heap
 
     def join():
-        waiter = limiter._join(0, None)
+        waiter = limiter._join(0, 0, 0, None, leased=False)
         while limiter.is_called:
             time.sleep(0)
         return waiter
@@ -404,7 +407,7 @@ def test_a_forked_child_starts_without_its_parents_waiters():
     done = run_script(
         """
         import asyncio, os, sys, threading
-        from tollway import limiter as module
+        from tollway.limiter import limiter as module
         from tollway.limiter import Limits, RateLimiter, shared_limiter
 
         limiter = RateLimiter(Limits(rpm=600, sub_window=0.1), margin=0)

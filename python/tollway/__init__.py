@@ -9,7 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tollway.chat import LLM, CallOptions, ChatStream, SyncChatStream
+    from tollway.chat import (
+        LLM,
+        CallOptions,
+        ChatStream,
+        MapProgress,
+        Outcome,
+        SyncChatStream,
+        ToolRun,
+    )
     from tollway.embed import (
         Document,
         Embedder,
@@ -71,7 +79,9 @@ __all__ = [
     "JobReport",
     "JsonFormat",
     "Limits",
+    "MapProgress",
     "Message",
+    "Outcome",
     "Plan",
     "RateLimiter",
     "RetryBudget",
@@ -82,6 +92,7 @@ __all__ = [
     "TokenEstimator",
     "Tool",
     "ToolCall",
+    "ToolRun",
     "Usage",
     "count_messages",
     "embed_job",
@@ -99,6 +110,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ToolRun": "tollway.chat",
+    "Outcome": "tollway.chat",
+    "MapProgress": "tollway.chat",
     "LLM": "tollway.chat",
     "CallOptions": "tollway.chat",
     "ChatStream": "tollway.chat",

@@ -305,38 +305,106 @@ class RowTable:
 
 @final
 class Limiter:
-    """The decisions of `tollway.RateLimiter`. Times are seconds; `now` is by default the clock."""
+    """The decisions of `tollway.RateLimiter`. Times are seconds; `now` is by default the clock.
+
+    A stamp is the time of a charge as the core counts it.
+    """
 
     def __new__(
         cls,
         *,
         rpm: int | None = None,
         tpm: int | None = None,
+        input_tpm: int | None = None,
+        output_tpm: int | None = None,
         rps: int | None = None,
-        sub_window: float | None = None,
+        rpd: int | None = None,
+        tpd: int | None = None,
+        sub_windows: Sequence[float] = [],
+        output_weight: int | None = None,
+        max_in_flight: int | None = None,
+        is_calendar: bool = False,
         margin: float | None = None,
     ) -> Limiter: ...
-    def try_acquire(self, tokens: int = 0, now: float | None = None) -> float:
+    def try_acquire(
+        self, tokens: int = 0, output_tokens: int = 0, now: float | None = None
+    ) -> float:
         """Return 0.0 when admitted, else seconds to wait."""
 
-    def enqueue(self, tokens: int = 0, now: float | None = None) -> int | None:
-        """Return None when admitted at once, else a ticket of the queue."""
+    def enqueue(
+        self,
+        tokens: int = 0,
+        output_tokens: int = 0,
+        *,
+        priority: int = 0,
+        leased: bool = False,
+        now: float | None = None,
+    ) -> tuple[int | None, int, bool]:
+        """Admit at once, or join the queue.
+
+        Returns None and the stamp when admitted, else a ticket, 0, and whether its place is one of
+        the first two.
+        """
 
     def cancel(self, ticket: int) -> bool:
         """Leave the queue; False if the ticket waits no longer."""
 
-    def poll(self, most: int, now: float | None = None) -> tuple[list[int], float | None]:
-        """Admit up to `most` from the front.
+    def poll(
+        self, most: int, now: float | None = None
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, str]], float | None]:
+        """Admit up to `most` of those who wait.
 
-        Returns their tickets and the seconds until the next: None where nobody waits, 0.0 where
-        more may be admitted at once.
+        Returns their tickets and stamps; tickets larger than a limit that was lowered, and why; and
+        the seconds until the next: None where only a new waiter or the end of a reservation changes
+        anything, 0.0 where more may be admitted at once.
         """
 
     def clear_queue(self) -> None:
-        """Forget everybody who waits."""
+        """Forget everybody who waits, and all reservations: they are a parent process's."""
+
+    def refund(self, stamp: int, tokens: int, output_tokens: int) -> None:
+        """Give back an admission that was never sent, its request included."""
+
+    def settle(
+        self,
+        stamp: int,
+        tokens: int,
+        output_tokens: int,
+        used_tokens: int,
+        used_output_tokens: int,
+        now: float | None = None,
+    ) -> None:
+        """Replace what was reserved by what was used."""
+
+    def sent(self, stamp: int, tokens: int, output_tokens: int, now: float | None = None) -> int:
+        """Charge again if it is sent later than the margin covers; return the stamp that counts."""
+
+    def end_lease(self) -> None:
+        """End a reservation that was admitted with `leased`."""
+
+    def pause(self, length: float, limit: str | None = None, now: float | None = None) -> None:
+        """Admit nothing that counts for a limit, or nothing at all, for so many seconds."""
+
+    def set_ceiling(self, limit: str, ceiling: int | None) -> None:
+        """Hold a limit lower than configured; None ends that."""
+
+    def note_throttled(self) -> None:
+        """Count an answer of 429."""
+
+    def set_day(self, since: float, left: float, now: float | None = None) -> None:
+        """Tell how long ago this calendar day began and in how many seconds it ends."""
+
+    def state(
+        self, now: float | None = None
+    ) -> tuple[list[tuple[str, float, int, int, int, float]], int, int, int, float]:
+        """Return what there is to show.
+
+        Of each window: name, seconds, limit as configured, limit now, use, seconds until one more.
+        Then reservations under way, waiters, answers of 429, seconds that everything is paused.
+        """
 
     def used(self, now: float | None = None) -> list[int]:
-        """Return what each quota's window holds: rpm, its sub-window, rps, tpm, as far as given."""
+        """Return what each window holds, in the order of `state`."""
 
     @property
     def waiting(self) -> int:

@@ -9,6 +9,8 @@
     ├── DeadlineExceededError     the time given ran out
     ├── RetriesExhaustedError     every attempt failed; carries all of them
     ├── CircuitOpenError          the provider refused for good and is not asked for now
+    ├── StructuredOutputError     no answer was the JSON that was asked for
+    ├── ToolLoopError             the model went on calling tools
     └── ProviderError             the provider refused or failed
         ├── AuthenticationError   401                    never retried
         ├── PermissionDeniedError 403                    never retried
@@ -62,7 +64,9 @@ __all__ = [
     "RequestTooLargeError",
     "RetriesExhaustedError",
     "StreamInterruptedError",
+    "StructuredOutputError",
     "TollwayError",
+    "ToolLoopError",
 ]
 
 
@@ -137,6 +141,26 @@ class CircuitOpenError(TollwayError):
         super().__init__(message)
         self.retry_in = retry_in
         self.attempts = tuple(attempts)
+
+
+class StructuredOutputError(TollwayError):
+    """No answer was the JSON that was asked for, and asking again did not help.
+
+    Attributes:
+        completion: The last answer, with the usage and cost of all of them; its `text` is as the
+            model wrote it.
+    """
+
+    def __init__(self, message: str, completion: Completion) -> None:
+        super().__init__(message)
+        self.completion = completion
+
+
+class ToolLoopError(TollwayError):
+    """The model still called tools after the rounds it was given.
+
+    `finished` is the `ToolRun` so far, with the conversation.
+    """
 
 
 class ProviderError(TollwayError):

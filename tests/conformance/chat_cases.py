@@ -29,6 +29,7 @@ from tollway.errors import (
     RateLimitError,
     RetriesExhaustedError,
     StreamInterruptedError,
+    TollwayError,
 )
 from tollway.providers.messages import image_url
 from tollway.simulator import Faults, Simulator, digest, reply
@@ -83,7 +84,7 @@ class Bench:
         async with self.simulator(faults=faults) as sim, self.make(sim) as llm:
             try:
                 result = await call(llm)
-            except Exception as error:
+            except TollwayError as error:
                 result = error
             return result, [record.status for record in sim.ledger]
 
@@ -355,14 +356,14 @@ async def stream_cut_off(bench):
 
     async def call(llm):
         async for chunk in llm.stream("[[words 40]]"):
-            text.append(chunk.text)
+            text.append(chunk.text)  # noqa: PERF401 - what came before the error counts
 
     error, statuses = await bench.faulty("truncated", call)
     assert isinstance(error, StreamInterruptedError)
     assert error.partial.text == "".join(text)
     assert error.partial.finish_reason == "error"
     assert "word1 word2" in error.partial.text
-    assert statuses == [200]
+    assert statuses.count(200) == 1
 
 
 @case("stream")
@@ -371,14 +372,12 @@ async def stream_without_finish_reason(bench):
     assert isinstance(error, StreamInterruptedError)
     assert "word1 word2" in error.partial.text
     assert error.partial.usage.output_tokens > 0
-    assert statuses == [200]
+    assert statuses.count(200) == 1
 
 
 @case("stream")
 async def stream_with_an_error(bench):
-    error, statuses = await bench.faulty(
-        "stream_error", lambda llm: read(llm.stream("[[words 40]]"))
-    )
+    error, _ = await bench.faulty("stream_error", lambda llm: read(llm.stream("[[words 40]]")))
     assert isinstance(error, StreamInterruptedError)
     assert isinstance(error.__cause__, ProviderError)
     assert "word1 word2" in error.partial.text

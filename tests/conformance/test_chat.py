@@ -27,7 +27,7 @@ async def test_chat(served, case, record_property):
         record_property("case", case.name)
         if case.name in entry.lacks or (missing and not case.refused):
             # Declared: by the capabilities, or with a reason in the table.
-            record_property("outcome", "–")
+            record_property("outcome", "-")
             return
         bench = Bench(entry, sim, llm)
         if missing:

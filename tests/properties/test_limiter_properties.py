@@ -26,7 +26,7 @@ limits = st.fixed_dictionaries(
         "rpm": st.integers(1, 30),
         "rps": st.integers(1, 5),
         "tpm": st.integers(1, 200),
-        "sub_window": st.sampled_from([0.0, 0.1, 0.3, 1.0, 2.5, 10.0, 60.0]),
+        "sub_windows": st.sampled_from([(), (0.1,), (0.3,), (1.0,), (1.0, 10.0), (60.0,)]),
     },
 ).filter(lambda given: given.keys() & {"rpm", "rps", "tpm"})
 counted_limits = limits.filter(lambda given: given.keys() & {"rpm", "rps"})
@@ -101,7 +101,7 @@ def test_at_any_time_never_over_and_at_most_a_tick_late(given, script):
 
 
 class Queue(RuleBasedStateMachine):
-    """Those who wait: in order of arrival, nobody passed or lost, nothing charged twice."""
+    """Those who wait: in order, nobody delayed by one who passes, nobody lost or charged twice."""
 
     tickets = Bundle("tickets")
 
@@ -131,13 +131,16 @@ class Queue(RuleBasedStateMachine):
     @rule(target=tickets, tokens=st.integers(0, 60))
     def enqueue(self, tokens):
         assume(tokens <= self.tpm)
-        ticket = self.limiter.enqueue(tokens, now=self.seconds)
-        if not self.queue and self.exact.wait(self.now, tokens) == 0:
+        ticket, stamp, is_near = self.limiter.enqueue(tokens, now=self.seconds)
+        fits = self.exact.wait(self.now, tokens) == 0
+        if not self.queue and fits:
             assert ticket is None
+            assert stamp > 0
             self.exact.admitted.append((self.now, tokens))
             return 0
         assert ticket is not None
         assert ticket > self.last
+        assert is_near == (fits or not self.queue)
         self.last = ticket
         self.queue.append((ticket, tokens))
         return ticket
@@ -148,24 +151,40 @@ class Queue(RuleBasedStateMachine):
         assert self.limiter.cancel(ticket) == (len(left) < len(self.queue))
         self.queue = left
 
+    def admit(self, ticket):
+        sizes = dict(self.queue)
+        assert self.exact.wait(self.now, sizes[ticket]) == 0
+        self.exact.admitted.append((self.now, sizes.pop(ticket)))
+        self.queue = list(sizes.items())
+
     @rule(most=st.integers(0, 5))
     def poll(self, most):
-        served = []
-        while self.queue and len(served) < most:
-            ticket, tokens = self.queue[0]
-            if self.exact.wait(self.now, tokens):
-                break
-            self.exact.admitted.append((self.now, tokens))
-            served.append(ticket)
-            del self.queue[0]
-        admitted, wait = self.limiter.poll(most, now=self.seconds)
-        assert admitted == served
+        due = self.in_order()
+        admitted, refused, wait = self.limiter.poll(most, now=self.seconds)
+        served = [ticket for ticket, _ in admitted]
+        assert refused == []
+        # Those at the front first, as far as they are due; then who takes nothing from those before.
+        first = 0
+        while self.queue and first < most and self.exact.wait(self.now, self.queue[0][1]) == 0:
+            assert served[first] == self.queue[0][0]
+            self.admit(served[first])
+            first += 1
+        assert served[first:] == sorted(served[first:])
+        for ticket in served[first:]:
+            self.admit(ticket)
+        assert len(served) <= most
+        assert all(time <= due[ticket] for ticket, time in self.in_order().items())
         if not self.queue:
             assert wait is None
         elif len(served) == most:
             assert wait == 0.0
         else:
             assert in_nanos(wait) == self.exact.wait(self.now, self.queue[0][1])
+
+    def in_order(self):
+        """When each would be admitted if nobody passed."""
+        times = self.exact.serve_in_order(self.now, [tokens for _, tokens in self.queue])
+        return dict(zip((ticket for ticket, _ in self.queue), times, strict=True))
 
     @rule(tokens=st.integers(0, 60))
     def try_acquire(self, tokens):

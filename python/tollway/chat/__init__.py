@@ -1,7 +1,17 @@
 """Completions: one API over every provider, paced, retried and priced."""
 
 from tollway.chat.llm import LLM
+from tollway.chat.map import MapProgress, Outcome
 from tollway.chat.request import CallOptions
 from tollway.chat.stream import ChatStream, SyncChatStream
+from tollway.chat.tools import ToolRun
 
-__all__ = ["LLM", "CallOptions", "ChatStream", "SyncChatStream"]
+__all__ = [
+    "LLM",
+    "CallOptions",
+    "ChatStream",
+    "MapProgress",
+    "Outcome",
+    "SyncChatStream",
+    "ToolRun",
+]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from tollway.bridge import run_sync
+from tollway.chat.checkpoint import MapCheckpoint
+from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
 from tollway.chat.path import CallPath
 from tollway.chat.request import (
     DEFAULTS,
@@ -14,18 +17,25 @@ from tollway.chat.request import (
     build_request,
     check_options,
     conversation,
+    identity_of,
 )
 from tollway.chat.stream import ChatStream, SyncChatStream
+from tollway.chat.structured import ask_json, instructed, mentions_json, read_format
+from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
 from tollway.errors import ConfigurationError
 from tollway.providers import ChatProvider, chat_provider
-from tollway.retry import RetryPolicy
+from tollway.retry import RetryPolicy, shared_budget
+from tollway.types import Message
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatRequest
-    from tollway.types import Completion
+    from tollway.retry import RetryBudget
+    from tollway.types import Completion, JsonFormat
 
 __all__ = ["LLM"]
 
@@ -121,11 +131,11 @@ class LLM:
             CircuitOpenError: It did so before, to another call of this credential and model.
             RetriesExhaustedError: Every attempt failed; carries them, and the last error as cause.
             DeadlineExceededError: `deadline` came first.
+            StructuredOutputError: No answer was what `response_format` asks for; carries the last.
 
         Cancellation: safe at every await; a request under way is closed.
         """
-        merged = self._merge(options)
-        return await self._path.complete(self._request(prompt, merged), until=_until(merged))
+        return await self._complete(prompt, self._merge(options))
 
     def complete_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer as `complete` does, from synchronous code; works inside a running loop too."""
@@ -139,7 +149,8 @@ class LLM:
 
         Args:
             prompt: As in `complete`.
-            options: As in `complete`; `deadline` holds to the end of the stream.
+            options: As in `complete`; `deadline` holds to the end of the stream. A
+                `response_format` is asked for, but what comes is not checked.
 
         Returns:
             What to iterate over. Its steps raise what `complete` raises, and
@@ -150,26 +161,195 @@ class LLM:
         """
         if "stream" not in self.provider.capabilities.features:
             raise ConfigurationError(f"{self.model} does not stream; call complete")
-        merged = self._merge(options)
-        return ChatStream(self._path.stream(self._request(prompt, merged), until=_until(merged)))
+        named = self._merge(options)
+        messages = conversation(prompt, named)
+        response_format = None
+        asked = named.get("response_format")
+        if asked is not None:
+            wanted = read_format(asked)
+            response_format = wanted.native(self.provider.capabilities)
+            if response_format != wanted.format or not mentions_json(messages):
+                messages = instructed(messages, wanted.format)
+        request = self._request(messages, named, response_format)
+        return ChatStream(self._path.stream(request, until=_until(named)))
 
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
         return SyncChatStream(self.stream(prompt, **options))
+
+    async def run_tools(
+        self,
+        prompt: Prompt,
+        *,
+        max_rounds: int = 10,
+        on_tool_error: OnToolError = "result",
+        **options: Unpack[CallOptions],
+    ) -> ToolRun:
+        """Answer a prompt, running the tools that the model calls until it calls no more.
+
+        Calls of one answer run at the same time, functions that are not async in threads. A tool
+        that is only described (a `Tool` or a pydantic model) ends the loop: its call is in
+        `completion.tool_calls`, for the caller to run.
+
+        Args:
+            prompt: As in `complete`.
+            max_rounds: How often at most tools are run.
+            on_tool_error: Whether an exception of a tool becomes its `result`, which the model
+                sees, or is to `raise`.
+            options: As in `complete`; `tools` among them.
+
+        Raises:
+            ToolLoopError: The model still calls tools after `max_rounds`.
+            Exception: Of a tool, where `on_tool_error` is `raise`; the others are run to their end.
+            TollwayError: As in `complete`.
+
+        Cancellation: cancels the request or the async tools under way; threads end on their own.
+        """
+        if max_rounds < 1 or on_tool_error not in {"result", "raise"}:
+            raise ConfigurationError("max_rounds is 1 or more, on_tool_error result or raise")
+        named = self._merge(options)
+        until = _until(named)
+        tools = [read_tool(given) for given in named.get("tools", ())]
+
+        async def ask(messages: Sequence[Message]) -> Completion:
+            return await self._path.complete(self._request(messages, named), until=until)
+
+        return await run_loop(
+            ask,
+            conversation(prompt, named),
+            tools,
+            max_rounds=max_rounds,
+            on_error=on_tool_error,
+        )
+
+    def run_tools_sync(
+        self,
+        prompt: Prompt,
+        *,
+        max_rounds: int = 10,
+        on_tool_error: OnToolError = "result",
+        **options: Unpack[CallOptions],
+    ) -> ToolRun:
+        """Run tools as `run_tools` does, from synchronous code."""
+        return run_sync(
+            self.run_tools(prompt, max_rounds=max_rounds, on_tool_error=on_tool_error, **options)
+        )
+
+    async def map(
+        self,
+        prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+        *,
+        concurrency: int = 25,
+        mode: MapMode = "asyncio",
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: Callable[[MapProgress], object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Outcome]:
+        """Answer many prompts; one that fails does not stop the others.
+
+        Args:
+            prompts: What to answer; drawn when there is room for it.
+            concurrency: Prompts under way at once.
+            mode: `asyncio` sends from this event loop; `threaded` from up to four threads with a
+                loop each, for functions of yours that block or an interpreter without its lock.
+            checkpoint: A file of JSON lines that keeps every answer as it comes. Started again with
+                it, only what it does not hold is sent: a changed prompt, option or model is new.
+                The file holds prompts' digests and answers, never a key. It survives a process that
+                is killed.
+            progress: Called after each prompt, from any of the threads, one at a time.
+            options: As in `complete`, for every prompt; `deadline` is each call's own.
+
+        Returns:
+            Outcome i for prompt i: `ok`, `completion`, or `error`, a `TollwayError`.
+
+        Raises:
+            ConfigurationError: As `complete` says, of the options. Nothing was sent.
+            CheckpointError: The checkpoint is in use, or cannot be read or written.
+
+        Cancellation: requests under way are closed; what was answered is in the checkpoint.
+        """
+        named = self._merge(options)
+        asked = named.get("response_format")
+        wanted = None if asked is None else read_format(asked)
+        self._request([Message("user", "")], named)
+        budget = shared_budget(self.provider.quota_key)
+
+        def identity(prompt: Prompt) -> Any:
+            request = self._request(conversation(prompt, named), named)
+            return [self.model, wanted and wanted.format, identity_of(request)]
+
+        async def answer(prompt: Prompt) -> Completion:
+            return await self._complete(prompt, named, budget)
+
+        with contextlib.ExitStack() as stack:
+            kept = None
+            if checkpoint is not None:
+                parse = None if wanted is None else wanted.read
+                kept = stack.enter_context(MapCheckpoint(checkpoint, identity, parse))
+            return await run_map(
+                answer,
+                prompts,
+                concurrency=concurrency,
+                mode=mode,
+                checkpoint=kept,
+                progress=progress,
+                close=self.provider.aclose,
+            )
+
+    def map_sync(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 25,
+        mode: MapMode = "asyncio",
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: Callable[[MapProgress], object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Outcome]:
+        """Answer many prompts as `map` does, from synchronous code."""
+        return run_sync(
+            self.map(
+                prompts,
+                concurrency=concurrency,
+                mode=mode,
+                checkpoint=checkpoint,
+                progress=progress,
+                **options,
+            )
+        )
+
+    async def _complete(
+        self, prompt: Prompt, named: CallOptions, budget: RetryBudget | None = None
+    ) -> Completion:
+        messages, until = conversation(prompt, named), _until(named)
+        asked = named.get("response_format")
+
+        async def ask(said: Sequence[Message], held_to: JsonFormat | None = None) -> Completion:
+            request = self._request(said, named, held_to)
+            return await self._path.complete(request, until=until, budget=budget)
+
+        if asked is None:
+            return await ask(messages)
+        return await ask_json(ask, messages, read_format(asked), self.provider)
 
     def _merge(self, options: CallOptions) -> CallOptions:
         """Return what was named for this call or for all."""
         check_options(options)
         return cast("CallOptions", {**self._options, **options})
 
-    def _request(self, prompt: Prompt, named: CallOptions) -> ChatRequest:
-        options = cast("CallOptions", {**DEFAULTS, **named})
+    def _request(
+        self,
+        messages: Sequence[Message],
+        named: CallOptions,
+        response_format: JsonFormat | None = None,
+    ) -> ChatRequest:
+        given = named.get("tools")
         return build_request(
-            conversation(prompt, options),
-            options,
+            messages,
+            cast("CallOptions", {**DEFAULTS, **named}),
             named,
-            tools=(),
-            response_format=None,
+            tools=[read_tool(tool).tool for tool in given] if given else (),
+            response_format=response_format,
             capabilities=self.provider.capabilities,
             model=self.model,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_args
 
 from tollway.errors import ConfigurationError
 from tollway.providers.base import ChatParameter, ChatRequest
-from tollway.providers.messages import read_message
+from tollway.providers.messages import openai_message, openai_tool, read_message
 from tollway.types import ImagePart, JsonFormat, Message, Tool
 
 if TYPE_CHECKING:
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from tollway.providers import ChatCapabilities
 
-__all__ = ["DEFAULTS", "CallOptions", "Prompt", "build_request", "check_options", "conversation"]
+__all__ = [
+    "DEFAULTS",
+    "CallOptions",
+    "Prompt",
+    "build_request",
+    "check_options",
+    "conversation",
+    "identity_of",
+]
 
 Prompt: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
 """What to answer: a text, a message, or a conversation of messages.
@@ -167,7 +175,7 @@ def build_request(
     if "images" not in features and any(map(_has_image, messages)):
         raise ConfigurationError(f"{model} takes no images")
     return ChatRequest(
-        messages,
+        tuple(messages),
         **given,
         tools=tools,
         tool_choice=options.get("tool_choice"),
@@ -177,6 +185,18 @@ def build_request(
         extra_headers=options.get("extra_headers") or {},
         timeout=options.get("timeout", 600.0),
     )
+
+
+def identity_of(request: ChatRequest) -> dict[str, Any]:
+    """Return all of a request that decides its answer, as JSON holds it."""
+    decisive: dict[str, Any] = {name: getattr(request, name) for name in _PARAMETERS}
+    decisive |= {
+        "messages": [openai_message(message) for message in request.messages],
+        "tools": [openai_tool(tool) for tool in request.tools],
+        "tool_choice": request.tool_choice,
+        "extra_body": dict(request.extra_body),
+    }
+    return {name: value for name, value in decisive.items() if value not in (None, (), [], {})}
 
 
 def _has_image(message: Message) -> bool:

@@ -208,6 +208,15 @@ def _calls(conversation: Conversation, text: str) -> Iterator[ToolUse]:
         yield ToolUse(name, sample(conversation.tools[name], text))
 
 
+def _told_schema(said: Sequence[Said]) -> Mapping[str, Any] | None:
+    """Return the schema that a system prompt asks for: a model reads what it is told."""
+    for message in said:
+        _, asked, rest = message.text.partition("JSON schema:\n")
+        if asked and message.role != "user":
+            return cast("Mapping[str, Any]", json.JSONDecoder().raw_decode(rest)[0])
+    return None
+
+
 def _text(conversation: Conversation, directives: Mapping[str, str]) -> str:
     last = conversation.said[-1]
     if "say" in directives:
@@ -221,8 +230,9 @@ def _text(conversation: Conversation, directives: Mapping[str, str]) -> str:
                 break
             results.insert(0, said.text)
         return f"results: {'; '.join(results)}"
-    if conversation.schema is not None:
-        return json.dumps(sample(conversation.schema, last.text), ensure_ascii=False)
+    schema = conversation.schema or _told_schema(conversation.said)
+    if schema is not None:
+        return json.dumps(sample(schema, last.text), ensure_ascii=False)
     if conversation.json_mode:
         return json.dumps({"answer": last.text}, ensure_ascii=False)
     text = reply(*((said.role, said.text) for said in conversation.said))

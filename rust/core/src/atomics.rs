@@ -5,12 +5,19 @@
 
 #[cfg(not(loom))]
 mod imp {
-    pub use portable_atomic::{AtomicU32, AtomicU64, AtomicU128 as AtomicWord, Ordering};
+    pub use portable_atomic::{AtomicU64, AtomicU128 as AtomicWord, Ordering};
 
     pub type Word = u128;
     pub const SERIAL_BITS: u32 = 24;
     pub const TICK_BITS: u32 = 40;
     pub const SUM_BITS: u32 = 32;
+    /// Of a cell's word: number of the period, requests, and twice tokens.
+    pub const PERIOD_BITS: u32 = 28;
+    pub const REQUEST_BITS: u32 = 28;
+    pub const TOKEN_BITS: u32 = 36;
+    /// Of the word of a posted head: twice a time, and twice a number of tokens.
+    pub const POST_TICK_BITS: u32 = 40;
+    pub const POST_SIZE_BITS: u32 = 24;
 
     /// Whether the word is swapped by one instruction on this machine.
     pub fn is_lock_free() -> bool {
@@ -20,12 +27,17 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    pub use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicU64 as AtomicWord, Ordering};
+    pub use loom::sync::atomic::{AtomicU64, AtomicU64 as AtomicWord, Ordering};
 
     pub type Word = u64;
     pub const SERIAL_BITS: u32 = 6;
     pub const TICK_BITS: u32 = 18;
     pub const SUM_BITS: u32 = 20;
+    pub const PERIOD_BITS: u32 = 8;
+    pub const REQUEST_BITS: u32 = 8;
+    pub const TOKEN_BITS: u32 = 24;
+    pub const POST_TICK_BITS: u32 = 18;
+    pub const POST_SIZE_BITS: u32 = 14;
 
     /// loom's atomics stand for lock-free ones.
     pub fn is_lock_free() -> bool {
@@ -34,7 +46,8 @@ mod imp {
 }
 
 pub(crate) use imp::{
-    AtomicU32, AtomicU64, AtomicWord, Ordering, SERIAL_BITS, SUM_BITS, TICK_BITS, Word,
+    AtomicU64, AtomicWord, Ordering, PERIOD_BITS, POST_SIZE_BITS, POST_TICK_BITS, REQUEST_BITS,
+    SERIAL_BITS, SUM_BITS, TICK_BITS, TOKEN_BITS, Word,
 };
 
 pub use imp::is_lock_free;

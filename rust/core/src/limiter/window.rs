@@ -1,324 +1,187 @@
-//! The limiter: all quotas judged on one log, and the queue of those who wait.
+//! One window over the log: how much it holds, and when there is room in it.
 
-use std::fmt;
-use std::time::Duration;
+use super::adjust::{Cells, Sums};
+use super::admissions::{Entry, Log, Moved, View};
+use super::memory::{Array, Common, Memory, SECOND};
+use super::quota::{Quota, Unit};
+use crate::atomics::Ordering;
 
-use super::admissions::{Entry, Log, Moved, TICK_NANOS, View};
-use super::queue::{Poll, Queue, Ticket};
-use super::quota::{Limits, MAX_LIMIT, Quota, Unit};
-use crate::atomics::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32 as LocalU32, Ordering as LocalOrdering};
 
-/// The longest window: a day and its margin. Longer ones would outlast the clock of the log.
-const MAX_WINDOW: Duration = Duration::from_secs(25 * 3600);
-
-/// Why a limiter cannot be made, or a request never admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimiterError {
-    /// A quota of zero, over [`MAX_LIMIT`], or with a window of no length or over 25 hours.
-    OutOfRange(Quota),
-    /// More tokens than a whole quota: no wait would ever admit it.
-    TooLarge {
-        /// What was asked for.
-        tokens: u32,
-        /// The quota's limit.
-        limit: u32,
-    },
+/// What came back of charges that lie in a window, kept by the second of the charge.
+///
+/// A second counts while all of it is in the window: as long as every charge that it refunds.
+pub(super) struct Refunds {
+    cells: Cells,
+    common: Array<Common>,
+    output_weight: u32,
 }
 
-impl fmt::Display for LimiterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutOfRange(quota) => write!(
-                f,
-                "a quota of {} {} per {:?} is out of range: 1 to {MAX_LIMIT}, in a window of at \
-                 most 25 hours",
-                quota.limit, quota.unit, quota.window
-            ),
-            Self::TooLarge { tokens, limit } => write!(
-                f,
-                "a request of {tokens} tokens is more than the whole quota of {limit} tokens, so \
-                 no wait would ever admit it; split it or raise the limit"
-            ),
+impl Refunds {
+    pub fn attach(memory: &Memory, output_weight: u32) -> Self {
+        Self {
+            cells: Cells::new(memory.refunds.clone()),
+            common: memory.common.clone(),
+            output_weight,
         }
     }
-}
 
-impl std::error::Error for LimiterError {}
+    /// Give back what was charged at `time`, in ticks.
+    pub fn add(&self, time: u64, amount: Sums) {
+        let second = time / SECOND;
+        self.common[0]
+            .newest_refund
+            .fetch_max(second, Ordering::AcqRel);
+        self.cells.add(second, amount);
+    }
 
-/// The answer to a request for admission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Admitted and charged.
-    Admitted,
-    /// Not admitted, nothing charged; at the earliest after this long.
-    Wait(Duration),
+    fn of(&self, second: u64, unit: Unit) -> u64 {
+        let sums = self.cells.get(second).unwrap_or_default();
+        sums.of_unit(unit, self.output_weight)
+    }
+
+    /// The sum over the seconds that begin after `horizon`.
+    fn after(&self, horizon: u64, unit: Unit) -> u64 {
+        let newest = self.common[0].newest_refund.load(Ordering::Acquire);
+        let first = (horizon / SECOND + 1).max((newest + 1).saturating_sub(self.cells.len()));
+        (first..=newest).map(|second| self.of(second, unit)).sum()
+    }
 }
 
 /// A quota in ticks, with the place where its window began when last looked at.
-struct Window {
-    unit: Unit,
-    limit: u32,
-    ticks: u64,
+pub(super) struct Window {
+    pub unit: Unit,
+    pub ticks: u64,
+    /// Windows shorter than a minute take no refunds.
+    takes_refunds: bool,
     /// Serial of an entry that was the newest outside the window: where the next search begins.
     /// Any value is right; a good one makes the search short.
-    base: AtomicU32,
+    base: LocalU32,
 }
 
-/// A limiter of requests and tokens: for every t, what it admitted in `(t − W, t]` is at most the
-/// quota, for all quotas jointly.
-///
-/// [`try_acquire`](Self::try_acquire) is lock-free. Times are nanoseconds since an origin of the
-/// caller's choice, from a clock that does not go back.
-pub struct Limiter {
-    log: Log,
-    windows: Box<[Window]>,
-    /// The smallest token quota; the largest number where there is none.
-    max_tokens: u32,
-    /// Whether the log's serial counts admissions one by one.
-    counts_by_serial: bool,
-    queue: Queue,
-}
-
-impl fmt::Debug for Limiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limiter")
-            .field("windows", &self.windows.len())
-            .field("slots", &self.log.slots())
-            .field("waiting", &self.queue.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Limiter {
-    /// A limiter that holds `limits`, its windows longer by `margin` (see [`Limits::quotas`]).
-    pub fn new(limits: &Limits, margin: Option<Duration>) -> Result<Self, LimiterError> {
-        Self::with_quotas(&limits.quotas(margin))
-    }
-
-    /// A limiter that holds these quotas; with none it admits everything.
-    pub fn with_quotas(quotas: &[Quota]) -> Result<Self, LimiterError> {
-        Self::starting_at(quotas, 0)
-    }
-
-    /// As [`Limiter::with_quotas`], with the log's first serial given: for tests of wrap-around.
-    #[doc(hidden)]
-    pub fn starting_at(quotas: &[Quota], serial: u32) -> Result<Self, LimiterError> {
-        for quota in quotas {
-            let limit = 1..=MAX_LIMIT;
-            let window = Duration::from_nanos(1)..=MAX_WINDOW;
-            if !limit.contains(&quota.limit) || !window.contains(&quota.window) {
-                return Err(LimiterError::OutOfRange(*quota));
-            }
-        }
-        let windows: Box<[Window]> = quotas
-            .iter()
-            .map(|quota| Window {
-                unit: quota.unit,
-                limit: quota.limit,
-                ticks: ticks(quota.window),
-                base: AtomicU32::new(serial),
-            })
-            .collect();
-        let longest = windows.iter().map(|window| window.ticks).max().unwrap_or(1);
-        let admissions = windows
-            .iter()
-            .filter(|window| window.unit == Unit::Requests)
-            .map(|window| longest.div_ceil(window.ticks) * u64::from(window.limit))
-            .min();
-        let log = Log::starting_at(longest, admissions, serial);
-        Ok(Self {
-            max_tokens: windows
-                .iter()
-                .filter(|window| window.unit == Unit::Tokens)
-                .map(|window| window.limit)
-                .min()
-                .unwrap_or(u32::MAX),
-            counts_by_serial: log.counts_by_serial(),
-            log,
-            windows,
-            queue: Queue::new(),
-        })
-    }
-
-    /// Bytes of the log's ring.
-    pub fn ring_bytes(&self) -> usize {
-        self.log.slots() as usize * size_of::<crate::atomics::Word>()
-    }
-
-    /// Admit a request of `tokens` at `now`, or say when it could be.
-    ///
-    /// While others wait it admits nothing: the answer is then the earliest time at which both the
-    /// first of them and this request could be.
-    pub fn try_acquire(&self, now: u64, tokens: u32) -> Result<Decision, LimiterError> {
-        self.check(tokens)?;
-        if self.queue.is_empty() {
-            return Ok(self.admit(now, tokens));
-        }
-        let head = self.queue.head().unwrap_or(0);
-        let wait = self.wait(now, tokens).max(self.wait(now, head));
-        // Where the first is due but not served yet, this one comes a tick after it at the earliest.
-        Ok(Decision::Wait(wait.max(Duration::from_nanos(TICK_NANOS))))
-    }
-
-    /// Admit at once, or join the queue: `None` when admitted.
-    pub fn enqueue(&self, now: u64, tokens: u32) -> Result<Option<Ticket>, LimiterError> {
-        self.check(tokens)?;
-        if self.queue.is_empty() && self.admit(now, tokens) == Decision::Admitted {
-            return Ok(None);
-        }
-        Ok(Some(self.queue.push(tokens)))
-    }
-
-    /// Leave the queue. False if the ticket was admitted already, or never given.
-    pub fn cancel(&self, ticket: Ticket) -> bool {
-        self.queue.cancel(ticket)
-    }
-
-    /// Forget everybody who waits: what a forked child does, whose parent's waiters are not its own.
-    pub fn clear_queue(&self) {
-        self.queue.clear();
-    }
-
-    /// Admit from the front of the queue whatever fits at `now`, `most` at the most.
-    pub fn poll(&self, now: u64, most: usize, admitted: &mut Vec<Ticket>) -> Poll {
-        self.queue
-            .poll(most, admitted, |tokens| self.admit(now, tokens))
-    }
-
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// What each quota's window holds at `now`, in the order in which the quotas were given.
-    pub fn used(&self, now: u64) -> Vec<u32> {
-        loop {
-            let view = self.log.view();
-            let used: Result<Vec<u32>, Moved> = self
-                .windows
-                .iter()
-                .map(|window| {
-                    let horizon = self
-                        .log
-                        .floor(now)
-                        .max(view.time)
-                        .saturating_sub(window.ticks);
-                    let (_, base) = self.base(&view, window, horizon)?;
-                    Ok(u32::try_from(view.head.since(base, window.unit)).unwrap_or(u32::MAX))
-                })
-                .collect();
-            if let Ok(used) = used {
-                return used;
-            }
+impl Window {
+    pub fn new(quota: &Quota, ticks: u64, serial: u32) -> Self {
+        Self {
+            unit: quota.name.unit(),
+            ticks,
+            takes_refunds: ticks >= 60 * SECOND,
+            base: LocalU32::new(serial),
         }
     }
 
-    fn check(&self, tokens: u32) -> Result<(), LimiterError> {
-        if tokens > self.max_tokens {
-            return Err(LimiterError::TooLarge {
-                tokens,
-                limit: self.max_tokens,
-            });
+    /// What the window that ends at `at` holds of what was admitted up to `view`.
+    pub fn used(&self, log: &Log, refunds: &Refunds, view: &View, at: u64) -> Result<u64, Moved> {
+        let horizon = at.saturating_sub(self.ticks);
+        let (_, base) = self.base(log, view, horizon)?;
+        let used = log.since(view, base, self.unit);
+        if self.takes_refunds {
+            return Ok(used.saturating_sub(refunds.after(horizon, self.unit)));
         }
-        Ok(())
+        Ok(used)
     }
 
-    fn admit(&self, now: u64, tokens: u32) -> Decision {
-        if self.windows.is_empty() {
-            return Decision::Admitted;
-        }
-        loop {
-            let view = self.log.view();
-            match self.due(&view, now, tokens) {
-                Err(Moved) => {}
-                Ok(None) => {
-                    if self.log.admit(&view, now, tokens) {
-                        return Decision::Admitted;
-                    }
-                }
-                Ok(Some(due)) => return Decision::Wait(wait_until(self.log.nanos(due), now)),
-            }
-        }
+    /// As `used`, without what came back: what the log's sums have to tell apart.
+    pub fn held(&self, log: &Log, view: &View, at: u64) -> Result<u64, Moved> {
+        let (_, base) = self.base(log, view, at.saturating_sub(self.ticks))?;
+        Ok(log.since(view, base, self.unit))
     }
 
-    fn wait(&self, now: u64, tokens: u32) -> Duration {
-        loop {
-            let view = self.log.view();
-            match self.due(&view, now, tokens) {
-                Err(Moved) => {}
-                Ok(None) => return Duration::ZERO,
-                Ok(Some(due)) => return wait_until(self.log.nanos(due), now),
-            }
+    /// The first time from `at` on at which `amount` more fits under `limit`, if nothing else is
+    /// admitted before.
+    #[inline]
+    pub fn earliest(
+        &self,
+        log: &Log,
+        refunds: &Refunds,
+        view: &View,
+        at: u64,
+        amount: u64,
+        limit: u64,
+    ) -> Result<u64, Moved> {
+        let mut horizon = at.saturating_sub(self.ticks);
+        if self.needed(log, view, horizon, amount, limit)? <= horizon {
+            return Ok(at);
         }
-    }
-
-    /// When every quota would admit a request of `tokens`, if nothing else is admitted before:
-    /// `None` for at once, else a time in ticks.
-    fn due(&self, view: &View, now: u64, tokens: u32) -> Result<Option<u64>, Moved> {
-        let now = self
-            .log
-            .floor(now)
-            .max(view.time.saturating_sub(self.log.rounding()));
-        let mut due = None;
-        for window in &self.windows {
-            let at = if window.unit == Unit::Requests && self.counts_by_serial {
-                // The request `limit` places before this one must have left the window. Where the
-                // ring does not reach back so far, another quota admits fewer anyway.
-                if window.limit > self.log.slots() {
-                    continue;
-                }
-                view.time_of(self.log.entry(view, window.limit - 1)?) + window.ticks
-            } else {
-                let amount = if window.unit == Unit::Requests {
-                    1
-                } else {
-                    tokens
-                };
-                self.room_for(view, window, now, amount)?
-            };
-            if at > now {
-                due = due.max(Some(at));
-            }
-        }
-        Ok(due)
-    }
-
-    /// When the window will have room for `amount` more, in ticks.
-    fn room_for(&self, view: &View, window: &Window, now: u64, amount: u32) -> Result<u64, Moved> {
-        let fits = |entry| {
-            view.head.since(entry, window.unit) + u64::from(amount) <= u64::from(window.limit)
+        let mut refunded = if self.takes_refunds {
+            refunds.after(horizon, self.unit)
+        } else {
+            0
         };
-        let (mut outside, base) = self.base(view, window, now.saturating_sub(window.ticks))?;
-        if fits(base) {
-            return Ok(now);
+        let mut second = horizon / SECOND;
+        loop {
+            let needed = self.needed(log, view, horizon, amount, limit + refunded)?;
+            if refunded == 0 || needed <= horizon {
+                return Ok(needed.max(horizon).saturating_add(self.ticks));
+            }
+            // With the next second that leaves goes its refund, a little before its last charge.
+            let back = loop {
+                second += 1;
+                if second * SECOND > needed.min(view.time) {
+                    return Ok(needed.saturating_add(self.ticks));
+                }
+                match refunds.of(second, self.unit) {
+                    0 => {}
+                    back => break back,
+                }
+            };
+            refunded = refunded.saturating_sub(back);
+            horizon = second * SECOND;
         }
-        // Room comes when the oldest entry after which the rest fits has left. The head itself
-        // always does: a request larger than the quota was refused before.
+    }
+
+    /// Where the window must begin, at `horizon` or later, to have room for `amount` more.
+    fn needed(
+        &self,
+        log: &Log,
+        view: &View,
+        horizon: u64,
+        amount: u64,
+        limit: u64,
+    ) -> Result<u64, Moved> {
+        if amount > limit {
+            return Ok(u64::MAX);
+        }
+        if self.unit == Unit::Requests && log.counts_by_serial() {
+            // The request this many places before the next one must have left the window. A ring
+            // that does not reach back so far denies more.
+            let oldest = u64::from(log.slots() - 1);
+            let back = u32::try_from((limit - amount).min(oldest)).unwrap_or(u32::MAX);
+            return Ok(view.time_of(log.entry(view, back)?));
+        }
+        let fits = |entry| log.since(view, entry, self.unit) + amount <= limit;
+        let (mut outside, base) = self.base(log, view, horizon)?;
+        let begins = view.time_of(base);
+        if fits(base) {
+            // Past the end of the ring, what there is cannot be told: it has to leave.
+            return Ok(horizon.max(begins));
+        }
+        // Room comes when the oldest entry after which the rest fits has left; the head always is.
         let (mut inside, mut leaves) = (0, view.head);
         while outside - inside > 1 {
             let middle = inside + (outside - inside) / 2;
-            let entry = self.log.entry(view, middle)?;
+            let entry = log.entry(view, middle)?;
             if fits(entry) {
                 (inside, leaves) = (middle, entry);
             } else {
                 outside = middle;
             }
         }
-        Ok(view.time_of(leaves) + window.ticks)
+        Ok(view.time_of(leaves).max(begins))
     }
 
-    /// The newest entry at or before `horizon`, and how far behind the head it is.
-    fn base(&self, view: &View, window: &Window, horizon: u64) -> Result<(u32, Entry), Moved> {
+    /// The newest entry at or before `horizon`, and how far behind the head it is; the oldest of
+    /// the ring where all are after it.
+    fn base(&self, log: &Log, view: &View, horizon: u64) -> Result<(u32, Entry), Moved> {
         let at = |back: u32| {
             if back == 0 {
                 Ok(view.head)
             } else {
-                self.log.entry(view, back)
+                log.entry(view, back)
             }
         };
-        let oldest = self.log.slots() - 1;
+        let oldest = log.slots() - 1;
         let outside = |entry: Entry| view.time_of(entry) <= horizon;
-        let hint = Log::behind(view, window.base.load(Ordering::Relaxed)).min(oldest);
+        let hint = Log::behind(view, self.base.load(LocalOrdering::Relaxed)).min(oldest);
 
         // Step away from the hint, in strides that double, until the edge lies in between:
         // `inside` is in the window (or past the head), `found` is not.
@@ -337,7 +200,6 @@ impl Limiter {
         } else {
             while !outside(entry) {
                 if found == oldest {
-                    // The ring is as long as the window can hold, so this entry is the last of it.
                     return Ok((found, entry));
                 }
                 inside = Some(found);
@@ -355,16 +217,7 @@ impl Limiter {
                 inside = Some(middle);
             }
         }
-        window.base.store(entry.serial, Ordering::Relaxed);
+        self.base.store(entry.serial, LocalOrdering::Relaxed);
         Ok((found, entry))
     }
-}
-
-fn ticks(window: Duration) -> u64 {
-    u64::try_from(window.as_nanos().div_ceil(u128::from(TICK_NANOS))).unwrap_or(u64::MAX)
-}
-
-fn wait_until(due: u64, now: u64) -> Duration {
-    // Never zero: zero means admitted.
-    Duration::from_nanos(due.saturating_sub(now).max(1))
 }

@@ -1,0 +1,266 @@
+"""Many prompts through one model: in order, each answered or with its error, resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tollway.errors import ConfigurationError, TollwayError
+from tollway.types import Completion, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from tollway.chat.checkpoint import MapCheckpoint
+    from tollway.chat.request import Prompt
+
+__all__ = ["MapMode", "MapProgress", "Outcome", "run_map"]
+
+MapMode: TypeAlias = Literal["asyncio", "threaded"]
+
+# Threads beyond this gain nothing while one interpreter lock is shared by all.
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one prompt.
+
+    Attributes:
+        completion: The answer, or None.
+        error: Why there is none, or None.
+        resumed: Whether the answer is from the checkpoint: it cost nothing this time.
+    """
+
+    completion: Completion | None = None
+    error: TollwayError | None = None
+    resumed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer."""
+        return self.completion is not None
+
+    @property
+    def text(self) -> str:
+        """The answer's text.
+
+        Raises:
+            TollwayError: The error, where there is no answer.
+        """
+        if self.completion is None:
+            assert self.error is not None
+            raise self.error
+        return self.completion.text
+
+
+@dataclass(slots=True)
+class MapProgress:
+    """How far a map is.
+
+    Attributes:
+        done: Prompts that have their answer or error.
+        total: Prompts in all, or None where the source does not tell.
+        failed: Those with an error.
+        resumed: Those answered from the checkpoint.
+        usage: Of the answers of this run.
+        cost: Of the answers of this run, US dollars; None where one's is not known.
+    """
+
+    done: int = 0
+    total: int | None = None
+    failed: int = 0
+    resumed: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what became of a prompt."""
+        self.done += 1
+        self.failed += not outcome.ok
+        self.resumed += outcome.resumed
+        answer = outcome.completion
+        if answer is not None and not outcome.resumed:
+            self.usage += answer.usage
+            unknown = self.cost is None or answer.cost is None
+            self.cost = None if unknown else (self.cost or 0.0) + (answer.cost or 0.0)
+
+
+class _Run:
+    """One map under way: what its workers share, whatever thread they are in."""
+
+    def __init__(
+        self,
+        answer: Callable[[Prompt], Awaitable[Completion]],
+        checkpoint: MapCheckpoint | None,
+        told: Callable[[MapProgress], object] | None,
+        total: int | None,
+    ) -> None:
+        self._answer = answer
+        self._checkpoint = checkpoint
+        self._told = told
+        self._lock = threading.Lock()
+        self.outcomes: dict[int, Outcome] = {}
+        self.progress = MapProgress(total=total)
+
+    async def work(self, prompts: AsyncIterator[tuple[int, Prompt]]) -> None:
+        """Answer prompts until there are no more."""
+        async for number, prompt in prompts:
+            outcome = await self._outcome(prompt)
+            with self._lock:
+                self.outcomes[number] = outcome
+                self.progress.add(outcome)
+                if self._told is not None:
+                    self._told(self.progress)
+
+    async def _outcome(self, prompt: Prompt) -> Outcome:
+        key = None
+        try:
+            if self._checkpoint is not None:
+                key = self._checkpoint.key(prompt)
+                known = self._checkpoint.get(key)
+                if known is not None:
+                    return Outcome(known, resumed=True)
+            answer = await self._answer(prompt)
+        except TollwayError as error:
+            return Outcome(error=error)
+        if self._checkpoint is not None and key is not None:
+            self._checkpoint.add(key, answer)
+        return Outcome(answer)
+
+
+async def run_map(
+    answer: Callable[[Prompt], Awaitable[Completion]],
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    *,
+    concurrency: int,
+    mode: MapMode,
+    checkpoint: MapCheckpoint | None,
+    progress: Callable[[MapProgress], object] | None,
+    close: Callable[[], Awaitable[None]],
+) -> list[Outcome]:
+    """Answer every prompt; see `LLM.map`.
+
+    Args:
+        answer: Answers one.
+        prompts: What to answer; drawn when there is a worker for it.
+        concurrency: Prompts under way at once.
+        mode: Where the workers are: in this event loop, or in those of several threads.
+        checkpoint: Where answers are kept and looked up, or None.
+        progress: Called after each prompt.
+        close: Closes the connections of a thread's event loop when it ends.
+    """
+    if not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"concurrency is a whole number from 1, not {concurrency!r}")
+    if mode not in {"asyncio", "threaded"}:
+        raise ConfigurationError(f"mode is asyncio or threaded, not {mode!r}")
+    total = len(prompts) if hasattr(prompts, "__len__") else None  # type: ignore[arg-type]
+    run = _Run(answer, checkpoint, progress, total)
+    if mode == "threaded":
+        if isinstance(prompts, AsyncIterable):
+            raise ConfigurationError("the threaded mode takes an iterable, not an async one")
+        await _in_threads(run, prompts, concurrency, close)
+    else:
+        await _in_loop(run, _numbered(prompts), min(concurrency, total or concurrency))
+    return [run.outcomes[number] for number in range(len(run.outcomes))]
+
+
+async def _numbered(
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+) -> AsyncIterator[tuple[int, Prompt]]:
+    if isinstance(prompts, AsyncIterable):
+        number = 0
+        async for prompt in prompts:
+            yield number, prompt
+            number += 1
+    else:
+        for number, prompt in enumerate(prompts):
+            yield number, prompt
+
+
+class _Shared:
+    """An async iterator that many workers of one loop draw from."""
+
+    def __init__(self, source: AsyncIterator[tuple[int, Any]]) -> None:
+        self._source = source
+        self._lock = asyncio.Lock()
+
+    def __aiter__(self) -> _Shared:
+        return self
+
+    async def __anext__(self) -> tuple[int, Any]:
+        async with self._lock:
+            return await anext(self._source)
+
+
+class _Locked:
+    """An iterator that the loops of several threads draw from."""
+
+    def __init__(self, prompts: Iterable[Prompt]) -> None:
+        self._source = enumerate(prompts)
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def __aiter__(self) -> _Locked:
+        return self
+
+    async def __anext__(self) -> tuple[int, Any]:
+        with self._lock:
+            drawn = None if self.stopped else next(self._source, None)
+        if drawn is None:
+            raise StopAsyncIteration
+        return drawn
+
+
+async def _in_loop(run: _Run, prompts: AsyncIterator[tuple[int, Prompt]], concurrency: int) -> None:
+    shared = _Shared(prompts)
+    workers = [asyncio.create_task(run.work(shared)) for _ in range(concurrency)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def _in_threads(
+    run: _Run,
+    prompts: Iterable[Prompt],
+    concurrency: int,
+    close: Callable[[], Awaitable[None]],
+) -> None:
+    source = _Locked(prompts)
+    threads = min(_MOST_THREADS, os.cpu_count() or 1, concurrency)
+    shares = [len(range(start, concurrency, threads)) for start in range(threads)]
+    mains: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def main(share: int) -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        mains.append((asyncio.get_running_loop(), current))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(share):
+                    group.create_task(run.work(source))
+        finally:
+            await close()
+
+    def thread(share: int) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(main(share))
+
+    ended = [asyncio.create_task(asyncio.to_thread(thread, share)) for share in shares]
+    try:
+        await asyncio.gather(*ended)
+    except BaseException:
+        source.stopped = True
+        for loop, task in mains:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                loop.call_soon_threadsafe(task.cancel)
+        await asyncio.gather(*ended, return_exceptions=True)
+        raise

@@ -1,0 +1,20 @@
+"""Limits on requests and tokens, exact in every window, from asyncio and from threads.
+
+The decisions are the core's (`tollway._core.Limiter`); here callers wait. One thread a process
+sleeps until the first waiter of any limiter is due, and wakes waiters in the order in which they
+were admitted.
+"""
+
+from tollway.limiter.limiter import RateLimiter, shared_limiter
+from tollway.limiter.limits import Limits
+from tollway.limiter.permit import Permit
+from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
+
+__all__ = [
+    "LimiterSnapshot",
+    "Limits",
+    "Permit",
+    "RateLimiter",
+    "WindowSnapshot",
+    "shared_limiter",
+]

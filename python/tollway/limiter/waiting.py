@@ -1,0 +1,214 @@
+"""Callers that wait, the timer that wakes them, and the way into their event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import threading
+import time
+import weakref
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+__all__ = ["FORKED", "Timer", "Waiter"]
+
+FORKED = "the process forked while this caller waited for the limiter"
+
+# Tasks of one loop woken in one turn of it, so that its other tasks have their turn within a
+# fraction of a millisecond: a task takes some microseconds to resume.
+_SLICE = 32
+
+
+class Waiter:
+    """One caller who waits, in an event loop or in a thread."""
+
+    __slots__ = (
+        "_claim",
+        "error",
+        "future",
+        "gate",
+        "has_left",
+        "leased",
+        "loop",
+        "output_tokens",
+        "stamp",
+        "ticket",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        ticket: int,
+        loop: asyncio.AbstractEventLoop | None,
+        tokens: int,
+        output_tokens: int,
+        *,
+        leased: bool,
+    ) -> None:
+        self.ticket = ticket
+        self.loop = loop
+        self.tokens = tokens
+        self.output_tokens = output_tokens
+        self.leased = leased
+        self.future: asyncio.Future[None] | None = None if loop is None else loop.create_future()
+        # A bare lock, open when released: a fork can copy an Event with its inner lock taken.
+        self.gate = threading.Lock() if loop is None else None
+        if self.gate is not None:
+            self.gate.acquire()
+        self.stamp: int | None = None
+        self.error: Exception | None = None
+        self.has_left = False
+        self._claim = [None]
+
+    def claim(self) -> bool:
+        """Whether the caller is the first who asks: what was admitted comes back once."""
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+    def wake(self) -> None:
+        """Let the caller go on, or raise `error`; in its loop's own thread, if it has one."""
+        if self.gate is not None:
+            self.gate.release()
+        elif self.future is not None and not self.future.done():
+            if self.error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(self.error)
+
+    def abandon(self) -> None:
+        """Fail a waiter whom a fork left in a process that is not its own."""
+        self.error = RuntimeError(FORKED)
+        if self.gate is not None:
+            self.gate.release()
+        elif self.future is not None and not self.future.done():
+            # A loop refuses that was closed, or that another thread of the parent ran.
+            with contextlib.suppress(RuntimeError):
+                self.future.set_exception(self.error)
+            if self.future.done():
+                # Seen, so that nothing is logged where the task never runs again.
+                self.future.exception()
+
+
+class _Inbox:
+    """Those of one event loop who are admitted and not told yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The loop's own entry in a dictionary with weak keys must not keep it.
+        self._loop = weakref.ref(loop)
+        self._waiters: deque[Waiter] = deque()
+        self._is_called = False
+
+    def put(self, waiters: list[Waiter]) -> None:
+        """Take more, from the timer's thread; RuntimeError where the loop is closed."""
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            raise RuntimeError("the event loop is closed")
+        self._waiters.extend(waiters)
+        if not self._is_called:
+            self._is_called = True
+            loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        waiters = self._waiters
+        for _ in range(min(_SLICE, len(waiters))):
+            waiters.popleft().wake()
+        # Down before the look, so that who puts between them calls again.
+        self._is_called = False
+        loop = self._loop()
+        if waiters and loop is not None:
+            self._is_called = True
+            loop.call_soon(self._tell)
+
+
+class Served(Protocol):
+    """What a timer serves."""
+
+    due: float
+    is_called: bool
+
+    def serve(self) -> float | None:
+        """Wake those who are admitted by now; return the seconds until it is to be called again."""
+        ...
+
+
+class Timer:
+    """One thread that serves a limiter when it is called, and when its first waiter is due."""
+
+    def __init__(self) -> None:
+        # A queue that may be put to wherever a coroutine is collected.
+        self._calls: SimpleQueue[weakref.ref[Served]] = SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        # The thread's own: a limiter's entry counts while it holds the limiter's `due`.
+        self._heap: list[tuple[float, int, weakref.ref[Served]]] = []
+        self._order = itertools.count()
+        self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def call(self, limiter: Served) -> None:
+        """Serve soon; calls that come before that are one."""
+        if not limiter.is_called:
+            limiter.is_called = True
+            self._calls.put(weakref.ref(limiter))
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="tollway-timer", daemon=True)
+                    thread.start()
+                    self._thread = thread
+
+    def wake(self, waiters: list[Waiter]) -> set[asyncio.AbstractEventLoop]:
+        """Wake in order: threads at once, the tasks of a loop a few in each of its turns.
+
+        Returns:
+            The loops that were closed with their tasks still waiting.
+        """
+        closed: set[asyncio.AbstractEventLoop] = set()
+        for loop, group in itertools.groupby(waiters, key=lambda waiter: waiter.loop):
+            if loop is None:
+                for waiter in group:
+                    waiter.wake()
+                continue
+            inbox = self._inboxes.get(loop)
+            if inbox is None:
+                inbox = self._inboxes[loop] = _Inbox(loop)
+            try:
+                inbox.put(list(group))
+            except RuntimeError:
+                closed.add(loop)
+        return closed
+
+    def _run(self) -> None:
+        heap = self._heap
+        while True:
+            wait = max(0.0, heap[0][0] - time.monotonic()) if heap else None
+            with contextlib.suppress(Empty):
+                self._serve(self._calls.get(timeout=wait)())
+            if heap and heap[0][0] <= time.monotonic():
+                due, _, reference = heapq.heappop(heap)
+                self._serve(reference(), due)
+
+    def _serve(self, limiter: Served | None, due: float | None = None) -> None:
+        if limiter is None:
+            return
+        if due is None:
+            limiter.is_called = False
+        elif due == limiter.due:
+            limiter.due = float("inf")
+        else:
+            return
+        wait = limiter.serve()
+        if wait is None:
+            return
+        due = time.monotonic() + wait
+        # An earlier entry finds that nobody is due and comes back here.
+        if due < limiter.due:
+            limiter.due = due
+            heapq.heappush(self._heap, (due, next(self._order), weakref.ref(limiter)))
