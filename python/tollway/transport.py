@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "CONNECT_TIMEOUT",
     "HttpxTransport",
     "Request",
     "Response",

@@ -42,11 +42,11 @@ BASE_URL = "https://api.anthropic.com"
 _FEATURES: frozenset[ChatFeature] = frozenset(
     {"stream", "stream_usage", "system", "images", "tools", "tool_choice", "reasoning"}
 )
-_SCHEMA: frozenset[ChatFeature] = _FEATURES | frozenset({"json_schema"})
+_SCHEMA: frozenset[ChatFeature] = frozenset({*_FEATURES, "json_schema"})
 _PARAMETERS: frozenset[ChatParameter] = frozenset(
     {"temperature", "max_tokens", "top_p", "stop", "parallel_tool_calls"}
 )
-_EFFORT: frozenset[ChatParameter] = _PARAMETERS | frozenset({"reasoning_effort"})
+_EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
 # https://docs.claude.com/en/docs/about-claude/models/overview; the first that fits counts.
 # Effort and schemas: https://docs.claude.com/en/docs/build-with-claude/{effort,structured-outputs}.
 _MODELS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tollway.errors import BadResponseError
 from tollway.providers.messages import image_bytes, image_url, text_of
@@ -95,8 +95,8 @@ def completion_of(answer: Any, headers: Mapping[str, str], model: str) -> Comple
     """
     request_id = headers.get("request-id")
     stop = getattr(answer, "stop_reason", None)
-    content = getattr(answer, "content", None)
-    if not stop or not isinstance(content, list):
+    content: Any = getattr(answer, "content", None)
+    if not stop or not hasattr(content, "__iter__"):
         error: Any = getattr(answer, "error", None)
         said = f": {str(error)[:200]}" if error else ""
         raise BadResponseError(
@@ -104,7 +104,7 @@ def completion_of(answer: Any, headers: Mapping[str, str], model: str) -> Comple
             status=200,
             request_id=request_id,
         )
-    blocks = [_dumped(block) for block in cast("list[Any]", content)]
+    blocks = list(map(_dumped, content))
     return Completion(
         _joined(blocks, "text", "text"),
         _FINISH.get(stop, "stop"),

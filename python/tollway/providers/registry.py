@@ -24,12 +24,16 @@ P = TypeVar("P")
 
 # Imported on first use: `import tollway` brings in no provider.
 _BUILT_IN = {
+    "gemini": ("tollway.providers.gemini", "GeminiEmbeddingProvider"),
     "local": ("tollway.providers.local", "LocalProvider"),
+    "ollama": ("tollway.providers.ollama", "OllamaEmbeddingProvider"),
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
 }
 _BUILT_IN_CHAT = {
     "anthropic": ("tollway.providers.anthropic", "AnthropicProvider"),
     "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
+    "gemini": ("tollway.providers.gemini", "GeminiProvider"),
+    "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
 }
 _registered: dict[str, Callable[..., EmbeddingProvider]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import json
 import math
 import time
@@ -115,7 +115,7 @@ class AnthropicFormat:
         """Return `request-id` and the `anthropic-ratelimit-*` headers."""
         headers = {"request-id": request_id}
         for kind, left in standing.items():
-            full = datetime.datetime.fromtimestamp(time.time() + left.reset, datetime.UTC)
+            full = dt.datetime.fromtimestamp(time.time() + left.reset, dt.UTC)
             for named in (kind, "input-tokens") if kind == "tokens" else (kind,):
                 prefix = f"anthropic-ratelimit-{named}"
                 headers[f"{prefix}-limit"] = str(left.limit)
@@ -146,7 +146,12 @@ class _Writer:
         return dumps({"type": "error", "error": {"type": "api_error", "message": "it failed"}})
 
     def pieces(self, turn: Turn) -> list[bytes]:
-        head = {**_head(turn), "content": [], "stop_reason": None, "usage": _usage(turn, 1)}
+        head: dict[str, Any] = {
+            **_head(turn),
+            "content": [],
+            "stop_reason": None,
+            "usage": _usage(turn, 1),
+        }
         events = [_event("message_start", message=head), _event("ping")]
         for index, block in enumerate(_blocks(turn)):
             start, deltas = _deltas(block)
@@ -168,8 +173,14 @@ class _Writer:
 
 
 def _head(turn: Turn) -> dict[str, Any]:
-    head = {"id": "msg_simulated", "type": "message", "role": "assistant", "stop_sequence": None}
-    return {**head, "model": turn.model}
+    head: dict[str, Any] = {
+        "id": "msg_simulated",
+        "type": "message",
+        "role": "assistant",
+        "stop_sequence": None,
+    }
+    head["model"] = turn.model
+    return head
 
 
 def _usage(turn: Turn, output: int) -> dict[str, Any]:
@@ -289,7 +300,7 @@ def _system(given: str | Sequence[Mapping[str, Any]] | None) -> Iterator[Said]:
         yield Said("system", block["text"])
 
 
-def _said(number: int, message: Mapping[str, Any]) -> list[Said]:
+def _said(number: int, message: Mapping[str, Any]) -> list[Said]:  # noqa: C901, PLR0912 - flat
     role = message.get("role")
     if role not in {"user", "assistant"}:
         raise _invalid(f"messages.{number}.role: Input should be 'user' or 'assistant'")

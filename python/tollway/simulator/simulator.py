@@ -17,7 +17,9 @@ from tollway.simulator import openai as wire
 from tollway.simulator.anthropic import AnthropicFormat
 from tollway.simulator.enforcement import Enforcement
 from tollway.simulator.formats import Behaviour, Call, Format
+from tollway.simulator.gemini import GeminiFormat
 from tollway.simulator.ledger import Ledger, Record
+from tollway.simulator.ollama import OllamaFormat
 from tollway.simulator.openai_format import OpenAIFormat
 from tollway.simulator.server import HTTPServer, Request, Response
 from tollway.simulator.vectors import packed_digests
@@ -35,7 +37,7 @@ __all__ = ["Simulator"]
 FAULT_HEADER = "x-simulator-fault"
 
 # The last one owns every path.
-_FORMATS: tuple[Format, ...] = (AnthropicFormat(), OpenAIFormat())
+_FORMATS: tuple[Format, ...] = (AnthropicFormat(), GeminiFormat(), OllamaFormat(), OpenAIFormat())
 
 
 @dataclass(slots=True)
