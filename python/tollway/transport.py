@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONNECT_TIMEOUT",
+    "TIMEOUT",
     "HttpxTransport",
     "Request",
     "Response",

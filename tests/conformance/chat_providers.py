@@ -95,6 +95,13 @@ def ollama(sim: Simulator, **options: Any) -> LLM:
     return LLM("ollama/llama3.2", **_options(options, base_url=address, num_ctx=131_072))
 
 
+def bedrock(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    given = {"region": "us-east-1", "aws_access_key_id": KEY, "aws_secret_access_key": "secret"}
+    model = "bedrock/us.anthropic.claude-opus-4-5-20251101-v1:0"
+    return LLM(model, **_options(options, base_url=address, api_key=None, **given))
+
+
 _BLOCKED = {"request_id_of_an_error": "a blocked prompt is answered with the status 200"}
 
 
@@ -117,6 +124,11 @@ ENTRIES = [
     Entry("anthropic", anthropic),
     Entry("gemini", gemini, lacks=_BLOCKED),
     Entry("gemini vertex", vertex, lacks=_BLOCKED),
+    Entry(
+        "bedrock",
+        bedrock,
+        lacks={"reasoning_apart": "what was thought is not counted apart; streamed, it is checked"},
+    ),
     Entry(
         "ollama",
         ollama,

@@ -24,6 +24,7 @@ P = TypeVar("P")
 
 # Imported on first use: `import tollway` brings in no provider.
 _BUILT_IN = {
+    "bedrock": ("tollway.providers.bedrock", "BedrockEmbeddingProvider"),
     "gemini": ("tollway.providers.gemini", "GeminiEmbeddingProvider"),
     "local": ("tollway.providers.local", "LocalProvider"),
     "ollama": ("tollway.providers.ollama", "OllamaEmbeddingProvider"),
@@ -32,6 +33,7 @@ _BUILT_IN = {
 _BUILT_IN_CHAT = {
     "anthropic": ("tollway.providers.anthropic", "AnthropicProvider"),
     "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
+    "bedrock": ("tollway.providers.bedrock", "BedrockProvider"),
     "gemini": ("tollway.providers.gemini", "GeminiProvider"),
     "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),

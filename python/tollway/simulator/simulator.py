@@ -15,6 +15,7 @@ from tollway.errors import ConfigurationError
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
 from tollway.simulator.anthropic import AnthropicFormat
+from tollway.simulator.bedrock import BedrockFormat
 from tollway.simulator.enforcement import Enforcement
 from tollway.simulator.formats import Behaviour, Call, Format
 from tollway.simulator.gemini import GeminiFormat
@@ -37,7 +38,13 @@ __all__ = ["Simulator"]
 FAULT_HEADER = "x-simulator-fault"
 
 # The last one owns every path.
-_FORMATS: tuple[Format, ...] = (AnthropicFormat(), GeminiFormat(), OllamaFormat(), OpenAIFormat())
+_FORMATS: tuple[Format, ...] = (
+    AnthropicFormat(),
+    BedrockFormat(),
+    GeminiFormat(),
+    OllamaFormat(),
+    OpenAIFormat(),
+)
 
 
 @dataclass(slots=True)
