@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadRequestError, BadResponseError, ConfigurationError
 from tollway.limiter import Limits
@@ -259,8 +259,8 @@ class BedrockEmbeddingProvider:
             raise BadResponseError(f"bedrock/{self.model} answered what is no JSON") from error
         given: Any = [parsed.get("embedding")] if self._is_titan else parsed.get("embeddings")
         if isinstance(given, dict):
-            given = given.get("float")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        rows: list[list[float] | None] = given or []
+            given = cast("dict[str, Any]", given).get("float")
+        rows: list[list[float] | None] = list(cast("Any", given) or ())
         if len(rows) != len(texts):
             raise BadResponseError(
                 f"bedrock/{self.model} answered {len(rows)} vectors for {len(texts)} texts"

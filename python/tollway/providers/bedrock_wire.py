@@ -278,7 +278,7 @@ def _tool_config(request: ChatRequest) -> dict[str, Any] | None:
         return {"tools": tools} if tools else None
     config: dict[str, Any] = {"tools": tools}
     if choice is not None:
-        known = {"auto": {"auto": {}}, "required": {"any": {}}}
+        known: dict[str, Any] = {"auto": {"auto": {}}, "required": {"any": {}}}
         config["toolChoice"] = known.get(choice, {"tool": {"name": choice}})
     return config
 

@@ -7,6 +7,7 @@ the checksum of all. https://smithy.io/2.0/aws/amazon-eventstream.html
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import struct
@@ -268,6 +269,11 @@ def _invalid(message: str) -> Refused:
     return _error("ValidationException", message)
 
 
+def _too_long(tokens: int, window: int) -> Refused:
+    del tokens, window
+    return _invalid("Input is too long for requested model.")
+
+
 def _read(model: str, arguments: dict[str, Any], behaviour: Behaviour, *, is_stream: bool) -> Turn:
     refused = sorted(arguments.keys() - _ARGUMENTS | arguments.keys() & behaviour.refuses)
     if refused:
@@ -279,7 +285,7 @@ def _read(model: str, arguments: dict[str, Any], behaviour: Behaviour, *, is_str
         said += _said(message)
     if not roles or roles[0] != "user":
         raise _invalid("A conversation must start with a user message.")
-    if any(first == second for first, second in zip(roles, roles[1:], strict=False)):
+    if any(first == second for first, second in itertools.pairwise(roles)):
         raise _invalid("A conversation must alternate between user and assistant roles.")
     inference: dict[str, Any] = arguments.get("inferenceConfig") or {}
     config: dict[str, Any] = arguments.get("toolConfig") or {}
@@ -307,7 +313,7 @@ def _read(model: str, arguments: dict[str, Any], behaviour: Behaviour, *, is_str
         behaviour,
         model=model,
         is_stream=is_stream,
-        too_long=lambda *_: _invalid("Input is too long for requested model."),
+        too_long=_too_long,
         charges_max_tokens=True,
     )
 
