@@ -11,7 +11,7 @@ CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-retry soak wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz bench bench-limits bench-retry soak wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test-python: build $(VENV)/.test
 # The wire format as the official SDK of the other major version reads it.
 test-openai2: build $(VENV)/.openai2
 	PYTHONPATH=$(VENV)/openai2 $(BIN)/python -m pytest -q tests/conformance
+
+conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
+	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
 
 build: $(VENV)/.build ## Set up .venv with a release build and the extra `local`
 
@@ -87,6 +90,13 @@ fuzz: ## Feed the tokenizer random text for FUZZ_SECONDS=60 (nightly Rust and ca
 bench: build $(VENV)/.bench ## Run every benchmark (see benches/README.md)
 	cargo bench --quiet -p tollway-core
 	$(BIN)/python -m pytest -q benches/python --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+bench-limits: build $(VENV)/.bench ## Compare limiters: cost of a permit, 10,000 waiters, quota used, 429s
+	cargo bench --quiet -p tollway-core --bench limiter
+	$(BIN)/python benches/python/bench_limits.py
+	$(BIN)/python benches/python/bench_limiter.py
+	$(BIN)/python benches/python/saturation.py
+	$(BIN)/python benches/python/study_limits.py --plot out/limits.png
 
 bench-retry: build $(VENV)/.bench ## Compare retries with other libraries, and pass a two-minute outage
 	cargo bench --quiet -p tollway-core --bench retry

@@ -70,7 +70,7 @@ def llm_of(*script, retry=NO_WAIT, **options):
     ours = {key: options.pop(key) for key in ("capabilities", "model") if key in options}
     rules = {
         key: options.pop(key)
-        for key in ("price", "price_provider", "price_model", "charges_max_tokens")
+        for key in ("price", "price_provider", "price_model", "charges_max_tokens", "refunds")
         if key in options
     }
     provider = FakeProvider(*script, **ours, **rules)

@@ -23,7 +23,7 @@ from tollway.errors import (
     StreamInterruptedError,
 )
 from tollway.providers import ChatCapabilities, register_chat_provider
-from tollway.tokens import TokenEstimator, count_messages, tokenizer_for_model
+from tollway.tokens import TokenCount, TokenEstimator, count_messages, tokenizer_for_model
 from tollway.types import Chunk, ToolCallDelta, Usage
 
 
@@ -296,14 +296,83 @@ def test_what_a_request_is_charged():
         request = type("R", (), {"max_tokens": max_tokens})()
         provider.rules = type(provider.rules)("gpt-4o", charges_max_tokens=charges)
         for tokens in answered:
-            path._settled(said("a", usage=Usage(1, 1, output_tokens=tokens)), 1)
-        return path._charge(request, 100)
+            path._learn(Usage(1, 1, output_tokens=tokens), TokenCount(1))
+        return path._reserve(request, 100)
 
-    assert charge("larger", 4000) == 4000
-    assert charge("larger", 10) == 110
-    assert charge("sum", 4000) == 4100
-    assert charge("no", 4000) == 600
-    assert charge("no", 20) == 120
-    assert charge("no", None) == 600
-    assert charge("sum", 4000, tpm=1000) == 1000
-    assert 100 < charge("no", 4000, answered=[10] * 60) < 115
+    assert charge("larger", 4000) == 3900
+    assert charge("larger", 10) == 10
+    assert charge("sum", 4000) == 4000
+    assert charge("no", 4000) == 500
+    assert charge("no", 20) == 20
+    assert charge("no", None) == 500
+    assert charge("sum", 4000, tpm=1000) == 900
+    assert charge("no", 4000, answered=[10] * 60) < 15
+
+
+def used_of(limiter, name="tpm"):
+    return next(window.used for window in limiter.snapshot().windows if window.name == name)
+
+
+@pytest.mark.parametrize(("refunds", "used"), [(True, 12), (False, 4000)])
+async def test_a_call_is_settled_with_what_it_used(refunds, used):
+    limiter = RateLimiter(Limits(rpm=100, tpm=10_000))
+    llm, _ = llm_of(said("a"), limits=limiter, charges_max_tokens="larger", refunds=refunds)
+    await llm.complete("hello")
+    assert used_of(limiter) == used
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_a_stream_is_settled_when_it_is_closed():
+    limiter = RateLimiter(Limits(rpm=100, tpm=10_000))
+    llm, _ = llm_of(["one", " two", " three", END], limits=limiter)
+    async with llm.stream("hello") as stream:
+        await anext(stream)
+        assert used_of(limiter) > 400
+        assert limiter.snapshot().in_flight == 1
+    assert used_of(limiter) < 20
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_every_attempt_has_its_own_permit():
+    limiter = RateLimiter(Limits(rpm=100, max_in_flight=1))
+    llm, _ = llm_of(InternalServerError("x"), said("a"), limits=limiter)
+    await llm.complete("hello")
+    assert used_of(limiter, "rpm") == 2
+    with pytest.raises(RetriesExhaustedError):
+        await drain(llm_of([], limits=limiter)[0].stream("hello"))
+    assert used_of(limiter, "rpm") == 6
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_cancelled_before_it_is_sent_everything_comes_back():
+    limiter = RateLimiter(Limits(rpm=100, tpm=10_000, max_in_flight=1))
+    llm, provider = llm_of(["a", END], said("a"), limits=limiter)
+    async with llm.stream("hello") as stream:
+        await anext(stream)
+        waiting = asyncio.create_task(llm.complete("hello"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert used_of(limiter, "rpm") == 1
+    assert len(provider.requests) == 1
+
+
+async def test_who_has_the_higher_priority_goes_first():
+    limiter = RateLimiter(Limits(max_in_flight=1))
+    order = []
+
+    def answer(request):
+        order.append(request.messages[-1].content)
+        return said("a")
+
+    llm, _ = llm_of(["a", END], answer, limits=limiter)
+    async with llm.stream("first") as stream:
+        await anext(stream)
+        calls = [
+            asyncio.create_task(llm.complete(name, priority=priority))
+            for name, priority in (("low", 0), ("high", 5), ("middle", 3))
+        ]
+        await asyncio.sleep(0.05)
+    await asyncio.gather(*calls)
+    assert order == ["high", "middle", "low"]

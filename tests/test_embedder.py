@@ -162,7 +162,7 @@ async def test_a_text_over_the_whole_quota_is_an_error_at_once(sim):
         ("opanai/x", {}, "did you mean openai/x?"),
         ("zzz/x", {}, "no provider 'zzz'. Known: local, openai"),
         ("openai/x", {"colour": 1}, "colour"),
-        (MODEL, {"limits": 5}, "limits must be Limits or a RateLimiter"),
+        (MODEL, {"limits": 5}, "limits must be Limits, a RateLimiter or auto"),
         (MODEL, {"limits": Limits(rpm=1), "http_client": object()}, "http_client must be"),
     ],
 )
@@ -179,11 +179,12 @@ def test_limits_that_the_user_leaves_open():
     def limits(given, **options):
         return Embedder(MODEL, api_key="sk", limits=given, **options).limiter.limits
 
-    assert limits(None) == Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
+    auto = Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25, auto=True)
+    assert limits(None) == limits("auto") == auto
     assert limits(Limits(rpm=60)) == Limits(rpm=60, sub_window=1.0, max_in_flight=25)
     # How many at once says nothing about how many a minute.
     assert limits(Limits(max_in_flight=4)) == Limits(
-        rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=4
+        rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=4, auto=True
     )
     own = RateLimiter(Limits(tpm=5))
     assert Embedder(MODEL, api_key="sk", limits=own).limiter is own

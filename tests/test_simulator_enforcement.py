@@ -169,6 +169,40 @@ def test_a_day_is_a_bucket_too_and_the_longest_wait_is_named():
     assert (left["requests"].limit, left["tokens"].limit) == (60, 1000)
 
 
+def test_a_calendar_day_begins_at_its_midnight():
+    enforcement = Enforcement(rpd=3, tpd=100, midnight=-86_400.0 * 3 + 1_000.0)
+    for at in (0.0, 500.0, 900.0):
+        assert enforcement.admit(at, 10) is None
+    denial = enforcement.admit(950.0, 10)
+    assert (denial.limit, denial.window, denial.retry_after) == ("rpd", 86_400.0, 50.0)
+    assert enforcement.standing(999.5)["tokens"].remaining == 70
+    left = enforcement.standing(1_000.0)
+    assert (left["requests"].remaining, left["tokens"].remaining) == (3, 100)
+    assert left["requests"].reset == 86_400.0
+    assert enforcement.admit(1_000.0, 100) is None
+    assert enforcement.admit(1_001.0, 1).limit == "tpd"
+    assert enforcement.admit(1_001.0, 101).retry_after is None
+
+
+def test_a_limit_that_changes_leaves_taken_what_was_taken():
+    enforcement = Enforcement(rpm=600, tpm=6_000, rpd=20, midnight=0.0)
+    for _ in range(10):
+        assert enforcement.admit(1.0, 100) is None
+    assert enforcement.admit(1.0, 100).limit == "sub_window"
+    enforcement.change(1.5, rpm=120, tpm=600)
+    left = enforcement.standing(1.5)
+    assert (left["requests"].limit, left["requests"].remaining) == (120, 120)
+    assert (left["tokens"].limit, left["tokens"].remaining) == (600, 600)
+    assert enforcement.admit(2.0, 100) is None
+    assert enforcement.admit(2.0, 100) is None
+    assert enforcement.admit(2.0, 100).limit == "sub_window"
+    enforcement.change(2.0, rpd=12)
+    assert enforcement.admit(10.0, 100).limit == "rpd"
+    for wrong in ({"tpd": 5}, {"rpm": 0}, {"sub_window": 1}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            enforcement.change(3.0, **wrong)
+
+
 @pytest.mark.parametrize("wrong", [{"rpm": 0}, {"tpm": -1}, {"sub_window": -1}, {"sub_window": 61}])
 def test_limits_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):

@@ -84,7 +84,7 @@ def test_over_the_request_limit_is_a_429_that_names_the_wait():
     denied = answers[-1]
     error = denied.json()["error"]
     assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded")
-    assert "3 requests per 1m0s" in error["message"]
+    assert "requests per min (RPM): Limit 3, Requested 1." in error["message"]
     milliseconds = int(denied.headers["retry-after-ms"])
     assert 50_000 < milliseconds <= 60_000
     assert int(denied.headers["retry-after"]) == -(-milliseconds // 1000)

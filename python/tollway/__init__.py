@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         embed_job_async,
         read_documents,
     )
-    from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter import Limits, RateLimiter, TokenBucket
     from tollway.providers import register_chat_provider, register_provider
     from tollway.retry import (
         CallRecord,
@@ -88,6 +88,7 @@ __all__ = [
     "RetryPolicy",
     "SyncChatStream",
     "TextPart",
+    "TokenBucket",
     "TokenCount",
     "TokenEstimator",
     "Tool",
@@ -136,6 +137,7 @@ _HOMES = {
     "read_documents": "tollway.embed",
     "Limits": "tollway.limiter",
     "RateLimiter": "tollway.limiter",
+    "TokenBucket": "tollway.limiter",
     "register_provider": "tollway.providers",
     "CallRecord": "tollway.retry",
     "CircuitBreaker": "tollway.retry",

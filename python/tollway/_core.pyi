@@ -15,6 +15,7 @@ __all__ = [
     "RetryBudget",
     "RowTable",
     "Scheduler",
+    "TokenBucket",
     "decode_embeddings",
     "embeddings_body",
     "encoding_names",
@@ -103,6 +104,17 @@ class Scheduler:
         """Bytes held for what is pending, spare room included."""
 
     def __len__(self) -> int: ...
+
+@final
+class TokenBucket:
+    """The decisions of `tollway.TokenBucket`. Times are seconds; `now` is by default the clock."""
+
+    def __new__(cls, rate: float, capacity: float) -> TokenBucket: ...
+    def take(self, n: int = 1, now: float | None = None) -> float:
+        """Take `n` tokens: 0.0 when taken, else the seconds until they are there."""
+
+    def level(self, now: float | None = None) -> int:
+        """Return the whole tokens that are there."""
 
 @final
 class RetryBudget:

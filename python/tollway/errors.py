@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tollway.limiter.feedback import Feedback
     from tollway.types import Attempt, Completion
 
 __all__ = [
@@ -172,9 +173,11 @@ class ProviderError(TollwayError):
         request_id: The provider's id of the request, or None.
         retry_after: Seconds the provider asks to wait, or None.
         retryable: Whether a later attempt may succeed.
+        feedback: What the answer says about the provider's limits, or None.
     """
 
     retryable: ClassVar[bool] = False
+    feedback: Feedback | None = None
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ __all__ = [
     "Request",
     "Response",
     "Transport",
+    "response_class",
     "transport_error",
     "transport_exceptions",
 ]
@@ -190,6 +191,12 @@ class HttpxTransport:
         client = self._own.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+def response_class(sdk: Any) -> Any:
+    """Return the class of the answers that a major version of the OpenAI SDK deals in."""
+    library = "httpx" if sdk.__version__.startswith("2.") else "httpx2"
+    return importlib.import_module(library).Response
 
 
 def transport_exceptions() -> tuple[type[Exception], ...]:

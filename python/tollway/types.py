@@ -209,7 +209,7 @@ class Completion:
         parsed: The value of an answer that was asked for as JSON; else None.
         extra: As `Message.extra`.
         headers: Headers of the answer.
-        raw: The SDK's own object; None for a stream.
+        raw: The answer as the SDK gave it, its object or the JSON of the answer; None for a stream.
     """
 
     text: str

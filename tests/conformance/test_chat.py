@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.chat_cases import CASES, Bench
+import conformance.chat_cases
+import conformance.chat_cases_errors  # noqa: F401 - both add their cases
+from conformance.chat_bench import CASES, Bench
 from conformance.chat_providers import ENTRIES, FAST
 from tollway.errors import ConfigurationError
 from tollway.simulator import Simulator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from tollway.bridge import run_sync
 from tollway.chat.checkpoint import MapCheckpoint
@@ -48,7 +48,8 @@ class LLM:
 
     Args:
         model: `provider/model`, such as `openai/gpt-4o`, or a provider itself.
-        limits: Ceilings to hold; or a `RateLimiter` of your own. Default: the provider's.
+        limits: Ceilings to hold; a `RateLimiter` of your own; or `auto`, as in `Embedder`. Default:
+            the provider's.
         retry: When to try again. Default: `RetryPolicy()`.
         options: Whatever a call takes (`CallOptions`), to hold for every call: `temperature`,
             `max_tokens`, `system_prompt`, …. The rest is for the provider: `api_key`, `base_url`,
@@ -62,7 +63,7 @@ class LLM:
         self,
         model: str | ChatProvider,
         *,
-        limits: Limits | RateLimiter | None = None,
+        limits: Limits | RateLimiter | Literal["auto"] | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
     ) -> None:
@@ -171,7 +172,8 @@ class LLM:
             if response_format != wanted.format or not mentions_json(messages):
                 messages = instructed(messages, wanted.format)
         request = self._request(messages, named, response_format)
-        return ChatStream(self._path.stream(request, until=_until(named)))
+        priority = named.get("priority", 0)
+        return ChatStream(self._path.stream(request, until=_until(named), priority=priority))
 
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
@@ -326,7 +328,9 @@ class LLM:
 
         async def ask(said: Sequence[Message], held_to: JsonFormat | None = None) -> Completion:
             request = self._request(said, named, held_to)
-            return await self._path.complete(request, until=until, budget=budget)
+            return await self._path.complete(
+                request, until=until, priority=named.get("priority", 0), budget=budget
+            )
 
         if asked is None:
             return await ask(messages)

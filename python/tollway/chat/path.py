@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
+from tollway.chat.lane import Attempted, Held, Lane
 from tollway.chat.stream import Assembly, has_token
 from tollway.embed.embedder import limiter_of
 from tollway.errors import (
@@ -25,9 +26,10 @@ from tollway.types import Chunk, Usage
 from tollway.usage import cost_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter.feedback import Feedback
     from tollway.providers import ChatProvider, ChatRequest
     from tollway.retry import CallRecord, RetryBudget, RetryPolicy
     from tollway.tokens import TokenCount
@@ -41,6 +43,21 @@ _FIRST_EXPECTED = 500
 _WEIGHT = 0.1
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Opened:
+    """A stream whose answer has begun.
+
+    Attributes:
+        chunks: What is still to come.
+        first: What has come.
+        held: Its permit.
+    """
+
+    chunks: AsyncGenerator[Chunk, None]
+    first: list[Chunk]
+    held: Held
+
+
 class CallPath:
     """Sends requests to one provider.
 
@@ -51,7 +68,10 @@ class CallPath:
     """
 
     def __init__(
-        self, provider: ChatProvider, limits: Limits | RateLimiter | None, retry: RetryPolicy
+        self,
+        provider: ChatProvider,
+        limits: Limits | RateLimiter | Literal["auto"] | None,
+        retry: RetryPolicy,
     ) -> None:
         self.provider = provider
         self.retry = retry
@@ -69,6 +89,7 @@ class CallPath:
         request: ChatRequest,
         *,
         until: float | None = None,
+        priority: int = 0,
         budget: RetryBudget | None = None,
         record: CallRecord | None = None,
     ) -> Completion:
@@ -77,6 +98,7 @@ class CallPath:
         Args:
             request: What to send.
             until: Time of `time.monotonic()` by which the call ends.
+            priority: Higher ones get their permit first.
             budget: Bounds retries beside those of the policy.
             record: Filled in while the call runs.
         """
@@ -84,90 +106,121 @@ class CallPath:
         counted = self._count(request)
         await provider.open()
 
-        async def attempt() -> Completion:
+        async def attempt() -> Attempted:
+            held = lane.take()
             timeout = asyncio.timeout(request.timeout)
             try:
+                held.sent()
                 async with timeout:
-                    return await provider.complete(request)
+                    answer = await provider.complete(request)
+                answer = self._priced(answer, counted)
+                held.settle(answer.usage)
+                self._learn(answer.usage, counted)
             except TimeoutError as error:
                 if not timeout.expired():
                     raise
                 raise APITimeoutError(
                     f"{self.model} did not answer within {request.timeout:g} s"
                 ) from error
+            finally:
+                await held.leave()
+            return Attempted(answer, self._feedback(answer.headers))
 
-        answer = await self.retry.call(
-            attempt,
-            limiter=self.limiter,
-            tokens=self._charge(request, counted),
-            breaker=self.breaker,
-            budget=budget,
-            until=until,
-            record=record,
-        )
-        return self._settled(answer, counted)
+        async with self._lane(request, counted, priority) as lane:
+            done = await self.retry.call(
+                attempt,
+                limiter=cast("RateLimiter", lane),
+                tokens=int(counted),
+                breaker=self.breaker,
+                budget=budget,
+                until=until,
+                record=record,
+            )
+        return cast("Completion", done.value)
 
     async def stream(
-        self, request: ChatRequest, *, until: float | None = None
+        self, request: ChatRequest, *, until: float | None = None, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
         """Send a request and pass on its pieces; see `LLM.stream`."""
         counted = self._count(request)
         await self.provider.open()
         assembly = Assembly(self.provider.name, self.provider.model)
-        chunks, first = await self.retry.call(
-            lambda: self._open_stream(request),
-            limiter=self.limiter,
-            tokens=self._charge(request, counted),
-            breaker=self.breaker,
-            until=until,
-        )
-        async with contextlib.aclosing(chunks):
-            for chunk in first:
-                assembly.add(chunk)
-                if has_token(chunk) or chunk.finish_reason is not None:
+        async with self._lane(request, counted, priority) as lane:
+            done = await self.retry.call(
+                lambda: self._open_stream(request, lane),
+                limiter=cast("RateLimiter", lane),
+                tokens=int(counted),
+                breaker=self.breaker,
+                until=until,
+            )
+        opened = cast("_Opened", done.value)
+        try:
+            async with contextlib.aclosing(opened.chunks):
+                async for chunk in self._pieces(opened, assembly, counted, until):
                     yield chunk
-            while True:
-                try:
-                    piece = await _next(chunks, until)
-                except (ProviderError, DeadlineExceededError) as error:
-                    # What comes after the end of the answer adds at most its usage.
-                    if assembly.finish_reason is not None:
-                        break
-                    raise self._interrupted(assembly, counted, error) from error
-                if piece is None:
-                    break
-                assembly.add(piece)
-                if has_token(piece) or piece.finish_reason is not None:
-                    yield piece
-        if assembly.finish_reason is None:
-            raise self._interrupted(assembly, counted, None)
-        answer = self._settled(assembly.completion(), counted)
-        yield Chunk(usage=answer.usage, completion=answer)
+            if assembly.finish_reason is None:
+                raise self._interrupted(assembly, counted, None)
+            answer = self._priced(assembly.completion(), counted)
+            self._learn(answer.usage, counted)
+            yield Chunk(usage=answer.usage, completion=answer)
+        finally:
+            # Of one that was left or broke off, what had come.
+            opened.held.settle(self._priced(assembly.completion(), counted).usage)
+            await opened.held.leave()
 
-    async def _open_stream(
-        self, request: ChatRequest
-    ) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
+    async def _pieces(
+        self, opened: _Opened, assembly: Assembly, counted: TokenCount, until: float | None
+    ) -> AsyncGenerator[Chunk, None]:
+        """Pass on what shows something, and put it all together."""
+        for chunk in opened.first:
+            assembly.add(chunk)
+            if has_token(chunk) or chunk.finish_reason is not None:
+                yield chunk
+        while True:
+            try:
+                piece = await _next(opened.chunks, until)
+            except (ProviderError, DeadlineExceededError) as error:
+                # What comes after the end of the answer adds at most its usage.
+                if assembly.finish_reason is not None:
+                    return
+                raise self._interrupted(assembly, counted, error) from error
+            if piece is None:
+                return
+            assembly.add(piece)
+            if has_token(piece) or piece.finish_reason is not None:
+                yield piece
+
+    async def _open_stream(self, request: ChatRequest, lane: Lane) -> Attempted:
         """Return a stream and its pieces up to the first that shows something, or to its end."""
+        held = lane.take()
+        held.sent()
         chunks = self.provider.stream(request)
         first: list[Chunk] = []
-        is_finished = False
+        is_begun = False
         try:
             async for chunk in chunks:
                 first.append(chunk)
-                is_finished = is_finished or chunk.finish_reason is not None
+                is_begun = is_begun or chunk.finish_reason is not None
                 if has_token(chunk):
-                    return chunks, first
+                    is_begun = True
+                    break
+            if not is_begun:
+                self._refuse_empty()
         except BaseException:
             await chunks.aclose()
+            await held.leave()
             raise
-        if not is_finished:
-            raise BadResponseError(f"the stream of {self.model} ended before its answer began")
-        return chunks, first
+        none: Mapping[str, str] = {}
+        headers = next((chunk.headers for chunk in first if chunk.headers is not None), none)
+        return Attempted(_Opened(chunks, first, held), self._feedback(headers))
+
+    def _refuse_empty(self) -> None:
+        raise BadResponseError(f"the stream of {self.model} ended before its answer began")
 
     def _interrupted(
         self, assembly: Assembly, counted: TokenCount, error: Exception | None
     ) -> StreamInterruptedError:
-        partial = self._settled(assembly.completion(), counted)
+        partial = self._priced(assembly.completion(), counted)
         why = f": {error}" if error is not None else " without a finish reason"
         return StreamInterruptedError(
             f"the stream of {self.model} ended after {len(partial.text):,} characters{why}; what "
@@ -188,38 +241,54 @@ class CallPath:
             [openai_tool(tool) for tool in request.tools] or None,
         )
 
-    def _charge(self, request: ChatRequest, counted: int) -> int:
-        """Return the tokens to take a permit for: what the provider charges, or what is likely."""
+    def _lane(self, request: ChatRequest, counted: int, priority: int) -> Lane:
+        return Lane(
+            self.limiter,
+            int(counted),
+            self._reserve(request, counted),
+            priority=priority,
+            refunds=self.provider.rules.refunds,
+        )
+
+    def _reserve(self, request: ChatRequest, counted: int) -> int:
+        """Return the output tokens to reserve: what the provider charges, or what is likely."""
         rules = self.provider.rules
         most = request.max_tokens or rules.max_output_tokens
-        expected = round(self._expected)
+        reserved = round(self._expected)
         if most is not None:
-            expected = min(expected, most)
-        tokens = counted + expected
-        if most is not None and rules.charges_max_tokens == "sum":
-            tokens = counted + most
-        elif most is not None and rules.charges_max_tokens == "larger":
-            tokens = max(tokens, most)
-        quota = self.limiter.limits.tpm
+            reserved = min(reserved, most)
+            if rules.charges_max_tokens == "sum":
+                reserved = most
+            elif rules.charges_max_tokens == "larger":
+                reserved = max(reserved, most - counted)
+        quota = self.limiter.current_limits.tpm
         # An answer's share alone never makes a request too large: it is mostly air.
-        return tokens if quota is None else max(counted, min(tokens, quota))
+        return reserved if quota is None else max(0, min(reserved, quota - counted))
 
-    def _settled(self, answer: Completion, counted: TokenCount) -> Completion:
-        """Return an answer with its usage and cost, and learn from what it says."""
-        provider, usage = self.provider, answer.usage
-        rules = provider.rules
-        tokenizer = tokenizer_for_model(rules.token_model)
+    def _feedback(self, headers: Mapping[str, str]) -> Feedback | None:
+        table = self.provider.rules.feedback
+        return None if table is None else table.read(200, headers, now=time.time())
+
+    def _priced(self, answer: Completion, counted: TokenCount) -> Completion:
+        """Return an answer with its usage, counted where it was not reported, and its cost."""
+        usage = answer.usage
         if usage.estimated:
             written = answer.reasoning + answer.text
             written += "".join(call.name + call.arguments for call in answer.tool_calls)
+            tokenizer = tokenizer_for_model(self.provider.rules.token_model)
             usage = dataclasses.replace(
                 usage, input_tokens=int(counted), output_tokens=int(tokenizer.count(written))
             )
-        elif isinstance(tokenizer, TokenEstimator):
-            tokenizer.learn(counted.basis, usage.input_tokens - usage.input_image_tokens)
-        self._expected += (usage.output_tokens - self._expected) * _WEIGHT
         cost = answer.cost if answer.cost is not None else self._cost(usage)
         return dataclasses.replace(answer, usage=usage, cost=cost)
+
+    def _learn(self, usage: Usage, counted: TokenCount) -> None:
+        """Expect of further answers what this one was."""
+        self._expected += (usage.output_tokens - self._expected) * _WEIGHT
+        if counted.estimated and not usage.estimated:
+            tokenizer = tokenizer_for_model(self.provider.rules.token_model)
+            if isinstance(tokenizer, TokenEstimator):
+                tokenizer.learn(counted.basis, usage.input_tokens - usage.input_image_tokens)
 
     def _cost(self, usage: Usage) -> float | None:
         rules = self.provider.rules

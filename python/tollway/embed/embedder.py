@@ -26,7 +26,7 @@ from tollway.errors import (
     RequestTooLargeError,
     TollwayError,
 )
-from tollway.limiter import Limits, RateLimiter, shared_limiter
+from tollway.limiter import AUTO_LIMITS, Limits, RateLimiter, shared_limiter
 from tollway.providers import ChatProvider, EmbeddingProvider, embedding_provider
 from tollway.retry import CallRecord, RetryPolicy, shared_breaker, shared_budget
 from tollway.tokens import get_encoding
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tollway.providers.base import EmbeddingAnswer
     from tollway.retry import RetryBudget
 
 __all__ = [
@@ -140,9 +141,10 @@ class Embedder:
 
     Args:
         model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself.
-        limits: Ceilings to hold; or a `RateLimiter` of your own. Default: the provider's, for
-            OpenAI 500 requests and 100,000 tokens a minute; none elsewhere. `Limits` without any
-            of `rpm`, `tpm` and `rps` keep these.
+        limits: Ceilings to hold; a `RateLimiter` of your own; or `auto`: 500 requests and 100,000
+            tokens a minute until the first answer states the account's own. Default: `auto` for
+            hosted providers, none elsewhere. `Limits` without any of `rpm`, `tpm` and `rps` keep
+            these.
         retry: When to try again. Default: `RetryPolicy()`.
         batch_size: Texts a request. Default: about 128, as the limits make it good.
         too_long: What to do with a text over the model's window: `truncate` it, or raise an
@@ -157,7 +159,7 @@ class Embedder:
         self,
         model: str | EmbeddingProvider = DEFAULT_MODEL,
         *,
-        limits: Limits | RateLimiter | None = None,
+        limits: Limits | RateLimiter | Literal["auto"] | None = None,
         retry: RetryPolicy | None = None,
         batch_size: int | None = None,
         too_long: TooLong = "truncate",
@@ -306,7 +308,7 @@ class Embedder:
         """
         name = name or "text {}".format
         counts = self.encoding.count_batch(texts)
-        window, tpm = self.provider.rules.max_text_tokens, self.limiter.limits.tpm
+        window, tpm = self.provider.rules.max_text_tokens, self.limiter.current_limits.tpm
         truncated: list[int] = []
         if window is not None:
             truncated = [int(i) for i in (counts > window).nonzero()[0]]
@@ -329,7 +331,7 @@ class Embedder:
 
     def offsets(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where requests begin and end in n texts of these counts, shape (m + 1,)."""
-        rules, limits = self.provider.rules, self.limiter.limits
+        rules, limits = self.provider.rules, self.limiter.current_limits
         ceilings = [cap for cap in (rules.max_request_tokens, limits.tpm) if cap is not None]
         most = min(ceilings, default=None)
         if self._batch_size is not None:
@@ -407,7 +409,7 @@ class Embedder:
         record = CallRecord()
         hedges = 0
 
-        async def attempt() -> None:
+        async def attempt() -> EmbeddingAnswer:
             nonlocal hedges
             asked, texts, tokens = rows.pending()
             is_hedge, hedges = record.hedges > hedges, record.hedges
@@ -426,6 +428,7 @@ class Embedder:
             if len(answer.bad_rows) < len(texts):
                 self._check_dimensions(answer.vectors.shape[1])
             rows.place(asked, answer)
+            return answer
 
         try:
             await self.retry.call(
@@ -465,14 +468,15 @@ class Embedder:
 
 
 def limiter_of(
-    provider: EmbeddingProvider | ChatProvider, limits: Limits | RateLimiter | None
+    provider: EmbeddingProvider | ChatProvider,
+    limits: Limits | RateLimiter | Literal["auto"] | None,
 ) -> RateLimiter:
     """Return the limiter that calls of a provider take their permits from.
 
     Args:
         provider: Names its quota and the limits to begin with.
         limits: What the user gave: ceilings, which the process's calls of that quota share, a
-            limiter of their own, or nothing.
+            limiter of their own, `auto`, or nothing.
 
     Raises:
         ConfigurationError: `limits` is none of these, or the quota is held with others.
@@ -482,18 +486,28 @@ def limiter_of(
     defaults = provider.limits
     if limits is None:
         limits = defaults
+    elif limits == "auto":
+        limits = dataclasses.replace(
+            AUTO_LIMITS,
+            sub_window=defaults.sub_window,
+            max_in_flight=defaults.max_in_flight or AUTO_LIMITS.max_in_flight,
+        )
     elif isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
         # What the user leaves open about how the provider judges, the provider fills in.
         if limits.rpm is limits.tpm is limits.rps is None:
             limits = dataclasses.replace(
-                limits, rpm=defaults.rpm, tpm=defaults.tpm, rps=defaults.rps
+                limits,
+                rpm=defaults.rpm,
+                tpm=defaults.tpm,
+                rps=defaults.rps,
+                auto=defaults.auto,
             )
         if limits.sub_window is None and limits.rpm is not None:
             limits = dataclasses.replace(limits, sub_window=defaults.sub_window)
         if limits.max_in_flight is None:
             limits = dataclasses.replace(limits, max_in_flight=defaults.max_in_flight)
     else:
-        raise ConfigurationError(f"limits must be Limits or a RateLimiter, not {limits!r}")
+        raise ConfigurationError(f"limits must be Limits, a RateLimiter or auto, not {limits!r}")
     return shared_limiter(provider.quota_key, limits)
 
 

@@ -98,7 +98,7 @@ def plan(source: str | Path, embedder: Embedder, **reading: Any) -> Plan:
 
 def _seconds(embedder: Embedder, requests: int, tokens: int) -> float:
     """Seconds until the last request is admitted: a whole window's quota is free at the start."""
-    limits = embedder.limiter.limits
+    limits = embedder.limiter.current_limits
     times = [0.0]
     if limits.tpm is not None:
         times.append(60.0 * (tokens / limits.tpm - 1))

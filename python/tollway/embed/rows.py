@@ -54,8 +54,10 @@ class Rows:
         self.missing = [asked[row] for row, _ in bad]
         if bad:
             row, reason = bad[0]
-            raise BadResponseError(
+            error = BadResponseError(
                 f"{len(bad)} of {len(asked)} rows of an answer are of no use, the first for text "
                 f"{row} of the request: {reason}",
                 status=200,
             )
+            error.feedback = answer.feedback
+            raise error

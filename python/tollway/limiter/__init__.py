@@ -5,16 +5,19 @@ sleeps until the first waiter of any limiter is due, and wakes waiters in the or
 were admitted.
 """
 
+from tollway.limiter.bucket import TokenBucket
 from tollway.limiter.limiter import RateLimiter, shared_limiter
-from tollway.limiter.limits import Limits
+from tollway.limiter.limits import AUTO_LIMITS, Limits
 from tollway.limiter.permit import Permit
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
 
 __all__ = [
+    "AUTO_LIMITS",
     "LimiterSnapshot",
     "Limits",
     "Permit",
     "RateLimiter",
+    "TokenBucket",
     "WindowSnapshot",
     "shared_limiter",
 ]

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from tollway import _core
 from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
+from tollway.limiter.learning import Learning, most_of
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
-from tollway.limiter.waiting import FORKED, Timer, Waiter
+from tollway.limiter.waiting import Timer, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from tollway.limiter.adaptive import Outcome, Ramp
+    from tollway.limiter.feedback import Feedback
     from tollway.limiter.limits import Limits
 
 __all__ = ["RateLimiter", "shared_limiter"]
@@ -43,24 +46,23 @@ class RateLimiter:
         limits: What to hold; without any, everything is admitted at once.
         margin: Seconds by which every window is made longer, for the jitter between a permit and
             its bytes on the wire. Default: 0.25 on windows of a minute, 2 % of shorter ones.
+        ramp: How fast the traffic may grow, where the provider judges that too.
     """
 
-    def __init__(self, limits: Limits, *, margin: float | None = None) -> None:
+    def __init__(
+        self, limits: Limits, *, margin: float | None = None, ramp: Ramp | None = None
+    ) -> None:
         self.limits = limits
         self._core = _core.Limiter(
-            rpm=limits.rpm,
-            tpm=limits.tpm,
-            input_tpm=limits.input_tpm,
-            output_tpm=limits.output_tpm,
+            **most_of(limits),
             rps=limits.rps,
-            rpd=limits.rpd,
-            tpd=limits.tpd,
             sub_windows=limits.sub_windows,
             output_weight=limits.output_weight,
             max_in_flight=limits.max_in_flight,
             is_calendar=limits.time_zone is not None,
             margin=margin,
         )
+        self._learning = Learning(self._core, limits, ramp)
         # Guards the step from a ticket to its waiter; the core guards itself.
         self._lock = threading.Lock()
         self._waiters: dict[int, Waiter] = {}
@@ -82,6 +84,11 @@ class RateLimiter:
     def waiting(self) -> int:
         """How many callers wait."""
         return self._core.waiting
+
+    @property
+    def current_limits(self) -> Limits:
+        """The limits that hold now: as given, or as the server's answers taught."""
+        return self._learning.limits()
 
     def try_acquire(self, tokens: int = 0, output_tokens: int = 0) -> float:
         """Admit a request of `tokens` now, or say when it could be; never blocks.
@@ -150,6 +157,7 @@ class RateLimiter:
             windows=tuple(
                 WindowSnapshot(name, seconds, limit, configured, used, next_in)
                 for name, seconds, configured, limit, used, next_in in windows
+                if self._learning.holds(name, limit)
             ),
             in_flight=in_flight,
             waiting=waiting,
@@ -179,6 +187,30 @@ class RateLimiter:
     def note_rate_limited(self) -> None:
         """Count an answer that said that a limit was exceeded."""
         self._core.note_throttled()
+
+    def learn(
+        self,
+        feedback: Feedback,
+        *,
+        outcome: Outcome = "answered",
+        took: float = 0.0,
+        tokens: int = 0,
+    ) -> None:
+        """Take in what an answer says about limits; calls with retries do it for each attempt.
+
+        A limit that the server states holds from now on, though never above the configured one. A
+        refusal that names a time pauses the limit until then, for everybody; repeated ones shrink
+        it, and it recovers slowly. See `tollway.limiter.adaptive`.
+
+        Args:
+            feedback: What the answer says.
+            outcome: `answered`; `refused` by a limit (429); `overloaded`, which shrinks nothing.
+            took: Seconds since the request was sent: of two answers, the later sent counts.
+            tokens: How many the request was admitted with.
+        """
+        changed = self._learning.learn(feedback, outcome=outcome, took=took, tokens=tokens)
+        if changed and self._core.waiting:
+            _timer.call(self)
 
     # Waiting
 
@@ -351,6 +383,7 @@ class RateLimiter:
     def abandon_waiters(self) -> None:
         """Start a forked child without its parent's waiters, whose threads it does not have."""
         self._lock = threading.Lock()
+        self._learning.forget_lock()
         self._core.clear_queue()
         self._generation += 1
         self.due, self.is_called = float("inf"), False

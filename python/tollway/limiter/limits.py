@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from tollway.errors import ConfigurationError
 
-__all__ = ["Limits"]
+__all__ = ["AUTO_LIMITS", "Limits"]
 
 # The core's sums have 31 bits; those of a day 27 for requests and 35 for tokens.
 _MOST = {"rpd": 2**27 - 1, "tpd": 2**35 - 1, "output_weight": 1_000}
@@ -40,6 +40,8 @@ class Limits:
         cached_free: Whether cached input tokens, as a settled usage reports them, do not count.
         max_in_flight: Requests under way at once: of reservations in the limiter, in embedders and
             jobs by their own count.
+        auto: The limits are where to begin: what the server's answers state replaces them, up or
+            down, and a day's limit is held once it is stated.
 
     Raises:
         ConfigurationError: A value is not a whole number above zero or too large, `sub_window` not
@@ -58,6 +60,7 @@ class Limits:
     time_zone: str | None = None
     output_weight: int | None = None
     cached_free: bool | None = None
+    auto: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no limiter could hold."""
@@ -93,6 +96,10 @@ class Limits:
         given = (
             f"{field.name}={value}"
             for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
+            if (value := getattr(self, field.name)) not in {None, False}
         )
         return " ".join(given) or "without limits"
+
+
+AUTO_LIMITS = Limits(rpm=500, tpm=100_000, max_in_flight=25, auto=True)
+"""Where `limits="auto"` begins, until the first answer: what the lowest paid tiers allow."""

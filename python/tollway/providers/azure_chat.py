@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
-from tollway.limiter import Limits
+from tollway.limiter import AUTO_LIMITS
+from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatProvider, sdk
@@ -112,11 +114,12 @@ class AzureChatProvider(OpenAIChatProvider):
         self.rules = self._learned.rules(
             token_model=served,
             charges_max_tokens="sum",
+            feedback=AZURE_FEEDBACK,
             price_provider="azure",
             price_model=served,
         )
-        # Without a tier that is known: Azure judges requests over 1 to 10 seconds.
-        self.limits = Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
+        # Azure judges requests over 1 to 10 seconds.
+        self.limits = dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
 
     @property
     def quota_key(self) -> Hashable:
@@ -127,6 +130,9 @@ class AzureChatProvider(OpenAIChatProvider):
 
     def _secret(self) -> str:
         return self._key or self._token
+
+    def _has_credential(self) -> bool:
+        return True  # that of an injected client, where there is no other
 
     def _make_client(self) -> Any:
         openai = sdk()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tollway.limiter import Limits
+    from tollway.limiter.feedback import Feedback, FeedbackTable
     from tollway.types import Chunk, Completion, JsonFormat, Message, Tool, Usage
 
 __all__ = [
@@ -94,11 +95,13 @@ class EmbeddingAnswer:
         vectors: Shape (n, d), float32, row i for text i; NaN where a row is of no use.
         bad_rows: (i, reason) of every row of no use.
         usage: What the provider counted.
+        feedback: What the answer says about limits, or None.
     """
 
     vectors: NDArray[np.float32]
     bad_rows: Sequence[tuple[int, str]]
     usage: Usage
+    feedback: Feedback | None = None
 
 
 class EmbeddingProvider(Protocol):
@@ -121,7 +124,7 @@ class EmbeddingProvider(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """Limits to begin with where the user names none; the sub-window it judges by."""
+        """What holds where the user names nothing else; the sub-window it judges by."""
         ...
 
     @property
@@ -160,6 +163,8 @@ class ChatRules:
         charges_max_tokens: How a request is charged when it comes, before its answer is known:
             `larger` of its input and `max_tokens` (OpenAI), their `sum` (Azure, Bedrock), or
             `no`, its real use alone.
+        refunds: Whether what the answer did not use of that charge comes back with it.
+        feedback: Reads what its answers' headers say about limits; None where they say nothing.
         price: `listed` where the public price list applies, else `free` or `unknown`.
         price_provider: Whose price list that is.
         price_model: Under which name.
@@ -169,6 +174,8 @@ class ChatRules:
     context_window: int | None = None
     max_output_tokens: int | None = None
     charges_max_tokens: Literal["larger", "sum", "no"] = "no"
+    refunds: bool = True
+    feedback: FeedbackTable | None = None
     price: Literal["listed", "free", "unknown"] = "unknown"
     price_provider: str = ""
     price_model: str = ""

@@ -5,14 +5,13 @@ Requests are written and answers decoded in the core; the SDK has no part in it.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import email.utils
 import hashlib
 import json
 import os
 import time
 import urllib.parse
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway import _core
@@ -21,19 +20,21 @@ from tollway.errors import (
     ConfigurationError,
     ProviderError,
 )
-from tollway.limiter import Limits
+from tollway.limiter import AUTO_LIMITS, Limits
+from tollway.limiter.feedback import AZURE_FEEDBACK, GROQ_FEEDBACK, OPENAI_FEEDBACK
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.transport import HttpxTransport, Request
 from tollway.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Sequence
 
+    from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Response, Transport
 
-__all__ = ["BASE_URL", "OpenAIProvider", "check_address", "checked_key", "error_of"]
+__all__ = ["BASE_URL", "OpenAIProvider", "check_address", "checked_key", "error_of", "hosted"]
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -43,6 +44,14 @@ _DIMENSIONS = {
     "text-embedding-3-large": 3072,
     "text-embedding-3-small": 1536,
     "text-embedding-ada-002": 1536,
+}
+
+
+# Others that speak the same and are known to say and hold limits, by the end of their host's name.
+_HOSTED = {
+    "api.openai.com": OPENAI_FEEDBACK,
+    ".openai.azure.com": AZURE_FEEDBACK,
+    "api.groq.com": GROQ_FEEDBACK,
 }
 
 
@@ -108,11 +117,7 @@ class OpenAIProvider:
             dimensions=dimensions or _DIMENSIONS.get(model),
             price="listed" if at_openai else "unknown",
         )
-        self.limits = (
-            Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
-            if at_openai
-            else Limits(sub_window=1.0, max_in_flight=25)
-        )
+        self._feedback, self.limits = hosted(self.base_url, at_openai=at_openai)
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""
@@ -146,7 +151,7 @@ class OpenAIProvider:
             Request("POST", f"{self.base_url}/embeddings", headers, body)
         )
         if response.status != 200:
-            error = error_of(response, self._key, self._errors)
+            error = error_of(response, self._key, self._errors, self._feedback)
             if asked_base64 and response.status in {400, 422} and "encoding_format" in str(error):
                 self._base64 = False
                 raise BadResponseError(
@@ -160,7 +165,8 @@ class OpenAIProvider:
             requests=1,
             estimated=decoded.prompt_tokens is None,
         )
-        return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage)
+        feedback = self._feedback.read(response.status, response.headers, now=time.time())
+        return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage, feedback)
 
     def _decode(self, body: bytes, count: int) -> _core.DecodedEmbeddings:
         try:
@@ -178,7 +184,10 @@ class OpenAIProvider:
 
 
 def error_of(
-    response: Response, key: str = "", errors: ErrorTable = OPENAI_ERRORS
+    response: Response,
+    key: str = "",
+    errors: ErrorTable = OPENAI_ERRORS,
+    feedback: FeedbackTable = OPENAI_FEEDBACK,
 ) -> ProviderError:
     """Return the exception that an answer other than 200 means.
 
@@ -186,24 +195,36 @@ def error_of(
         response: The answer.
         key: Struck out, should the server repeat it.
         errors: Decides which exception.
+        feedback: Reads what the answer says about limits.
     """
     message, code, kind = _error_fields(_strike(response.body, key))
     status = response.status
     if status == 401 and not key:
         message += "; set the environment variable OPENAI_API_KEY, or give api_key"
-    error = errors.classify(status, (code, kind), response.body)
+    said = feedback.read(status, response.headers, response.body, now=time.time())
     what = code or kind
-    return error(
+    error = errors.classify(status, (code, kind), response.body)(
         f"{status} {what}: {message}" if what else f"{status}: {message}",
         status=status,
         code=what,
         request_id=response.headers.get("x-request-id"),
-        retry_after=_retry_after(response.headers),
+        retry_after=said.retry_after,
     )
+    error.feedback = said
+    return error
 
 
 def _strike(body: bytes, key: str) -> bytes:
     return body.replace(key.encode(), "…".encode()) if key else body
+
+
+def hosted(base_url: str, *, at_openai: bool) -> tuple[FeedbackTable, Limits]:
+    """Return what reads an address's answers about limits, and the limits to begin with."""
+    host = urllib.parse.urlsplit(base_url).hostname or ""
+    known = next((table for end, table in _HOSTED.items() if host.endswith(end)), None)
+    if known is None and not at_openai:
+        return OPENAI_FEEDBACK, Limits(sub_window=1.0, max_in_flight=25)
+    return known or OPENAI_FEEDBACK, dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
 
 
 def checked_key(key: str | None, model: str, variable: str = "OPENAI_API_KEY") -> str:
@@ -259,38 +280,3 @@ def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
     named = {str(name): None if value is None else str(value) for name, value in fields.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     message = named.get("message") or named.get("detail") or "no message"
     return message[:300], named.get("code"), named.get("type")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: milliseconds, seconds or a date."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        wait = _number(value)
-        if wait is not None:
-            wait *= unit
-        elif name == "retry-after":
-            wait = _until(value)
-        if wait is not None and 0 <= wait < 86_400 * 31:
-            return wait
-    return None
-
-
-def _number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _until(date: str) -> float | None:
-    """Seconds from now to an HTTP date; 0.0 where it is past."""
-    try:
-        then = email.utils.parsedate_to_datetime(date)
-    except (ValueError, OverflowError):
-        return None
-    # HTTP dates are in GMT, said or not.
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, then.timestamp() - time.time())

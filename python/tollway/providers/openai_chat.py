@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from typing import TYPE_CHECKING, Any, cast
@@ -17,13 +16,13 @@ from tollway.errors import (
     ConfigurationError,
     ProviderError,
 )
-from tollway.limiter import Limits
+from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.loops import LoopClients
-from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of
+from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_models import Learned, learned_of, model_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
-from tollway.transport import Response, transport_error, transport_exceptions
+from tollway.transport import Response, response_class, transport_error, transport_exceptions
 from tollway.types import Chunk
 
 if TYPE_CHECKING:
@@ -97,22 +96,21 @@ class OpenAIChatProvider:
                 "api_key"
             )
         known = model_of(model) if self._is_openai else None
+        feedback, self.limits = hosted(self.base_url, at_openai=self._is_openai)
         self._set_up(learned_of(self.base_url, model, known), client)
         self.rules = self._learned.rules(
             token_model=model,
             charges_max_tokens="larger" if self._is_openai else "no",
+            feedback=feedback,
             price_provider="openai" if self._is_openai else None,
             price_model=model,
-        )
-        self.limits = (
-            Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
-            if self._is_openai
-            else Limits(sub_window=1.0, max_in_flight=25)
         )
 
     def _set_up(self, learned: Learned, client: Any) -> None:
         self._learned = learned
-        self._clients: LoopClients[Any] = LoopClients(self._make_client, _close, client)
+        self._clients: LoopClients[Any] = LoopClients(
+            self._make_client, _close if self._http_client is None else _leave_open, client
+        )
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""
@@ -134,16 +132,16 @@ class OpenAIChatProvider:
         """Return what no message may show; empty for none."""
         return self._key
 
+    def _has_credential(self) -> bool:
+        return bool(self._key or self._ask_key)
+
     def _make_client(self) -> Any:
         openai = sdk()
-        headers: dict[str, Any] = dict(self._headers)
-        if not self._key and self._ask_key is None:
-            headers["Authorization"] = openai.Omit()
         return openai.AsyncOpenAI(
             api_key=self._ask_key or self._key or "none",
             base_url=self.base_url,
             max_retries=0,
-            default_headers=headers,
+            default_headers=self._headers,
             http_client=self._http_client,
         )
 
@@ -153,27 +151,22 @@ class OpenAIChatProvider:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Send one request and return the whole answer; see `ChatProvider.complete`."""
-        client = self._clients.get()
-        body = self._body(request)
         try:
-            raw = await client.chat.completions.with_raw_response.create(**body)
-            answer = raw.parse()
-            if inspect.isawaitable(answer):
-                answer = await answer
+            answer = await self._send(request, chat_body(self.model, request, self._learned))
+            parsed = answer.json()
         except _caught() as error:
             raise self._failure(error, request) from _shown(error)
         return completion_of(
-            answer, raw.headers, self.name, model=self.model, split=not self._is_openai
+            parsed, answer.headers, self.name, model=self.model, split=not self._is_openai
         )
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
-        client = self._clients.get()
-        body = self._body(request)
+        body = {**chat_body(self.model, request, self._learned), "stream": True}
         if "stream_usage" in self.capabilities.features:
             body["stream_options"] = {"include_usage": True}
         try:
-            pieces = await client.chat.completions.create(**body, stream=True)
+            pieces = await self._send(request, body)
         except _caught() as error:
             raise self._failure(error, request) from _shown(error)
         reader = ChunkReader(split=not self._is_openai)
@@ -196,8 +189,28 @@ class OpenAIChatProvider:
         """Close the connections of this event loop; an injected client stays open."""
         await self._clients.aclose()
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        return chat_body(self.model, request, self._learned)
+    async def _send(self, request: ChatRequest, body: dict[str, Any]) -> Any:
+        """Return the HTTP answer, or the SDK's stream of events.
+
+        The SDK's own method checks the types of a request that is made of right ones, and builds
+        objects of an answer that is read once: together three fifths of what a call costs it.
+        """
+        client = self._clients.get()
+        headers: dict[str, Any] = dict(request.extra_headers)
+        if not self._has_credential():
+            headers["Authorization"] = sdk().Omit()
+        options: dict[str, Any] = {"timeout": request.timeout, "headers": headers}
+        if body.get("stream"):
+            return await client.post(
+                "/chat/completions",
+                cast_to=object,
+                body=body,
+                options=options,
+                stream=True,
+                stream_cls=sdk().AsyncStream[object],
+            )
+        response = response_class(sdk())
+        return await client.post("/chat/completions", cast_to=response, body=body, options=options)
 
     def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
         """Return what one of the exceptions of `_caught` means."""
@@ -225,6 +238,7 @@ class OpenAIChatProvider:
             Response(response.status_code, headers, response.content),
             self._secret(),
             self._errors,
+            self.rules.feedback or OPENAI_FEEDBACK,
         )
         if isinstance(made, BadRequestError) and not self._is_known(made):
             change = self._learned.learn(str(made), request)
@@ -249,11 +263,17 @@ class OpenAIChatProvider:
             ),
             self._secret(),
             self._errors,
+            self.rules.feedback or OPENAI_FEEDBACK,
         )
 
 
 async def _close(client: Any) -> None:
     await client.close()
+
+
+async def _leave_open(client: Any) -> None:
+    """Leave an SDK's client be that sends with one of the user's: closing it would close that."""
+    del client
 
 
 def sdk() -> Any:

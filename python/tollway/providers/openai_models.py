@@ -13,6 +13,7 @@ from tollway.tokens.models import family_of
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+    from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.base import ChatRequest
 
 __all__ = ["Learned", "Model", "learned_of", "model_of"]
@@ -97,6 +98,7 @@ class Learned:
         *,
         token_model: str,
         charges_max_tokens: Literal["larger", "sum", "no"],
+        feedback: FeedbackTable,
         price_provider: str | None,
         price_model: str,
     ) -> ChatRules:
@@ -106,6 +108,9 @@ class Learned:
             self._model.context_window,
             self._model.max_output_tokens,
             charges_max_tokens,
+            # What these two charge in advance they do not give back.
+            charges_max_tokens == "no",
+            feedback,
             "unknown" if price_provider is None else "listed",
             price_provider or "",
             price_model,

@@ -29,11 +29,10 @@ _FINISH: dict[str, FinishReason] = {
 
 
 def chat_body(model: str, request: ChatRequest, learned: Learned) -> dict[str, Any]:
-    """Return the arguments of the SDK's `chat.completions.create` for a request."""
+    """Return the body of a request."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [_message(message, learned) for message in request.messages],
-        "timeout": request.timeout,
     }
     parameters = learned.capabilities.parameters
     for name, value in (
@@ -59,20 +58,17 @@ def chat_body(model: str, request: ChatRequest, learned: Learned) -> dict[str, A
             body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    if request.extra_body:
-        body["extra_body"] = request.extra_body
-    if request.extra_headers:
-        body["extra_headers"] = request.extra_headers
+    body.update(request.extra_body)
     return body
 
 
 def completion_of(
-    answer: Any, headers: Mapping[str, str], provider: str, *, model: str, split: bool
+    answer: object, headers: Mapping[str, str], provider: str, *, model: str, split: bool
 ) -> Completion:
-    """Return the SDK's answer as a `Completion`.
+    """Return an answer's JSON as a `Completion`.
 
     Args:
-        answer: `ChatCompletion`, or whatever a server sent in its place.
+        answer: What the server sent with the status 200.
         headers: Of the answer.
         provider: Who answered.
         model: Its name where the answer has none.
@@ -82,33 +78,23 @@ def completion_of(
         BadResponseError: It holds no finished answer.
     """
     request_id = headers.get("x-request-id")
-    choices = getattr(answer, "choices", None)
-    if not choices:
+    named = _members(answer)
+    choice = _first(named.get("choices"))
+    message = choice.get("message")
+    finish = choice.get("finish_reason")
+    if not isinstance(message, dict) or not finish:
+        what = "without a finish reason" if message else f"200 without an answer{_said(answer)}"
         raise BadResponseError(
-            f"{provider}/{model} answered 200 without an answer{_said(answer)}",
-            status=200,
-            request_id=request_id,
+            f"{provider}/{model} answered {what}", status=200, request_id=request_id
         )
-    choice = choices[0]
-    message = getattr(choice, "message", None)
-    finish = getattr(choice, "finish_reason", None)
-    if message is None or not finish:
-        raise BadResponseError(
-            f"{provider}/{model} answered without a finish reason",
-            status=200,
-            request_id=request_id,
-        )
-    text, reasoning = _content(getattr(message, "content", None))
-    reasoning = _reasoning(message) or reasoning
+    said = cast("dict[str, Any]", message)
+    text, reasoning = _content(said.get("content"))
+    reasoning = _reasoning(said) or reasoning
     if split and not reasoning and "think>" in text:
         reasoning, text = split_thinking(text)
-    calls = tuple(
-        ToolCall(call.id or "", call.function.name or "", call.function.arguments or "")
-        for call in getattr(message, "tool_calls", None) or ()
-        if getattr(call, "function", None) is not None
-    )
+    calls = tuple(map(_call, said.get("tool_calls") or ()))
     reason = _FINISH.get(finish, "stop")
-    refusal = getattr(message, "refusal", None)
+    refusal = said.get("refusal")
     if refusal:
         text, reason = text or refusal, "refusal"
     elif calls and reason == "stop":
@@ -116,10 +102,10 @@ def completion_of(
     return Completion(
         text,
         reason,
-        reasoning=reasoning,
-        tool_calls=calls,
-        usage=usage_of(getattr(answer, "usage", None)),
-        model=getattr(answer, "model", None) or model,
+        reasoning,
+        calls,
+        usage_of(named.get("usage")),
+        model=named.get("model") or model,
         provider=provider,
         request_id=request_id,
         headers=headers,
@@ -138,29 +124,29 @@ class ChunkReader:
         self._splitter = ThinkSplitter() if split else None
         self._ends: dict[str, FinishReason] = dict(_FINISH)
 
-    def read(self, piece: Any) -> Chunk | None:
-        """Return a piece of the SDK's stream as a `Chunk`; None where it brings nothing."""
-        usage = getattr(piece, "usage", None)
+    def read(self, piece: object) -> Chunk | None:
+        """Return an event's JSON as a `Chunk`; None where it brings nothing."""
+        named = _members(piece)
+        usage = named.get("usage")
         counted = None if usage is None else usage_of(usage)
-        model = getattr(piece, "model", None) or None
-        choices = getattr(piece, "choices", None)
-        if not choices:
+        model = named.get("model") or None
+        choice = _first(named.get("choices"))
+        if not choice:
             # The last one with the usage, or the first of Azure, about its filter.
             return None if counted is None else Chunk(usage=counted, model=model)
-        choice = choices[0]
-        delta = getattr(choice, "delta", None)
-        text, reasoning = _content(getattr(delta, "content", None))
+        delta = _members(choice.get("delta"))
+        text, reasoning = _content(delta.get("content"))
         reasoning = _reasoning(delta) or reasoning
         if self._splitter is not None and text:
             thought, text = self._splitter.feed(text)
             reasoning += thought
-        if refusal := getattr(delta, "refusal", None):
+        if refusal := delta.get("refusal"):
             text += refusal
             self._ends["stop"] = "refusal"
-        calls = tuple(map(_call_delta, getattr(delta, "tool_calls", None) or ()))
+        calls = tuple(map(_call_delta, delta.get("tool_calls") or ()))
         if calls:
             self._ends["stop"] = "tool_calls"
-        finish = getattr(choice, "finish_reason", None)
+        finish = choice.get("finish_reason")
         reason = self._ends.get(finish, "stop") if finish else None
         return Chunk(text, reasoning, calls, reason, counted, model)
 
@@ -172,20 +158,21 @@ class ChunkReader:
         return Chunk(text, reasoning) if reasoning or text else None
 
 
-def usage_of(given: Any) -> Usage:
+def usage_of(given: object) -> Usage:
     """Return usage as OpenAI and its likes report it; estimated where there is none."""
-    input_tokens = getattr(given, "prompt_tokens", None)
+    named = _members(given)
+    input_tokens = named.get("prompt_tokens")
     if not isinstance(input_tokens, int):
         return Usage(requests=1, estimated=True)
-    details = getattr(given, "prompt_tokens_details", None)
-    output_details = getattr(given, "completion_tokens_details", None)
+    details = _members(named.get("prompt_tokens_details"))
+    output_details = _members(named.get("completion_tokens_details"))
     return Usage(
         input_tokens,
         1,
-        output_tokens=_number(given, "completion_tokens"),
+        output_tokens=_number(named, "completion_tokens"),
         # DeepSeek's own name for the same.
         cached_tokens=_number(details, "cached_tokens")
-        or _number(given, "prompt_cache_hit_tokens"),
+        or _number(named, "prompt_cache_hit_tokens"),
         cache_write_tokens=_number(details, "cache_write_tokens"),
         reasoning_tokens=_number(output_details, "reasoning_tokens"),
         input_audio_tokens=_number(details, "audio_tokens"),
@@ -194,8 +181,17 @@ def usage_of(given: Any) -> Usage:
     )
 
 
-def _number(of: Any, name: str) -> int:
-    value = getattr(of, name, None)
+def _members(value: object) -> dict[str, Any]:
+    """Return a JSON object, or an empty one for any other value."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _first(value: object) -> dict[str, Any]:
+    return _members(cast("list[object]", value)[0]) if isinstance(value, list) and value else {}
+
+
+def _number(of: dict[str, Any], name: str) -> int:
+    value = of.get(name)
     return value if isinstance(value, int) else 0
 
 
@@ -237,31 +233,36 @@ def _content(content: Any) -> tuple[str, str]:
     return "".join(text), "".join(reasoning)
 
 
-def _reasoning(message: Any) -> str:
+def _reasoning(message: dict[str, Any]) -> str:
     """Return reasoning that stands apart: DeepSeek's and vLLM's name, then OpenRouter's."""
     for name in ("reasoning_content", "reasoning"):
-        value = getattr(message, name, None)
+        value = message.get(name)
         if isinstance(value, str) and value:
             return value
     return ""
 
 
-def _call_delta(call: Any) -> ToolCallDelta:
-    function = getattr(call, "function", None)
-    return ToolCallDelta(
-        getattr(call, "index", None) or 0,
-        getattr(call, "id", None),
-        getattr(function, "name", None),
-        getattr(function, "arguments", None) or "",
+def _call(call: object) -> ToolCall:
+    named = _members(call)
+    function = _members(named.get("function"))
+    return ToolCall(
+        named.get("id") or "", function.get("name") or "", function.get("arguments") or ""
     )
 
 
-def _said(answer: Any) -> str:
+def _call_delta(call: object) -> ToolCallDelta:
+    named = _members(call)
+    function = _members(named.get("function"))
+    return ToolCallDelta(
+        named.get("index") or 0,
+        named.get("id"),
+        function.get("name"),
+        function.get("arguments") or "",
+    )
+
+
+def _said(answer: object) -> str:
     """Return what a server says in place of an answer, for the message of an error."""
-    error = getattr(answer, "error", None)
-    if error is None and isinstance(answer, str):
-        error = answer.strip()
-    if isinstance(error, dict):
-        named = cast("dict[str, Any]", error)
-        error = named.get("message") or named
-    return "" if not error else f": {str(error)[:200]}"
+    error = _members(answer).get("error")
+    text = _members(error).get("message") or error
+    return "" if not text else f": {str(text)[:200]}"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Denial", "Enforcement", "Standing"]
 
 _SECOND = 1_000_000_000
+_MINUTE = 60 * _SECOND
+_DAY = 86_400 * _SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class _Bucket:
         missing = self.quota * self.window - self._level
         return Standing(self.quota, self._level // self.window, -(-missing // self.quota) / _SECOND)
 
+    def change(self, quota: int) -> None:
+        self.quota = quota
+        self._level = min(self._level, quota * self.window)
+
 
 class _SubWindow:
     """Takes at most `quota` requests in any (t - window, t]."""
@@ -114,6 +120,45 @@ class _SubWindow:
         self._taken.append(self._at)
 
 
+class _CalendarDay:
+    """Takes at most `quota` from one midnight to the next."""
+
+    __slots__ = ("_begins", "_day", "_now", "_taken", "name", "quota", "window")
+
+    def __init__(self, name: str, quota: int, begins: int) -> None:
+        self.name = name
+        self.quota = quota
+        self.window = 86_400 * _SECOND
+        self._begins = begins % self.window
+        self._day = self._now = self._taken = 0
+
+    def refill(self, at: int) -> None:
+        self._now = max(at, self._now)
+        day = (self._now - self._begins) // self.window
+        if day != self._day:
+            self._day, self._taken = day, 0
+
+    def wait(self, cost: int) -> int | None:
+        if cost > self.quota:
+            return None
+        if self._taken + cost <= self.quota:
+            return 0
+        return self._left_of_the_day()
+
+    def _left_of_the_day(self) -> int:
+        return self._begins + (self._day + 1) * self.window - self._now
+
+    def take(self, cost: int) -> None:
+        self._taken += cost
+
+    def standing(self) -> Standing:
+        left = max(0, self.quota - self._taken)
+        return Standing(self.quota, left, self._left_of_the_day() / _SECOND)
+
+    def change(self, quota: int) -> None:
+        self.quota = quota
+
+
 class Enforcement:
     """One account's limits, judged as OpenAI judges them.
 
@@ -132,6 +177,8 @@ class Enforcement:
         tpd: Tokens a day.
         sub_window: Seconds in any of which at most ceil(rpm * sub_window / 60) requests are
             admitted; 0 switches it off. Without rpm it does nothing.
+        midnight: A time at which a day begins, in seconds of the clock that `admit` is given: rpd
+            and tpd hold for calendar days, as at Gemini. None for buckets.
 
     Raises:
         ConfigurationError: A limit is not a positive integer, or `sub_window` is negative or
@@ -146,29 +193,44 @@ class Enforcement:
         rpd: int | None = None,
         tpd: int | None = None,
         sub_window: float = 1.0,
+        midnight: float | None = None,
     ) -> None:
         for name, quota in {"rpm": rpm, "tpm": tpm, "rpd": rpd, "tpd": tpd}.items():
             if quota is not None and quota < 1:
                 raise ConfigurationError(f"{name} is {quota}: a limit is at least 1, or None")
         if not 0 <= sub_window <= 60:
             raise ConfigurationError(f"sub_window is {sub_window}: it lies between 0 and 60 s")
-        minute, day = 60 * _SECOND, 86_400 * _SECOND
-        self._request_buckets = [
-            _Bucket(name, quota, window)
-            for name, quota, window in (("rpm", rpm, minute), ("rpd", rpd, day))
-            if quota is not None
-        ]
-        self._token_buckets = [
-            _Bucket(name, quota, window)
-            for name, quota, window in (("tpm", tpm, minute), ("tpd", tpd, day))
-            if quota is not None
-        ]
-        self._request_limits: list[_Bucket | _SubWindow] = [*self._request_buckets]
-        if rpm is not None and sub_window:
-            window = round(sub_window * _SECOND)
-            self._request_limits.append(
-                _SubWindow("sub_window", -(-rpm * window // minute), window)
-            )
+        self._sub_window = round(sub_window * _SECOND)
+        self._request_buckets = _buckets({"rpm": rpm, "rpd": rpd}, midnight)
+        self._token_buckets = _buckets({"tpm": tpm, "tpd": tpd}, midnight)
+        self._request_limits: list[_Bucket | _CalendarDay | _SubWindow] = [*self._request_buckets]
+        if rpm is not None and self._sub_window:
+            quota = -(-rpm * self._sub_window // _MINUTE)
+            self._request_limits.append(_SubWindow("sub_window", quota, self._sub_window))
+
+    def change(self, now: float, **limits: int) -> None:
+        """Give limits other quotas; what has been taken stays taken.
+
+        Args:
+            now: Seconds, as in `admit`.
+            limits: By name: `rpm`, `tpm`, `rpd`, `tpd`.
+
+        Raises:
+            ConfigurationError: There is no such limit, or its quota is below 1.
+        """
+        buckets = {it.name: it for it in (*self._request_buckets, *self._token_buckets)}
+        for name, quota in limits.items():
+            if name not in buckets or quota < 1:
+                raise ConfigurationError(
+                    f"no limit {name} that could be {quota}: {sorted(buckets)}"
+                )
+        at = round(now * _SECOND)
+        for name, quota in limits.items():
+            buckets[name].refill(at)
+            buckets[name].change(quota)
+        for limit in self._request_limits:
+            if isinstance(limit, _SubWindow) and "rpm" in limits:
+                limit.quota = -(-limits["rpm"] * self._sub_window // _MINUTE)
 
     def admit(self, now: float, tokens: int) -> Denial | None:
         """Judge a request that arrives now, and charge it.
@@ -209,7 +271,24 @@ class Enforcement:
         return shown
 
 
-def _judge(limits: Sequence[_Bucket | _SubWindow], at: int, cost: int) -> Denial | None:
+def _buckets(quotas: dict[str, int | None], midnight: float | None) -> list[_Bucket | _CalendarDay]:
+    """The minute's bucket, then the day's, as far as they are limited."""
+    buckets: list[_Bucket | _CalendarDay] = []
+    for name, quota in quotas.items():
+        if quota is None:
+            continue
+        if name.endswith("m"):
+            buckets.append(_Bucket(name, quota, _MINUTE))
+        elif midnight is None:
+            buckets.append(_Bucket(name, quota, _DAY))
+        else:
+            buckets.append(_CalendarDay(name, quota, round(midnight * _SECOND)))
+    return buckets
+
+
+def _judge(
+    limits: Sequence[_Bucket | _CalendarDay | _SubWindow], at: int, cost: int
+) -> Denial | None:
     denials: list[Denial] = []
     for limit in limits:
         limit.refill(at)

@@ -49,6 +49,14 @@ _ROUTES = {
     "/v1/embeddings": "POST",
     "/v1/models": "GET",
 }
+# How an error names a limit.
+_WORDS = {
+    "rpm": "requests per min (RPM)",
+    "rpd": "requests per day (RPD)",
+    "tpm": "tokens per min (TPM)",
+    "tpd": "tokens per day (TPD)",
+    "sub_window": "requests per min (RPM)",
+}
 _ARGUMENTS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
 
 
@@ -196,20 +204,18 @@ def limit_headers(standing: Mapping[str, Standing]) -> dict[str, str]:
 def denied(model: str, denial: Denial) -> Refusal:
     """Return the 429 for a request that a limit holds back."""
     kind = "tokens" if denial.limit.startswith("t") else "requests"
-    limit = f"{denial.quota} {kind} per {go_duration(denial.window)}"
+    limit = f"on {_WORDS[denial.limit]}: Limit {denial.quota}, Requested {denial.requested}"
     if denial.retry_after is None:
-        message = f"Request too large for {model}: limit {limit}, requested {denial.requested}"
+        message = f"Request too large for {model} {limit}"
         return Refusal(429, message, kind=kind, code="rate_limit_exceeded")
-    return throttled(
-        model, f"limit {limit}, requested {denial.requested}", kind, denial.retry_after
-    )
+    return throttled(model, limit, kind, denial.retry_after)
 
 
 def throttled(model: str, reason: str, kind: str, seconds: float) -> Refusal:
     """Return a 429 that names the time to wait, in its message and in two headers."""
     return Refusal(
         429,
-        f"Rate limit reached for {model}: {reason}. Please try again in {go_duration(seconds)}.",
+        f"Rate limit reached for {model} {reason}. Please try again in {go_duration(seconds)}.",
         kind=kind,
         code="rate_limit_exceeded",
         headers={
@@ -223,7 +229,7 @@ def fault(name: str, model: str, retry_after: float) -> Refusal:
     """Return the error that the fault of that name is answered with."""
     match name:
         case "429":
-            return throttled(model, "requests come too fast", "requests", retry_after)
+            return throttled(model, "on requests per min (RPM)", "requests", retry_after)
         case "insufficient_quota":
             return Refusal(
                 429,

@@ -166,6 +166,10 @@ class Simulator:
             raise ConfigurationError("the simulator is not running: use it in a with block")
         return f"{self._address}/v1"
 
+    def change(self, **limits: int) -> None:
+        """Give limits other quotas from now on, as providers do; see `Enforcement.change`."""
+        self._enforcement.change(time.monotonic(), **limits)
+
     async def __aenter__(self) -> Self:
         """Listen, in the running event loop."""
         if self._address is not None:

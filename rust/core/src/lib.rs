@@ -2,6 +2,7 @@
 //! number or touches a file. Time, draws and memory are arguments.
 
 mod atomics;
+pub mod bucket;
 pub mod embed;
 pub mod limiter;
 pub mod retry;

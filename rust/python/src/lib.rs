@@ -1,6 +1,7 @@
 //! `tollway._core`: converts, detaches, calls the core, converts back.
 
 mod batch;
+mod bucket;
 mod cut;
 mod decode;
 mod embed;
@@ -18,6 +19,7 @@ use pyo3::prelude::*;
 /// The compiled core of tollway.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    bucket::register(module)?;
     embed::register(module)?;
     limiter::register(module)?;
     pool::register(module)?;

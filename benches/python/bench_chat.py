@@ -1,0 +1,172 @@
+"""What does a completion cost beside the OpenAI SDK alone, and how much of a quota is used?
+
+    python benches/python/bench_chat.py              # CPU a call, delay of the first token
+    python benches/python/bench_chat.py --quota      # 20,000 prompts at 10,000 requests a minute
+
+The server runs in a process of its own. CPU is this process's, all threads; both clients take turns
+in one run, and the median of the rounds and their spread are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import multiprocessing
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import openai
+
+from tollway import LLM, Limits, RateLimiter
+from tollway.simulator import Ledger, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+MODEL = "gpt-4o"
+CONCURRENCY = 25
+
+
+def serve(pipe: Any, options: dict[str, Any]) -> None:
+    with Simulator(**options) as sim:
+        pipe.send(sim.base_url)
+        pipe.recv()
+
+
+class Server:
+    """A simulator in another process."""
+
+    def __init__(self, **options: Any) -> None:
+        self._pipe, end = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=serve, args=(end, options))
+
+    def __enter__(self) -> str:
+        self._process.start()
+        return self._pipe.recv()
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+
+async def in_turns(calls: int, concurrency: int, call: Callable[[], Awaitable[object]]) -> None:
+    numbers = iter(range(calls))
+
+    async def work() -> None:
+        for _ in numbers:
+            await call()
+
+    await asyncio.gather(*(work() for _ in range(concurrency)))
+
+
+async def compare(base_url: str, rounds: int, calls: int) -> None:
+    limiter = RateLimiter(Limits(rpm=1_000_000, tpm=100_000_000))
+    llm = LLM(f"openai/{MODEL}", base_url=base_url, api_key="k", limits=limiter)
+    client = openai.AsyncOpenAI(base_url=base_url, api_key="k", max_retries=0)
+    messages: Any = [{"role": "user", "content": "What is the capital of France?"}]
+
+    async def ours() -> None:
+        await llm.complete(messages)
+
+    async def sdk() -> None:
+        await client.chat.completions.create(
+            model=MODEL, messages=messages, temperature=0.0, max_tokens=4000
+        )
+
+    async def mapped() -> None:
+        await llm.map(itertools.repeat(messages, calls), concurrency=CONCURRENCY)
+
+    async def alone() -> None:
+        await in_turns(calls, CONCURRENCY, sdk)
+
+    async def called() -> None:
+        await in_turns(calls, CONCURRENCY, ours)
+
+    spent: dict[str, list[float]] = {"sdk": [], "complete": [], "map": []}
+    for _ in range(rounds + 1):
+        for name, run in (("sdk", alone), ("complete", called), ("map", mapped)):
+            began = time.process_time()
+            await run()
+            spent[name].append((time.process_time() - began) / calls)
+    for name, times in spent.items():
+        warm = times[1:]
+        ratios = [mine / theirs for mine, theirs in zip(warm, spent["sdk"][1:], strict=True)]
+        print(
+            f"{name:10} {statistics.median(warm) * 1e6:7.0f} us CPU a call   "
+            f"{statistics.median(ratios):.3f} of the SDK ({min(ratios):.3f}-{max(ratios):.3f})"
+        )
+    await first_tokens(llm, client, messages, rounds * 100)
+    await llm.aclose()
+    await client.close()
+
+
+async def first_tokens(llm: LLM, client: openai.AsyncOpenAI, messages: Any, count: int) -> None:
+    async def ours() -> float:
+        began = time.perf_counter()
+        async with llm.stream(messages) as stream:
+            await anext(stream)
+            return time.perf_counter() - began
+
+    async def sdk() -> float:
+        began = time.perf_counter()
+        async with await client.chat.completions.create(
+            model=MODEL, messages=messages, stream=True, max_tokens=4000
+        ) as stream:
+            async for chunk in stream:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    break
+            return time.perf_counter() - began
+
+    delays = [(await ours()) - (await sdk()) for _ in range(count)][10:]
+    quarters = statistics.quantiles(delays, n=4)
+    print(
+        f"first token {quarters[1] * 1e3:+.3f} ms beside the SDK (quartiles "
+        f"{quarters[0] * 1e3:+.3f}, {quarters[2] * 1e3:+.3f})"
+    )
+
+
+async def fill_quota(prompts: int, rpm: int, path: str) -> None:
+    with Server(rpm=rpm, ledger=path) as base_url:
+        llm = LLM(
+            f"openai/{MODEL}",
+            base_url=base_url,
+            api_key="k",
+            limits=Limits(rpm=rpm, sub_window=1.0, max_in_flight=500),
+        )
+        began, cpu = time.perf_counter(), time.process_time()
+        outcomes = await llm.map((f"prompt {i}" for i in range(prompts)), concurrency=500)
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        await llm.aclose()
+    ledger = Ledger.read(path)
+    arrivals = sorted(record.arrival for record in ledger)
+    statuses = [record.status for record in ledger]
+    # From the first to the last arrival the quota allows rpm / 60 a second.
+    used = (len(arrivals) - 1) / ((arrivals[-1] - arrivals[0]) * rpm / 60)
+    print(
+        f"{prompts} prompts in {took:.1f} s: {sum(o.ok for o in outcomes)} answered, "
+        f"{statuses.count(429)} refused with 429, {used:.1%} of the quota used, "
+        f"{cpu / prompts * 1e6:.0f} us CPU a call"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--quota", action="store_true")
+    parser.add_argument("--prompts", type=int, default=20_000)
+    parser.add_argument("--rpm", type=int, default=10_000)
+    parser.add_argument("--ledger", default="/tmp/bench_chat.jsonl")
+    given = parser.parse_args()
+    if given.quota:
+        asyncio.run(fill_quota(given.prompts, given.rpm, given.ledger))
+        return
+    with Server() as base_url:
+        asyncio.run(compare(base_url, given.rounds, given.calls))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Limits that are learned from the first answer on, end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+import pytest
+
+from tollway import Embedder, Limits, RateLimiter, RetryPolicy
+from tollway.errors import (
+    InsufficientQuotaError,
+    OverloadedError,
+    RateLimitError,
+    RetriesExhaustedError,
+)
+from tollway.limiter.feedback import Feedback, Reported
+from tollway.simulator import Faults, Simulator
+
+MODEL = "openai/text-embedding-3-small"
+
+
+def embedder_of(sim, **options):
+    options = {"limits": "auto", "batch_size": 1, "dimensions": 8, **options}
+    return Embedder(MODEL, api_key="any", base_url=sim.base_url, **options)
+
+
+def texts(count, start=0):
+    return [f"text {i}" for i in range(start, start + count)]
+
+
+# Servers here do not judge by the second: requests whose bytes came later than their permits, on a
+# machine that is busy, would be refused, and what is learned could not be told from that.
+
+
+async def test_the_first_answer_raises_what_was_assumed():
+    with Simulator(rpm=3_000, tpm=5_000_000, sub_window=0) as sim:
+        async with embedder_of(sim) as embedder:
+            assert embedder.limiter.current_limits.rpm == 500
+            await embedder.embed(texts(1))
+            now = embedder.limiter.current_limits
+            assert (now.rpm, now.tpm, now.auto) == (3_000, 5_000_000, True)
+            began = time.monotonic()
+            await embedder.embed(texts(120, start=1))
+            took = time.monotonic() - began
+    assert sim.ledger.statuses() == {200: 121}
+    # 500 a minute would have taken thirteen seconds.
+    assert took < 10
+
+
+async def test_the_first_answer_lowers_what_was_assumed():
+    with Simulator(rpm=20, tpm=50_000, sub_window=0) as sim:
+        async with embedder_of(sim, limits=Limits(rpm=500, auto=True, sub_window=0)) as embedder:
+            await embedder.embed(texts(1))
+            now = embedder.limiter.current_limits
+            assert (now.rpm, now.tpm) == (20, 50_000)
+            await embedder.embed(texts(19, start=1))
+            # The server would refuse the next one.
+            assert embedder.limiter.try_acquire() > 30
+    assert sim.ledger.statuses() == {200: 20}
+
+
+async def test_a_limit_that_is_lowered_in_the_middle_is_followed_and_so_is_its_return():
+    with Simulator(rpm=1_200, tpm=5_000_000, sub_window=0) as sim:
+        limits = Limits(rpm=500, auto=True, sub_window=0)
+        async with embedder_of(sim, limits=limits) as embedder:
+            await embedder.embed(texts(30))
+            sim.change(rpm=50)
+            await embedder.embed(texts(1, start=30))
+            assert embedder.limiter.current_limits.rpm == 50
+            await embedder.embed(texts(10, start=31))
+            sim.change(rpm=1_200)
+            await embedder.embed(texts(1, start=50))
+            assert embedder.limiter.current_limits.rpm == 1_200
+            # More than fifty in this minute, and no more than are left in the server's bucket.
+            await embedder.embed(texts(30, start=60))
+            sim.change(rpm=80)
+            await embedder.embed(texts(1, start=100))
+            assert embedder.limiter.current_limits.rpm == 80
+            await embedder.embed(texts(7, start=110))
+            assert embedder.limiter.try_acquire() > 20
+    assert sim.ledger.statuses() == {200: 80}
+
+
+async def test_nothing_above_the_configured_is_ever_held():
+    with Simulator(rpm=6_000, tpm=5_000_000, sub_window=0) as sim:
+        async with embedder_of(sim, limits=Limits(rpm=600, tpm=9_000)) as embedder:
+            await embedder.embed(texts(5))
+            now = embedder.limiter.current_limits
+            assert (now.rpm, now.tpm) == (600, 9_000)
+            sim.change(rpm=300)
+            await embedder.embed(texts(1, start=12))
+            now = embedder.limiter.current_limits
+    assert (now.rpm, now.tpm) == (300, 9_000)
+
+
+async def test_a_days_limit_is_held_once_it_is_stated():
+    limiter = RateLimiter(Limits(rpm=500, tpm=100_000, auto=True), margin=0)
+    assert limiter.current_limits.rpd is None
+    assert [it.limit for it in limiter.snapshot().windows] == [500, 100_000]
+    limiter.learn(Feedback((Reported("rpd", 3),)))
+    assert limiter.current_limits.rpd == 3
+    for _ in range(3):
+        assert limiter.try_acquire() == 0
+    assert limiter.try_acquire() > 80_000
+
+
+def test_a_sub_window_follows_its_minute():
+    limiter = RateLimiter(Limits(rpm=500, auto=True, sub_window=1.0), margin=0)
+    for rpm, second in [(90, 2), (600, 10), (1, 1)]:
+        limiter.learn(Feedback((Reported("rpm", rpm),)))
+        windows = {it.name: it.limit for it in limiter.snapshot().windows}
+        assert (windows["rpm"], windows["sub_window"]) == (rpm, second)
+
+
+async def test_without_auto_a_server_of_ones_own_has_no_limits():
+    with Simulator(rpm=60_000) as sim:
+        async with embedder_of(sim, limits=None) as embedder:
+            await embedder.embed(texts(3))
+            assert embedder.limiter.current_limits == Limits(sub_window=1.0, max_in_flight=25)
+
+
+async def test_a_refusal_pauses_everybody_for_the_time_it_names():
+    with Simulator(faults=Faults({"429": 1.0}, retry_after=0.5)) as sim:
+        limits = Limits(rpm=60_000, max_in_flight=1)
+        policy = RetryPolicy(base_delay=0, max_retries=0)
+        async with embedder_of(sim, limits=limits, retry=policy) as embedder:
+            for text in texts(3):
+                with pytest.raises(RetriesExhaustedError):
+                    await embedder.embed([text])
+            assert embedder.limiter.snapshot().rate_limited == 3
+    arrivals = [record.arrival for record in sim.ledger]
+    assert all(after - before >= 0.5 for before, after in itertools.pairwise(arrivals))
+
+
+def limiter_of(**limits):
+    return RateLimiter(Limits(**limits), margin=0)
+
+
+def test_a_limit_that_is_lowered_holds_at_once():
+    limiter = limiter_of(rpm=100)
+    for _ in range(10):
+        assert limiter.try_acquire() == 0
+    limiter.learn(Feedback((Reported("rpm", 12),)))
+    assert limiter.try_acquire() == 0
+    assert limiter.try_acquire() == 0
+    assert limiter.try_acquire() > 50
+    limiter.learn(Feedback((Reported("rpm", 1_000),)))
+    assert limiter.current_limits == Limits(rpm=100)
+    assert limiter.try_acquire() == 0
+
+
+def test_an_older_answer_teaches_nothing():
+    limiter = limiter_of(rpm=100)
+    limiter.learn(Feedback((Reported("rpm", 12),)), took=1.0)
+    limiter.learn(Feedback((Reported("rpm", 50),)), took=5.0)
+    assert limiter.current_limits.rpm == 12
+
+
+def test_repeated_refusals_shrink_but_not_below_a_request():
+    limiter = limiter_of(tpm=1_000)
+    for _ in range(60):
+        limiter.learn(Feedback(exceeded=("tpm",)), outcome="refused", tokens=200)
+    assert limiter.current_limits.tpm == 200
+    for _ in range(60):
+        limiter.learn(Feedback(exceeded=("tpm",)), outcome="overloaded")
+    assert limiter.current_limits.tpm == 200
+
+
+def test_an_overloaded_server_pauses_all_limits():
+    limiter = limiter_of(rpm=100)
+    limiter.learn(Feedback(retry_after=30.0), outcome="overloaded")
+    assert 29 < limiter.try_acquire() < 30.001
+    assert limiter.current_limits == Limits(rpm=100)
+
+
+async def test_those_who_wait_are_let_go_when_a_limit_comes_back():
+    limiter = limiter_of(rpm=1_000)
+    limiter.learn(Feedback((Reported("rpm", 2),)))
+    await limiter.acquire()
+    await limiter.acquire()
+    waiting = [asyncio.create_task(limiter.acquire()) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    assert limiter.waiting == 5
+    limiter.learn(Feedback((Reported("rpm", 7),)))
+    await asyncio.wait_for(asyncio.gather(*waiting), 30)
+
+
+async def test_calls_of_ones_own_teach_the_limiter_too():
+    limiter = limiter_of(rpm=100)
+    errors = [OverloadedError("no", retry_after=0.05), RateLimitError("no", retry_after=0.05)]
+
+    def call():
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    async def call_async():
+        return call()
+
+    policy = RetryPolicy(base_delay=0)
+    began = time.monotonic()
+    assert await policy.call(call_async, limiter=limiter) == "done"
+    assert time.monotonic() - began >= 0.1
+    assert limiter.snapshot().rate_limited == 1
+    errors.append(RateLimitError("no"))
+    assert await asyncio.to_thread(policy.call_sync, call, limiter=limiter) == "done"
+    assert limiter.snapshot().rate_limited == 2
+
+
+async def test_a_spent_quota_says_nothing_about_the_pace():
+    limiter = limiter_of(rpm=100)
+
+    async def call():
+        error = InsufficientQuotaError("spent", status=429)
+        error.feedback = Feedback((Reported("rpm", 50),), 30.0, ("rpm",))
+        raise error
+
+    for _ in range(5):
+        with pytest.raises(InsufficientQuotaError):
+            await RetryPolicy().call(call, limiter=limiter)
+    assert limiter.current_limits.rpm == 50
+    assert limiter.try_acquire() == 0
+    assert limiter.snapshot().rate_limited == 0
