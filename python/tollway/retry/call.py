@@ -7,7 +7,9 @@ background loop, so that a deadline, a breaker and Ctrl-C end it as they end a t
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -15,6 +17,7 @@ from tollway.bridge import run_sync
 from tollway.errors import (
     APITimeoutError,
     CircuitOpenError,
+    ConfigurationError,
     DeadlineExceededError,
     OverloadedError,
     ProviderError,
@@ -24,11 +27,13 @@ from tollway.errors import (
 )
 from tollway.limiter.feedback import Feedback
 from tollway.retry.hedge import race
+from tollway.retry.hint import LONGEST_HINT, hint_of
+from tollway.retry.interrupt import Deadline
 from tollway.types import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from typing import Any
+    from typing import Any, NoReturn
 
     from tollway.limiter import RateLimiter
     from tollway.limiter.adaptive import Outcome
@@ -36,19 +41,24 @@ if TYPE_CHECKING:
     from tollway.retry.budget import RetryBudget
     from tollway.retry.policy import Clock, RetryPolicy
 
-__all__ = ["Around", "Call", "CallRecord"]
+__all__ = ["LATER", "Around", "Call", "CallRecord", "refuse_later"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("tollway.retry")
+
+# What a sync function returns that has done nothing yet: whatever fails does so after the call.
+LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
 
 
 @dataclass(slots=True)
 class CallRecord:
     """What a call did, filled in while it runs. Times are seconds.
 
+    One record may be given to several calls; it then sums them up.
+
     Attributes:
-        attempts: What each failed attempt met, first to last.
+        attempts: What each failed attempt met, hedges included, in order of failure.
         sent: Attempts begun, hedges included.
         hedges: Second attempts begun beside a slow one.
         hedges_won: Those whose answer was used.
@@ -84,6 +94,7 @@ class Call:
 
     __slots__ = (
         "_asked",
+        "_attempts",
         "_breaker",
         "_budget",
         "_clock",
@@ -92,9 +103,11 @@ class Call:
         "_limiter",
         "_pass",
         "_policy",
+        "_previous",
         "_record",
         "_started",
         "_tokens",
+        "_tries",
         "_until",
     )
 
@@ -114,7 +127,11 @@ class Call:
             until = own if until is None else min(own, until)
         self._until = until
         self._record = around.get("record") or CallRecord()
-        # The breaker's, for the attempt that is prepared or under way.
+        self._attempts: list[Attempt] = []
+        # Failed attempts that were not hedges, and the wait after the last of them.
+        self._tries = 0
+        self._previous: float | None = None
+        # The breaker's, for the attempt that is under way.
         self._pass = 0
         self._is_sending = False
         # Kept where a deadline may need it as its cause.
@@ -129,42 +146,44 @@ class Call:
             RetriesExhaustedError: As `RetryPolicy.call` says.
             DeadlineExceededError: As `RetryPolicy.call` says.
         """
-        policy, attempts = self._policy, self._record.attempts
+        policy, attempts = self._policy, self._attempts
         if not _is_retryable(error, policy):
             return None
         now = self._clock.now()
-        at = now - self._started
-        number = len(attempts) + 1
+        took = now - self._started
+        self._tries += 1
         rule = policy.rule(type(error))
-        if number > rule.max_retries:
-            self._note(error, at, 0.0)
+        if self._tries > rule.max_retries:
+            self._note(error, 0.0)
             raise RetriesExhaustedError(
-                f"{_times(number)} failed in {at:.1f} s; the last: {_describe(error)}", attempts
+                f"{_times(attempts)} failed in {took:.1f} s; the last: {_describe(error)}", attempts
             ) from error
+        hint = hint_of(error)
         decision = policy.decide(
             rule,
-            number,
-            previous=attempts[-1].wait if attempts else None,
-            hint=_hint(error),
+            self._tries,
+            previous=self._previous,
+            hint=hint,
             timed_out=isinstance(error, (TimeoutError, APITimeoutError)),
             remaining=None if self._until is None else self._until - now,
         )
         if decision == "deadline":
-            self._note(error, at, 0.0)
+            self._note(error, 0.0)
             self._last = error
             raise self._late("no time for another attempt before the deadline") from error
         if decision == "hint":
-            self._note(error, at, 0.0)
+            self._note(error, 0.0)
             raise RetriesExhaustedError(
-                f"given up after {_times(number)}: the server asks to wait {_hint(error):g} s, "
-                f"more than 600 s; the last: {_describe(error)}",
+                f"given up after {_times(attempts)}: the server asks to wait {hint:g} s, "
+                f"more than {LONGEST_HINT:g} s; the last: {_describe(error)}",
                 attempts,
             ) from error
-        attempt = self._note(error, at, decision)
+        attempt = self._note(error, decision)
+        self._previous = decision
         self._last = None if self._until is None else error
         _logger.warning(
             "attempt %d/%d failed: %s; next in %.2f s",
-            number,
+            self._tries,
             rule.max_retries + 1,
             attempt.error,
             decision,
@@ -173,23 +192,23 @@ class Call:
             policy.on_retry(attempt, error, decision)
         return decision
 
-    def _note(self, error: BaseException, at: float, wait: float) -> Attempt:
-        attempts = self._record.attempts
+    def _note(self, error: BaseException, wait: float) -> Attempt:
         attempt = Attempt(
-            number=len(attempts) + 1,
-            at=at,
+            number=len(self._attempts) + 1,
+            at=self._clock.now() - self._started,
             error=type(error).__name__,
             status=getattr(error, "status", None),
             request_id=getattr(error, "request_id", None),
             wait=wait,
         )
-        attempts.append(attempt)
+        self._attempts.append(attempt)
+        self._record.attempts.append(attempt)
         return attempt
 
     def _late(self, what: str) -> DeadlineExceededError:
-        attempts = self._record.attempts
-        seconds = (self._until or 0.0) - self._started
-        told = f"{_times(len(attempts))} failed" if attempts else "nothing was tried to its end"
+        attempts = self._attempts
+        seconds = max(0.0, (self._until or 0.0) - self._started)
+        told = f"{_times(attempts)} failed" if attempts else "nothing was tried to its end"
         last = f"; the last: {_describe(self._last)}" if self._last is not None else ""
         return DeadlineExceededError(f"{what} of {seconds:g} s; {told}{last}", attempts)
 
@@ -197,19 +216,25 @@ class Call:
 
     async def _wait(self, wait: float | None) -> None:
         """Sleep `wait`, then wait for the budget, then for a permit; None for a first attempt."""
-        record = self._record
+        record, now = self._record, self._clock.now
         if wait is not None:
-            began = self._clock.now()
-            await self._clock.sleep(wait)
-            record.backoff += self._clock.now() - began
+            began = now()
+            try:
+                await self._clock.sleep(wait)
+            finally:
+                record.backoff += now() - began
             if self._budget is not None:
-                began = self._clock.now()
-                await self._budget.acquire()
-                record.budget_wait += self._clock.now() - began
+                began = now()
+                try:
+                    await self._budget.acquire()
+                finally:
+                    record.budget_wait += now() - began
         if self._limiter is not None:
-            began = self._clock.now()
-            await self._limiter.acquire(self._count())
-            record.queue_wait += self._clock.now() - began
+            began = now()
+            try:
+                await self._limiter.acquire(self._count())
+            finally:
+                record.queue_wait += now() - began
 
     def _count(self) -> int:
         self._asked = self._tokens if isinstance(self._tokens, int) else self._tokens()
@@ -222,16 +247,13 @@ class Call:
             await self._wait(wait)
             return
         try:
+            # Watched first and asked then: what opens it in between is not missed.
+            with breaker.watch():
+                breaker.check()
+                await self._wait(wait)
             self._pass = breaker.enter()
-            try:
-                with breaker.watch():
-                    await self._wait(wait)
-                self._pass = breaker.renew(self._pass)
-            except BaseException as error:
-                breaker.failed(self._pass, error)
-                raise
         except CircuitOpenError as error:
-            error.attempts = tuple(self._record.attempts)
+            error.attempts = tuple(self._attempts)
             raise
 
     def _admit_sync(self, wait: float | None) -> None:
@@ -247,23 +269,28 @@ class Call:
         """Whether a first attempt needs no wait: most do not, and a thread need not be asked."""
         breaker = self._breaker
         if breaker is not None:
-            self._pass = breaker.enter()
-        if self._limiter is None or self._limiter.try_acquire(self._count()) == 0:
-            return True
+            breaker.check()
+        if self._limiter is not None and self._limiter.try_acquire(self._count()) > 0:
+            return False
         if breaker is not None:
-            breaker.released(self._pass)
-        return False
+            self._pass = breaker.enter()
+        return True
 
     # Attempts
 
     async def run(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         """Attempt until one succeeds; `wait` is what `wait_after` said, None at the beginning."""
         try:
-            return await self._within_deadline(self._attempts(function, wait))
+            return await self._within_deadline(self._attempt(function, wait))
         finally:
-            self._record.seconds = self._clock.now() - self._started
+            self._end()
 
-    async def _attempts(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
+    def _end(self) -> None:
+        self._record.seconds += self._clock.now() - self._started
+        # Its traceback leads back here, and to the request.
+        self._last = None
+
+    async def _attempt(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         while True:
             await self._admit(wait)
             self._record.sent += 1
@@ -297,6 +324,8 @@ class Call:
                 began = self._clock.now()
                 try:
                     result = function()
+                    if type(result) in LATER:
+                        refuse_later(result)
                 except Exception as error:
                     self._learn(error, began)
                     self._failed(error)
@@ -312,7 +341,7 @@ class Call:
                     self._succeeded()
                     return result
         finally:
-            self._record.seconds = self._clock.now() - self._started
+            self._end()
 
     async def _attempt(self, function: Callable[[], Awaitable[T]]) -> T:
         """Make one attempt, and have the limiter learn from its answer."""
@@ -362,26 +391,53 @@ class Call:
             result = await self._attempt(function)
         else:
             budget = self._budget or hedge.budget
+            lost: list[Exception] = []
+
+            async def first() -> T:
+                try:
+                    return await self._attempt(function)
+                except Exception as error:
+                    self._trip(error)
+                    lost.append(error)
+                    raise
 
             def second() -> Coroutine[Any, Any, T] | None:
                 return self._second(function) if budget.take_paid() else None
 
-            result, is_second = await race(self._attempt(function), second, delay)
+            result, is_second = await race(first(), second, delay, self._is_final)
+            for error in lost:
+                self._note(error, 0.0)
             record.hedges_won += is_second
         hedge.note(self._clock.now() - began)
         return result
 
     async def _second(self, function: Callable[[], Awaitable[T]]) -> T:
         if self._limiter is not None:
-            await self._limiter.acquire(self._count())
+            if self._breaker is None:
+                await self._limiter.acquire(self._count())
+            else:
+                with self._breaker.watch():
+                    self._breaker.check_pass(self._pass)
+                    await self._limiter.acquire(self._count())
         self._record.sent += 1
         self._record.hedges += 1
         try:
             return await self._attempt(function)
         except Exception as error:
-            if self._breaker is not None:
-                self._breaker.failed(self._pass, error)
+            self._trip(error)
+            self._note(error, 0.0)
             raise
+
+    def _trip(self, error: Exception) -> None:
+        if self._breaker is not None:
+            self._breaker.trip(self._pass, error)
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Whether what one of two attempts met ends both."""
+        if isinstance(error, CircuitOpenError):
+            # Of a hedge that was not sent: the first is on the wire and goes on.
+            return False
+        return not (isinstance(error, Exception) and _is_retryable(error, self._policy))
 
     async def _within_deadline(self, work: Coroutine[Any, Any, T]) -> T:
         if self._until is None:
@@ -390,17 +446,16 @@ class Call:
         if remaining <= 0:
             work.close()
             raise self._late("nothing is begun after the deadline")
-        timeout = asyncio.timeout(remaining)
-        try:
-            async with timeout:
-                return await work
-        except TimeoutError:
-            # A time-out that an attempt met on its own is none of ours.
-            if not timeout.expired():
-                raise
+        with Deadline(remaining, self._interrupted):
+            return await work
+        raise AssertionError  # the deadline's context swallows nothing
+
+    def _interrupted(self) -> DeadlineExceededError:
         if self._is_sending:
-            self._note(asyncio.CancelledError(), self._clock.now() - self._started, 0.0)
-        raise self._late("interrupted at the deadline") from self._last
+            self._note(asyncio.CancelledError(), 0.0)
+        error = self._late("interrupted at the deadline")
+        error.__cause__ = self._last
+        return error
 
 
 def _is_retryable(error: Exception, policy: RetryPolicy) -> bool:
@@ -416,16 +471,28 @@ def _is_retryable(error: Exception, policy: RetryPolicy) -> bool:
     return isinstance(error, policy.retry_on)
 
 
-def _hint(error: Exception) -> float | None:
-    seconds = getattr(error, "retry_after", None)
-    return float(seconds) if isinstance(seconds, (int, float)) else None
-
-
 def _describe(error: Exception) -> str:
     # Our own messages carry no key and no body; of others only the class is certain not to.
     name = type(error).__name__
     return f"{name}: {error}" if isinstance(error, TollwayError) else name
 
 
-def _times(number: int) -> str:
-    return "1 attempt" if number == 1 else f"{number} attempts"
+def _times(attempts: list[Attempt]) -> str:
+    return "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+
+
+def refuse_later(result: Any) -> NoReturn:
+    """Refuse what a sync function returned that begins only when it is awaited or iterated.
+
+    Raises:
+        ConfigurationError: Always.
+    """
+    kind = "generator"
+    if inspect.iscoroutine(result):
+        kind = "coroutine"
+        # Else the interpreter warns that nobody awaited it.
+        result.close()
+    raise ConfigurationError(
+        f"a function that is called as a sync one returned a {kind}, whose failures come later; "
+        "retry the async function itself, or what it iterates over"
+    )
