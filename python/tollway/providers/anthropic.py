@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -18,7 +19,8 @@ from tollway.errors import (
     ConfigurationError,
     ProviderError,
 )
-from tollway.limiter import Limits
+from tollway.limiter import AUTO_LIMITS, Limits
+from tollway.limiter.feedback import ANTHROPIC_FEEDBACK
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
 from tollway.providers.errors import ANTHROPIC_ERRORS
 from tollway.providers.loops import LoopClients
@@ -142,15 +144,18 @@ class AnthropicProvider:
         self.rules = self._learned.rules(
             token_model=model,
             charges_max_tokens="no",
+            feedback=ANTHROPIC_FEEDBACK,
             price_provider="anthropic" if is_own else None,
             price_model=model,
         )
         self.limits = (
-            Limits(rpm=500, tpm=100_000, sub_window=1.0, max_in_flight=25)
+            dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
             if is_own
             else Limits(sub_window=1.0, max_in_flight=25)
         )
-        self._clients: LoopClients[Any] = LoopClients(self._make_client, _close, client)
+        self._clients: LoopClients[Any] = LoopClients(
+            self._make_client, _close if http_client is None else _leave_open, client
+        )
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""
@@ -271,7 +276,10 @@ class AnthropicProvider:
         written = body if isinstance(body, str) else json.dumps(body)
         headers["x-request-id"] = headers.get("request-id", "")
         made = error_of(
-            Response(status, headers, written.encode()), self._key or self._token, self._errors
+            Response(status, headers, written.encode()),
+            self._key or self._token,
+            self._errors,
+            ANTHROPIC_FEEDBACK,
         )
         if type(made) is BadRequestError:
             change = self._learned.learn(str(made), request)
@@ -287,6 +295,10 @@ class AnthropicProvider:
 
 async def _close(client: Any) -> None:
     await client.close()
+
+
+async def _leave_open(client: Any) -> None:
+    """Close nothing: the HTTP client is the caller's."""
 
 
 def _sdk() -> Any:

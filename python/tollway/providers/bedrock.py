@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadRequestError, BadResponseError, ConfigurationError
-from tollway.limiter import Limits
+from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
@@ -86,13 +87,17 @@ class BedrockProvider:
             parameters=_EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS,
         )
         self._learned = learned_of(f"bedrock {base_url}", model, known)
-        self.rules = self._learned.rules(
+        rules = self._learned.rules(
             token_model=model,
             charges_max_tokens="sum",
+            feedback=None,
             price_provider="aws" if base_url is None else None,
             price_model=model,
         )
-        self.limits = Limits(rpm=500, tpm=100_000, max_in_flight=25)
+        # https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: what was
+        # charged for max_tokens comes back at the end.
+        self.rules = dataclasses.replace(rules, refunds=True)
+        self.limits = AUTO_LIMITS
 
     def __repr__(self) -> str:
         """Show the model and the region, never a key."""
@@ -228,7 +233,7 @@ class BedrockEmbeddingProvider:
             dimensions=dimensions or full or (1024 if is_third else None),
             price="listed" if base_url is None else "unknown",
         )
-        self.limits = Limits(rpm=500, tpm=100_000, max_in_flight=25)
+        self.limits = AUTO_LIMITS
 
     def __repr__(self) -> str:
         """Show the model and the region, never a key."""
@@ -260,7 +265,7 @@ class BedrockEmbeddingProvider:
         given: Any = [parsed.get("embedding")] if self._is_titan else parsed.get("embeddings")
         if isinstance(given, dict):
             given = cast("dict[str, Any]", given).get("float")
-        rows: list[list[float] | None] = list(cast("Any", given) or ())
+        rows: list[list[float] | None] = list(given or ())
         if len(rows) != len(texts):
             raise BadResponseError(
                 f"bedrock/{self.model} answered {len(rows)} vectors for {len(texts)} texts"

@@ -18,6 +18,7 @@ from tollway.errors import (
     BadResponseError,
     ConfigurationError,
 )
+from tollway.limiter.feedback import FeedbackTable
 from tollway.providers.openai import check_address, error_of
 from tollway.transport import CONNECT_TIMEOUT, TIMEOUT, Response
 
@@ -255,7 +256,9 @@ class BedrockClient:
         headers = {str(name).lower(): str(value) for name, value in _headers(metadata).items()}
         headers["x-request-id"] = metadata.get("RequestId") or ""
         body = json.dumps({"error": {"code": code, "message": error.get("Message")}})
-        return error_of(Response(status, headers, body.encode()), "\0", self._errors)
+        return error_of(
+            Response(status, headers, body.encode()), "\0", self._errors, FeedbackTable()
+        )
 
 
 def _headers(metadata: dict[str, Any]) -> dict[str, Any]:

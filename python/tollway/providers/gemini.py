@@ -6,7 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import BadRequestError, BadResponseError, ConfigurationError, TollwayError
-from tollway.limiter import Limits
+from tollway.limiter import AUTO_LIMITS, Limits
+from tollway.limiter.feedback import GEMINI_FEEDBACK
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.errors import GEMINI_ERRORS
 from tollway.providers.gemini_client import GeminiClient, caught, shown
@@ -124,12 +125,11 @@ class GeminiProvider:
         self.rules = self._learned.rules(
             token_model=model,
             charges_max_tokens="no",
+            feedback=GEMINI_FEEDBACK,
             price_provider="google" if is_own else None,
             price_model=model,
         )
-        self.limits = (
-            Limits(rpm=500, tpm=100_000, max_in_flight=25) if is_own else Limits(max_in_flight=25)
-        )
+        self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
 
     def __repr__(self) -> str:
         """Show the model and the place, never the key."""
@@ -305,9 +305,7 @@ class GeminiEmbeddingProvider:
             dimensions=dimensions or full,
             price="listed" if is_own else "unknown",
         )
-        self.limits = (
-            Limits(rpm=500, tpm=100_000, max_in_flight=25) if is_own else Limits(max_in_flight=25)
-        )
+        self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
 
     def __repr__(self) -> str:
         """Show the model and the place, never the key."""

@@ -16,6 +16,7 @@ from tollway.errors import (
     ConfigurationError,
     ProviderError,
 )
+from tollway.limiter.feedback import GEMINI_FEEDBACK
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.transport import Response, transport_error, transport_exceptions
@@ -166,7 +167,12 @@ class GeminiClient:
             headers["retry-after"] = delay
         # The name of the status is what tells errors apart, where other APIs have a code.
         body = json.dumps({"error": {**fields, "code": error.status}})
-        return error_of(Response(status, headers, body.encode()), self._key or "\0", self._errors)
+        return error_of(
+            Response(status, headers, body.encode()),
+            self._key or "\0",
+            self._errors,
+            GEMINI_FEEDBACK,
+        )
 
 
 def sdk() -> Any:

@@ -18,6 +18,7 @@ from tollway.errors import (
     ProviderError,
 )
 from tollway.limiter import Limits
+from tollway.limiter.feedback import FeedbackTable
 from tollway.providers.base import ChatCapabilities, ChatRules, EmbeddingAnswer, EmbeddingRules
 from tollway.providers.errors import OLLAMA_ERRORS
 from tollway.providers.loops import LoopClients
@@ -189,7 +190,8 @@ class _Server:
         return fields
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        made = error_of(Response(status, headers, body), self._key or "\0", self._errors)
+        answer = Response(status, headers, body)
+        made = error_of(answer, self._key or "\0", self._errors, FeedbackTable())
         if isinstance(made, NotFoundError):
             return NotFoundError(
                 f"{made}; get it by: ollama pull {self.model}", status=made.status, code=made.code
