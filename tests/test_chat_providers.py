@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from google.oauth2.credentials import Credentials
 
 from tollway import LLM, Embedder, Limits, Message, RateLimiter, RetryPolicy, Tool
 from tollway.errors import (
@@ -18,7 +19,7 @@ from tollway.errors import (
     OverloadedError,
     RetriesExhaustedError,
 )
-from tollway.providers import chat_provider, embedding_provider
+from tollway.providers import ChatRequest, chat_provider, embedding_provider
 from tollway.providers.ollama import address_of
 from tollway.simulator import Faults, Simulator, vector
 
@@ -111,7 +112,7 @@ def test_models_of_a_family_share_a_quota_at_anthropic():
     ("host", "expected"),
     [
         ("", "http://127.0.0.1:11434"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),  # noqa: S104
+        ("0.0.0.0", "http://127.0.0.1:11434"),
         (":8080", "http://127.0.0.1:8080"),
         ("gpu.local", "http://gpu.local:11434"),
         ("gpu.local:1/ollama/", "http://gpu.local:1/ollama"),
@@ -196,8 +197,6 @@ async def test_cached_tokens_are_within_the_input(sim):
 
 @pytest.mark.parametrize("name", ["anthropic", "gemini"])
 async def test_tokens_by_the_provider_s_own_count(sim, name):
-    from tollway.providers import ChatRequest
-
     async with make(name, sim) as llm:
         answer = await llm.complete("hello there")
         request = ChatRequest([Message("user", "hello there")])
@@ -286,8 +285,6 @@ async def test_each_text_has_its_vector_of_unit_length(sim, model, options, size
 
 
 async def test_vertex_embeds_one_text_a_request(sim):
-    from google.oauth2.credentials import Credentials
-
     provider = embedding_provider(
         "gemini/gemini-embedding-001",
         vertexai=True,
@@ -327,10 +324,9 @@ async def test_a_row_of_no_use_is_named(model, options, size, fault):
 
 async def test_a_wrong_key_for_embeddings():
     with Simulator(api_keys={"right"}) as sim:
-        for model, options, _ in EMBEDDERS:
-            if model.startswith("ollama"):
-                options = {"api_key": KEY}
-            embedder = Embedder(model, base_url=address(sim), limits=Limits(), **options)
+        for model, options in {model: options for model, options, _ in EMBEDDERS}.items():
+            given = options or {"api_key": KEY}
+            embedder = Embedder(model, base_url=address(sim), limits=Limits(), **given)
             async with embedder:
                 with pytest.raises(AuthenticationError) as caught:
                     await embedder.embed(["one"])

@@ -382,7 +382,9 @@ def _read_vectors(model: str, method: str, body: dict[str, Any], behaviour: Beha
     else:
         requests: list[dict[str, Any]] = body.get("requests", [body])
         texts = [_text(request["content"]) for request in requests]
-        size = requests[0].get("outputDimensionality") if requests else None
+        first: dict[str, Any] = requests[0] if requests else {}
+        # Vertex has it one step further in.
+        size = first.get("embedContentConfig", first).get("outputDimensionality")
     if not texts or len(texts) > _MAX_TEXTS:
         raise _error(400, f"at most {_MAX_TEXTS} requests can be in one batch")
     if not all(texts):
@@ -397,7 +399,9 @@ def _read_vectors(model: str, method: str, body: dict[str, Any], behaviour: Beha
                 "predictions": [{"embeddings": {"values": row, "statistics": one}} for row in rows]
             }
         listed = [{"values": row} for row in rows]
-        return {"embedding": listed[0]} if method == "embedContent" else {"embeddings": listed}
+        if method == "batchEmbedContents":
+            return {"embeddings": listed}
+        return {"embedding": listed[0], "usageMetadata": {"promptTokenCount": tokens}}
 
     # A cut vector is the beginning of the full one as it is, which is no longer of unit length.
     return Vectors(model, texts, size or full, write, cut_only=True, full=full)
