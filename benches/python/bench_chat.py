@@ -128,13 +128,13 @@ async def first_tokens(llm: LLM, client: openai.AsyncOpenAI, messages: Any, coun
     )
 
 
-async def fill_quota(prompts: int, rpm: int, path: str) -> None:
-    with Server(rpm=rpm, ledger=path) as base_url:
+async def fill_quota(prompts: int, rpm: int, window: float, path: str) -> None:
+    with Server(rpm=rpm, sub_window=window, ledger=path) as base_url:
         llm = LLM(
             f"openai/{MODEL}",
             base_url=base_url,
             api_key="k",
-            limits=Limits(rpm=rpm, sub_window=1.0, max_in_flight=500),
+            limits=Limits(rpm=rpm, sub_window=window, max_in_flight=500),
         )
         began, cpu = time.perf_counter(), time.process_time()
         outcomes = await llm.map((f"prompt {i}" for i in range(prompts)), concurrency=500)
@@ -159,10 +159,11 @@ def main() -> None:
     parser.add_argument("--quota", action="store_true")
     parser.add_argument("--prompts", type=int, default=20_000)
     parser.add_argument("--rpm", type=int, default=10_000)
+    parser.add_argument("--sub-window", type=float, default=1.0)
     parser.add_argument("--ledger", default="/tmp/bench_chat.jsonl")
     given = parser.parse_args()
     if given.quota:
-        asyncio.run(fill_quota(given.prompts, given.rpm, given.ledger))
+        asyncio.run(fill_quota(given.prompts, given.rpm, given.sub_window, given.ledger))
         return
     with Server() as base_url:
         asyncio.run(compare(base_url, given.rounds, given.calls))

@@ -18,13 +18,14 @@ from tollway.errors import (
     RetriesExhaustedError,
 )
 from tollway.simulator import FAULTS, Faults, Simulator, vector
+from tollway.simulator.faults import applies
 from tollway.transport import HttpxTransport, Response
 
 MODEL = "openai/text-embedding-3-small"
 # Without a budget, which would delay so many retries for seconds.
 QUICK = RetryPolicy(base_delay=0.001, max_delay=0.01, seed=3, budget=None)
 # All but the one that no retry cures.
-EVERY = {name: 0.02 for name in FAULTS if name != "insufficient_quota"}
+EVERY = {name: 0.02 for name in FAULTS if name != "insufficient_quota" and applies(name, rows=2)}
 
 
 def texts_of(count, prefix="text"):
