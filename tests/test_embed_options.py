@@ -197,7 +197,7 @@ def test_choices_that_there_are_not(sim, options, what):
 def packed(texts, packing, limits, batch_size=None, group=256):
     """The requests of a job, its texts coming in groups."""
     rules = EmbeddingRules(max_texts=2048, max_request_tokens=300_000, max_text_tokens=8191)
-    packer = Packer(lambda: rules, limits, batch_size, packing)
+    packer = Packer(lambda: rules, lambda: limits, batch_size, packing)
     from tollway.embed.packing import prepare  # noqa: PLC0415
 
     batches = []

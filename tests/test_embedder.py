@@ -160,7 +160,11 @@ async def test_a_text_over_the_whole_quota_is_an_error_at_once(sim):
         ("gpt-4", {}, "named provider/model"),
         ("openai/", {}, "named provider/model"),
         ("opanai/x", {}, "did you mean openai/x?"),
-        ("zzz/x", {}, "no provider 'zzz'. Known: azure, huggingface, local, ollama, openai"),
+        (
+            "zzz/x",
+            {},
+            "no provider 'zzz'. Known: azure, bedrock, gemini, huggingface, local, ollama, openai",
+        ),
         ("openai/x", {"colour": 1}, "colour"),
         (MODEL, {"limits": 5}, "limits must be Limits, a RateLimiter or auto"),
         (MODEL, {"limits": Limits(rpm=1), "http_client": object()}, "http_client must be"),

@@ -21,7 +21,7 @@ from tollway.errors import (
     RetriesExhaustedError,
 )
 from tollway.providers import compatible
-from tollway.providers.ollama import _address
+from tollway.providers.ollama import address_of
 from tollway.simulator import FAULTS, Faults, Simulator, vector
 from tollway.transport import HttpxTransport, Response
 
@@ -160,13 +160,13 @@ async def test_ollama(sim, monkeypatch):
 
 
 async def test_what_ollama_refuses(sim):
-    async with Embedder("ollama/missing", base_url=root(sim)) as embedder:
-        with pytest.raises(NotFoundError, match=r"not found, try pulling .*ollama pull missing"):
+    async with Embedder("ollama/missing-model", base_url=root(sim)) as embedder:
+        with pytest.raises(NotFoundError, match="not found; `ollama pull missing-model` gets"):
             await embedder.embed(["one"])
         embedder.breaker.reset()
     async with Embedder("ollama/x", base_url=root(sim)) as embedder:
         texts = ["one", "word " * 9_000, "two"]
-        with pytest.raises(BadRequestError, match="takes at most 8191") as caught:
+        with pytest.raises(BadRequestError, match="exceeds the context length") as caught:
             await embedder.embed(texts)
         assert np.isnan(caught.value.finished).any(axis=1).tolist() == [False, True, False]
     async with Embedder("ollama/x", base_url=root(sim), max_tokens=100) as embedder:
@@ -218,7 +218,7 @@ async def test_answers_of_ollama_that_are_none(sim, body, what):
     ],
 )
 def test_addresses_of_ollama(host, address):
-    assert _address(host) == address
+    assert address_of(host) == address
 
 
 @pytest.mark.parametrize("host", ["ftp://x", "http://", "user:pw@box", "box:port"])

@@ -407,7 +407,7 @@ def test_a_forked_child_starts_without_its_parents_waiters():
     done = run_script(
         """
         import asyncio, os, sys, threading
-        from tollway.limiter import limiter as module
+        from tollway.limiter import registry
         from tollway.limiter import Limits, RateLimiter, shared_limiter
 
         limiter = RateLimiter(Limits(rpm=600, sub_window=0.1), margin=0)
@@ -454,7 +454,7 @@ def test_a_forked_child_starts_without_its_parents_waiters():
             tasks += [asyncio.create_task(other.acquire())]
             await asyncio.sleep(0)
             # Another thread may hold these at that moment.
-            with limiter._lock, module._shared_lock:
+            with limiter._lock, registry._shared_lock:
                 pid = os.fork()
                 if pid == 0:
                     in_child(tasks)

@@ -163,7 +163,7 @@ def test_a_forked_child_goes_on_as_one_of_its_own():
         def act():
             # Its copy of the permit is the parent's: it gives nothing back.
             permit.settle({"input_tokens": 0})
-            limiter.leave(permit)
+            permit.release()
             with limiter.reserve():
                 look = look_at_shared_limiter("key-1")
                 return [

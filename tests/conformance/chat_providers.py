@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from google.oauth2.credentials import Credentials
+
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
 
 if TYPE_CHECKING:
@@ -68,6 +70,41 @@ def azure_v1(sim: Simulator, **options: Any) -> LLM:
     return LLM("azure/my-deployment", **_options(options, **given))
 
 
+def anthropic(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    with mock.patch("tollway.providers.anthropic.BASE_URL", address):
+        return LLM("anthropic/claude-opus-4-5", **_options(options, base_url=address))
+
+
+def gemini(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    with mock.patch("tollway.providers.gemini_client.BASE_URL", address):
+        return LLM("gemini/gemini-2.5-flash", **_options(options, base_url=address))
+
+
+def vertex(sim: Simulator, **options: Any) -> LLM:
+    given = {"vertexai": True, "project": "p", "location": "l", "credentials": Credentials(KEY)}
+    address = sim.base_url.removesuffix("/v1")
+    return LLM(
+        "gemini/gemini-3-pro", **_options({"api_key": None, **options}, base_url=address, **given)
+    )
+
+
+def ollama(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    return LLM("ollama/llama3.2", **_options(options, base_url=address, num_ctx=131_072))
+
+
+def bedrock(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    given = {"region": "us-east-1", "aws_access_key_id": KEY, "aws_secret_access_key": "secret"}
+    model = "bedrock/us.anthropic.claude-opus-4-5-20251101-v1:0"
+    return LLM(model, **_options(options, base_url=address, api_key=None, **given))
+
+
+_BLOCKED = {"request_id_of_an_error": "a blocked prompt is answered with the status 200"}
+
+
 def _options(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
     # Without limits: what waits for them is tested elsewhere.
     return {"api_key": KEY, "limits": RateLimiter(Limits()), **own, **options}
@@ -83,5 +120,23 @@ ENTRIES = [
         compatible,
         # A server that knows little, and writes reasoning into the answer.
         {"refuses": {"stream_options", "developer", "parallel_tool_calls"}, "reasoning": "tags"},
+    ),
+    Entry("anthropic", anthropic),
+    Entry("gemini", gemini, lacks=_BLOCKED),
+    Entry("gemini vertex", vertex, lacks=_BLOCKED),
+    Entry(
+        "bedrock",
+        bedrock,
+        lacks={"reasoning_apart": "what was thought is not counted apart; streamed, it is checked"},
+    ),
+    Entry(
+        "ollama",
+        ollama,
+        lacks={
+            "reasoning_apart": "what was thought is not counted apart; streamed, it is checked",
+            "refusal": "a refusal is text like any other",
+            "streamed_refusal": "a refusal is text like any other",
+            "content_filter": "there is no filter",
+        },
     ),
 ]

@@ -151,7 +151,7 @@ class Sending:
         self._open = 0
         self._changed = asyncio.Condition()
         # Workers whose request is on the wire, or whose answer is being delivered: paid for.
-        self.on_wire: set[asyncio.Task[None]] = set()
+        self.on_wire: set[asyncio.Task[None] | None] = set()
         self.failure: BaseException | None = None
         self._dead: set[Lane] = set()
         # While nothing has succeeded, one refused batch at a time is taken apart.
@@ -194,6 +194,10 @@ class Sending:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
             await batches.aclose()
+            # The traceback of what is raised leads here, and back to it by these: the limiter would
+            # live on until it is collected.
+            workers.clear()
+            self.failure = None
 
     async def _work(self, lane: Lane) -> None:
         worker = asyncio.current_task()
@@ -219,6 +223,9 @@ class Sending:
             if self.failure is None and not isinstance(error, asyncio.CancelledError):
                 self.failure = error
             raise
+        finally:
+            # As in `run`.
+            del worker
 
     async def _draw(self) -> Batch | None:
         """Return the next batch, or None when there will be no more."""
@@ -362,6 +369,7 @@ class Sending:
             return rows.sent(_StoppedError("not sent: another request failed for good"))
         finally:
             self.tally.budget_wait += record.budget_wait
+            attempt.end()
         return rows.sent()
 
 
@@ -374,9 +382,11 @@ class _Attempt:
         self._rows = rows
         self._record = record
         self._hedges = 0
-        worker = asyncio.current_task()
-        assert worker is not None
-        self._worker = worker
+        self._worker: asyncio.Task[None] | None = asyncio.current_task()
+
+    def end(self) -> None:
+        """Let go of the worker, to which the traceback of what it raises leads back."""
+        self._worker = None
 
     async def __call__(self) -> EmbeddingAnswer:
         sending, rows = self._sending, self._rows

@@ -6,9 +6,10 @@ were admitted.
 """
 
 from tollway.limiter.bucket import TokenBucket
-from tollway.limiter.limiter import RateLimiter, shared_limiter
+from tollway.limiter.limiter import RateLimiter
 from tollway.limiter.limits import AUTO_LIMITS, Limits
 from tollway.limiter.permit import Permit
+from tollway.limiter.registry import shared_limiter
 from tollway.limiter.shared import (
     Participant,
     SharedLimiter,

@@ -11,22 +11,20 @@ import weakref
 import zoneinfo
 from typing import TYPE_CHECKING, cast
 
-from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
+from tollway.errors import DeadlineExceededError, RequestTooLargeError
 from tollway.limiter.learning import Learning
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.shared import CLOSED, ClosedCore, UnopenedCore, open_core, snapshot_of
 from tollway.limiter.waiting import Waiter, timer
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from tollway import _core
     from tollway.limiter.adaptive import Outcome, Ramp
     from tollway.limiter.feedback import Feedback
     from tollway.limiter.limits import Limits
     from tollway.limiter.snapshot import LimiterSnapshot
 
-__all__ = ["RateLimiter", "shared_limiter"]
+__all__ = ["RateLimiter"]
 
 # Admissions of one visit of the timer, and the seconds until the next where there are more: in
 # between, the loops run the tasks of the visit before.
@@ -481,35 +479,9 @@ def _late(timeout: float) -> DeadlineExceededError:
 
 
 _limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
-_shared: weakref.WeakValueDictionary[Hashable, RateLimiter] = weakref.WeakValueDictionary()
-_shared_lock = threading.Lock()
-
-
-def shared_limiter(key: Hashable, limits: Limits) -> RateLimiter:
-    """Return the process's limiter for `key`, made with `limits` when it is the first.
-
-    Args:
-        key: What shares a quota: provider, base URL, credential's fingerprint, model.
-        limits: The limits; the same for all who share the key while one of them lives.
-
-    Raises:
-        ConfigurationError: The key's limiter lives and has other limits.
-    """
-    with _shared_lock:
-        limiter = _shared.get(key)
-        if limiter is None:
-            limiter = _shared[key] = RateLimiter(limits)
-        elif limiter.limits != limits:
-            raise ConfigurationError(
-                f"these calls share one quota that is held with {limiter.limits}, not {limits}; "
-                "give the same limits, or one RateLimiter to both"
-            )
-        return limiter
 
 
 def _after_fork() -> None:
-    global _shared_lock  # noqa: PLW0603
-    _shared_lock = threading.Lock()
     for limiter in list(_limiters):
         limiter.abandon_waiters()
 

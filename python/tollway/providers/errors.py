@@ -162,6 +162,8 @@ ANTHROPIC_ERRORS = ErrorTable(
         # A spend limit that is reached stays so until the next month, and names no time to wait.
         ErrorRule(InsufficientQuotaError, 429, body="enforced_spend_limit_reached"),
         ErrorRule(InsufficientQuotaError, 400, body="credit balance is too low"),
+        ErrorRule(ContextWindowExceededError, 400, body="prompt is too long|exceed context limit"),
+        ErrorRule(ContentFilterError, 400, body="content filtering policy"),
         # In a stream an error comes after the status 200: its type is all there is.
         ErrorRule(InsufficientQuotaError, codes={"billing_error"}),
         ErrorRule(AuthenticationError, codes={"authentication_error"}),
@@ -185,6 +187,7 @@ GEMINI_ERRORS = ErrorTable(
         ErrorRule(InsufficientQuotaError, 429, body=r'\blimit: 0\b|"quotaValue":\s*"0"'),
         # A wrong key is a 400 here.
         ErrorRule(AuthenticationError, 400, body="API_KEY_INVALID"),
+        ErrorRule(ContextWindowExceededError, 400, body="exceeds the maximum number of tokens"),
         *_BY_STATUS,
     )
 )
@@ -210,6 +213,11 @@ BEDROCK_ERRORS = ErrorTable(
         # Errors in the middle of a stream that began with 200 have a code alone.
         ErrorRule(PermissionDeniedError, codes={"AccessDeniedException"}),
         ErrorRule(NotFoundError, codes={"ResourceNotFoundException"}),
+        ErrorRule(
+            ContextWindowExceededError,
+            codes={"ValidationException"},
+            body="(?i)too long|too many (input )?tokens|context (window|length)",
+        ),
         ErrorRule(BadRequestError, codes={"ValidationException"}),
         ErrorRule(APITimeoutError, codes={"ModelTimeoutException"}),
         # A 429 that is about the model being loaded, not about a quota.
@@ -228,6 +236,7 @@ OLLAMA_ERRORS = ErrorTable(
     (
         # More memory than the machine has does not appear by waiting.
         ErrorRule(BadRequestError, 500, body="requires more system memory"),
+        ErrorRule(ContextWindowExceededError, 400, body="exceeds .*context"),
         # In the middle of a stream that began with 200, where the message is all there is.
         ErrorRule(InternalServerError, 200),
         *_BY_STATUS,

@@ -1,89 +1,118 @@
-"""Ollama's embeddings, by its own route."""
+"""Chats by Ollama's own API, over plain HTTP: there is no SDK to install."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import urllib.parse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from tollway.errors import BadResponseError, ConfigurationError
+from tollway.errors import (
+    BadResponseError,
+    ConfigurationError,
+    ContextWindowExceededError,
+    NotFoundError,
+    ProviderError,
+)
 from tollway.limiter import Limits
-from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.limiter.feedback import FeedbackTable
+from tollway.providers.base import ChatCapabilities, ChatRules
 from tollway.providers.errors import OLLAMA_ERRORS
-from tollway.providers.openai import connect, error_of
-from tollway.transport import Request
-from tollway.types import Usage
+from tollway.providers.loops import LoopClients
+from tollway.providers.messages import openai_message, openai_tool
+from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
+from tollway.providers.openai import check_address, checked_key, error_of
+from tollway.tokens import count_messages
+from tollway.transport import CONNECT_TIMEOUT, Response, transport_error, transport_exceptions
+from tollway.types import Chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import AsyncGenerator, Hashable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.providers.errors import ErrorTable
-    from tollway.transport import Response, Transport
+    from tollway.types import Completion
 
-__all__ = ["OllamaProvider"]
+__all__ = ["OllamaHealth", "OllamaProvider", "address_of"]
+
+# Enough for a prompt as long as the answers that are asked for by default, and little memory.
+NUM_CTX = 8_192
+_PORT = 11_434
+# No tokenizer in use has so few tokens for a text as o200k_base divided by this.
+_SURELY = 1.25
+_FEATURES: frozenset[ChatFeature] = frozenset(
+    {
+        "stream",
+        "stream_usage",
+        "system",
+        "images",
+        "tools",
+        "json_mode",
+        "json_schema",
+        "reasoning",
+    }
+)
+_PARAMETERS: frozenset[ChatParameter] = frozenset(
+    {
+        "temperature",
+        "max_tokens",
+        "top_p",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "reasoning_effort",
+    }
+)
 
 
-class OllamaProvider:
-    """One embedding model that Ollama runs.
+@dataclass(frozen=True, slots=True)
+class OllamaHealth:
+    """What a server says of itself.
 
-    Tokens are estimated; a text over the model's context is an error, because Ollama would cut it
-    without a word, unless `max_tokens` says where to cut it.
-
-    Args:
-        model: As `ollama list` shows it, such as `nomic-embed-text`.
-        base_url: Else from `OLLAMA_HOST`, else `http://127.0.0.1:11434`.
-        api_key: Else from `OLLAMA_API_KEY`; needed at ollama.com only.
-        dimensions: Shorter vectors, where the model can.
-        max_tokens: Tokens that a text may have.
-        keep_alive: How long the model stays in memory after a request, such as `10m`.
-        http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` to send with.
-        transport: Or any `tollway.transport.Transport`.
-        errors: What its errors mean.
-        connection: How to connect where neither is given, as in `OpenAIProvider`.
-
-    Raises:
-        ConfigurationError: The address is none.
+    Attributes:
+        version: Of the server.
+        models: Names of the models that it holds.
+        has_model: Whether the provider's model is among them.
     """
 
+    version: str
+    models: tuple[str, ...]
+    has_model: bool
+
+
+class _Server:
+    """One model at one server: requests, errors, health."""
+
     name = "ollama"
-    # Ollama answers requests of one model one after the other, or a few at once.
-    limits = Limits(max_in_flight=4)
 
     def __init__(
         self,
         model: str,
         *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        dimensions: int | None = None,
-        max_tokens: int | None = None,
-        keep_alive: str | None = None,
-        http_client: Any = None,
-        transport: Transport | None = None,
-        errors: ErrorTable = OLLAMA_ERRORS,
-        **connection: Any,
+        base_url: str | None,
+        api_key: str | None,
+        http_client: Any,
+        headers: Mapping[str, str] | None,
+        errors: ErrorTable,
     ) -> None:
         self.model = model
-        self.base_url = _address(base_url or os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434")
-        self._key = (api_key or os.environ.get("OLLAMA_API_KEY") or "").strip()
-        self._dimensions = dimensions
-        self._keep_alive = keep_alive
-        self._transport = connect(transport, http_client, connection)
+        self.base_url = address_of(base_url or os.environ.get("OLLAMA_HOST") or "")
         self._errors = errors
-        self.rules = EmbeddingRules(
-            max_texts=512,
-            max_text_tokens=max_tokens,
-            dimensions=dimensions,
-            price="free" if not self._key else "unknown",
+        self._key = checked_key(
+            api_key or os.environ.get("OLLAMA_API_KEY"), f"ollama/{model}", "OLLAMA_API_KEY"
         )
+        self._headers = {"accept": "application/json", **(headers or {})}
+        if self._key:
+            self._headers["authorization"] = f"Bearer {self._key}"
+        self._clients: LoopClients[Any] = LoopClients(_make_client, _close, http_client)
 
     def __repr__(self) -> str:
         """Show the model and the address, never the key."""
-        return f"<OllamaProvider {self.model} at {self.base_url}>"
+        return f"<{type(self).__name__} {self.model} at {self.base_url}>"
 
     @property
     def quota_key(self) -> Hashable:
@@ -91,108 +120,239 @@ class OllamaProvider:
         fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
         return (self.name, self.base_url, fingerprint, self.model)
 
-    @property
-    def priced_as(self) -> str:
-        """The model's name."""
-        return self.model
-
-    def for_queries(self) -> OllamaProvider:
-        """Return itself: queries are embedded as documents are."""
-        return self
-
     async def open(self) -> None:
-        """Make the transport ready."""
-        await self._transport.open()
-
-    async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
-        """Send one request of n texts; see `EmbeddingProvider.embed`."""
-        body: dict[str, Any] = {"model": self.model, "input": list(texts), "truncate": False}
-        if self._dimensions is not None:
-            body["dimensions"] = self._dimensions
-        if self._keep_alive is not None:
-            body["keep_alive"] = self._keep_alive
-        headers = {"content-type": "application/json", "accept": "application/json"}
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-        request = Request("POST", f"{self.base_url}/api/embed", headers, json.dumps(body).encode())
-        response = await self._transport.send(request)
-        if response.status != 200:
-            raise self._error(response)
-        return _answer(response.body, len(texts), self.rules.dimensions)
-
-    def _error(self, response: Response) -> Exception:
-        error = error_of(response, self._key, self._errors)
-        if response.status == 404:
-            error.args = (f"{error}; `ollama pull {self.model}` gets the model",)
-        return error
+        """Make this loop's client."""
+        self._clients.get()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
-        await self._transport.aclose()
+        await self._clients.aclose()
+
+    async def health(self) -> OllamaHealth:
+        """Return the server's version and models.
+
+        Raises:
+            APIConnectionError: No server is there.
+        """
+        _, version = await self._exchange("GET", "/api/version", None, 10.0)
+        _, listed = await self._exchange("GET", "/api/tags", None, 10.0)
+        found: list[dict[str, Any]] = listed.get("models") or []
+        models = tuple(str(model.get("name")) for model in found)
+        has_model = self.model in models or f"{self.model}:latest" in models
+        return OllamaHealth(str(version.get("version")), models, has_model)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        """Send a request and return the headers and the body of its answer."""
+        client = self._clients.get()
+        try:
+            answer = await client.request(
+                method,
+                self.base_url + path,
+                json=body,
+                headers={**self._headers, **(headers or {})},
+                timeout=_timeout(client, timeout),
+            )
+        except transport_exceptions() as error:
+            raise self._broken(error) from error
+        given = {name.lower(): value for name, value in answer.headers.items()}
+        await self._check(answer, given)
+        return given, self._parsed(answer.content, given)
+
+    async def _check(self, answer: Any, headers: Mapping[str, str]) -> None:
+        """Raise what an answer other than 200 means."""
+        if answer.status_code != 200:
+            raise self._refusal(answer.status_code, headers, await answer.aread())
+
+    def _parsed(self, body: bytes | str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return an answer, or a line of one.
+
+        Raises:
+            BadResponseError: It is no JSON object.
+            ProviderError: It is an error, after the status 200.
+        """
+        try:
+            parsed: Any = json.loads(body)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise BadResponseError(f"ollama/{self.model} answered with something else than JSON")
+        fields = cast("dict[str, Any]", parsed)
+        if "error" in fields:
+            raise self._refusal(200, headers, json.dumps(fields).encode())
+        return fields
+
+    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        answer = Response(status, headers, body)
+        made = error_of(answer, self._key or "\0", self._errors, FeedbackTable())
+        if isinstance(made, NotFoundError):
+            return NotFoundError(
+                f"{made}; get it by: ollama pull {self.model}", status=made.status, code=made.code
+            )
+        return made
+
+    def _broken(self, error: Exception) -> Exception:
+        """Return what an exception of the HTTP library means."""
+        return transport_error(error, f"ollama/{self.model} at {self.base_url}") or error
 
 
-def _address(host: str) -> str:
-    """What `OLLAMA_HOST` may be: a host, with or without scheme and port."""
-    import urllib.parse  # noqa: PLC0415
+class OllamaProvider(_Server):
+    """One chat model of a server of Ollama.
 
-    full = host if "://" in host else f"http://{host}"
-    try:
-        parts = urllib.parse.urlsplit(full)
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        name, port, parts = None, None, urllib.parse.urlsplit("")
-    if parts.scheme not in {"http", "https"} or not name or parts.username is not None:
-        raise ConfigurationError(
-            f"base_url must be an address such as http://127.0.0.1:11434, not {host!r}; "
-            "look at OLLAMA_HOST"
+    The server's context window is always named (`num_ctx`), and a prompt that does not fit is an
+    error: left alone, Ollama takes a small window and drops the beginning of the conversation
+    without a word.
+
+    Args:
+        model: `llama3.2`.
+        num_ctx: Tokens of the window that the server keeps for a conversation: prompt and answer.
+            More take more of the server's memory, and another number makes it load the model
+            again, so that it is one for all calls.
+        options: The server's further options: `num_gpu`, `repeat_penalty`, `top_k`, ….
+        keep_alive: How long the model stays loaded: `"10m"`, seconds, -1 for ever.
+        base_url: Else from `OLLAMA_HOST`, else `http://127.0.0.1:11434`.
+        api_key: For ollama.com; else from `OLLAMA_API_KEY`.
+        http_client: An `httpx.AsyncClient` to send with; left open.
+        headers: Further headers of every request.
+        errors: What its errors mean.
+
+    Raises:
+        ConfigurationError: An address that is none, or a window without room.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        num_ctx: int = NUM_CTX,
+        options: Mapping[str, Any] | None = None,
+        keep_alive: str | float | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        http_client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = OLLAMA_ERRORS,
+    ) -> None:
+        super().__init__(
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            http_client=http_client,
+            headers=headers,
+            errors=errors,
         )
-    # A server listens on 0.0.0.0, nobody can be reached there.
-    name = "127.0.0.1" if name == "0.0.0.0" else f"[{name}]" if ":" in name else name  # noqa: S104
-    if port is None:
-        port = 11434 if "://" not in host else {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{name}:{port}{parts.path.rstrip('/')}"
+        if num_ctx < 1:
+            raise ConfigurationError(f"num_ctx is the tokens of the window, not {num_ctx}")
+        self._num_ctx = num_ctx
+        self._options = {**(options or {}), "num_ctx": num_ctx}
+        self._keep_alive = keep_alive
+        self.capabilities = ChatCapabilities(_FEATURES, _PARAMETERS)
+        self.rules = ChatRules(model, num_ctx, price="free")
+        self.limits = Limits(max_in_flight=4)
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer; see `ChatProvider.complete`."""
+        headers, answer = await self._exchange(
+            "POST",
+            "/api/chat",
+            self._body(request, is_stream=False),
+            request.timeout,
+            request.extra_headers,
+        )
+        self._check_window(answer)
+        return completion_of(answer, headers, self.model)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+        client = self._clients.get()
+        body = self._body(request, is_stream=True)
+        reader = ChunkReader()
+        try:
+            async with client.stream(
+                "POST",
+                f"{self.base_url}/api/chat",
+                json=body,
+                headers={**self._headers, **request.extra_headers},
+                timeout=_timeout(client, request.timeout),
+            ) as answer:
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                await self._check(answer, headers)
+                yield Chunk(headers=headers)
+                async with contextlib.aclosing(answer.aiter_lines()) as lines:
+                    async for line in lines:
+                        if line:
+                            piece = self._parsed(line, headers)
+                            self._check_window(piece)
+                            yield reader.read(piece)
+        except transport_exceptions() as error:
+            raise self._broken(error) from error
+
+    def _body(self, request: ChatRequest, *, is_stream: bool) -> dict[str, Any]:
+        counted = count_messages(
+            [openai_message(message) for message in request.messages],
+            self.model,
+            [openai_tool(tool) for tool in request.tools] or None,
+        )
+        if counted.basis > self._num_ctx * _SURELY:
+            raise self._cut(f"has about {counted.basis:,} tokens")
+        body = chat_body(self.model, request, self._options)
+        if self._keep_alive is not None:
+            body["keep_alive"] = self._keep_alive
+        # Newer servers refuse a prompt over the window when asked to; older ones do not listen.
+        return {**body, "stream": is_stream, "truncate": False, **request.extra_body}
+
+    def _check_window(self, answer: Mapping[str, Any]) -> None:
+        """Refuse an answer to a prompt that fills the window: its beginning is likely not there."""
+        evaluated = answer.get("prompt_eval_count")
+        if isinstance(evaluated, int) and evaluated >= self._num_ctx:
+            raise self._cut("was cut by the server")
+
+    def _cut(self, why: str) -> ContextWindowExceededError:
+        return ContextWindowExceededError(
+            f"the prompt for ollama/{self.model} {why}, and the window is num_ctx="
+            f"{self._num_ctx:,}: give a larger num_ctx, or less to read"
+        )
 
 
-def _answer(body: bytes, count: int, dimensions: int | None) -> EmbeddingAnswer:
-    import numpy as np  # noqa: PLC0415
+def address_of(host: str) -> str:
+    """Return the address that `OLLAMA_HOST` names: a host, a port, both, or an address.
 
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    scheme, mark, rest = host.rpartition("://")
+    scheme = scheme if mark else "http"
+    if not mark and (rest.startswith(":") or not rest):
+        rest = f"127.0.0.1{rest}"
     try:
-        parsed: Any = json.loads(body)
-        rows: list[list[float] | None] = list(parsed["embeddings"])
-        width = dimensions or max((len(row) for row in rows if row), default=0)
-        reported: Any = parsed.get("prompt_eval_count")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        shown = body[:200].decode(errors="replace")
-        raise BadResponseError(f"the answer holds no embeddings: {shown}", status=200) from error
-    if len(rows) != count:
-        # Rows have no index: where one is missing, those after it are of other texts.
-        raise BadResponseError(f"{len(rows)} rows for {count} texts", status=200)
-    vectors: NDArray[np.float32] = np.full((count, width), np.nan, np.float32)
-    bad: list[tuple[int, str]] = []
-    for i in range(count):
-        reason = _place(vectors[i], rows[i])
-        if reason is not None:
-            vectors[i] = np.nan
-            bad.append((i, reason))
-    usage = Usage(
-        input_tokens=reported if isinstance(reported, int) else 0,
-        requests=1,
-        # Left out where the model's cache had it all.
-        estimated=not (isinstance(reported, int) and reported),
-    )
-    return EmbeddingAnswer(vectors, bad, usage)
+        check_address(f"{scheme}://{rest}")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; look at OLLAMA_HOST") from None
+    parts = urllib.parse.urlsplit(f"{scheme}://{rest}")
+    port = parts.port or (_PORT if not mark else {"http": 80, "https": 443}[scheme])
+    # What a server listens on at every address is no address to send to.
+    name = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname or ""  # noqa: S104
+    name = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{name}:{port}{parts.path.rstrip('/')}"
 
 
-def _place(place: NDArray[np.float32], row: object) -> str | None:
-    """Put a row in its place, or say why it is of no use."""
-    import numpy as np  # noqa: PLC0415
+def _make_client() -> Any:
+    import httpx  # noqa: PLC0415 - `import tollway` brings in no HTTP client
 
-    if row is None:
-        return "null"
-    if not isinstance(row, list) or len(row) != len(place):  # pyright: ignore[reportUnknownArgumentType]
-        return f"not a list of {len(place)} numbers"
-    try:
-        place[:] = row
-    except (ValueError, TypeError):
-        return "not a list of numbers"
-    return None if np.isfinite(place).all() else "NaN or infinite"
+    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+    return httpx.AsyncClient(limits=limits)
+
+
+def _timeout(client: Any, seconds: float) -> Any:
+    """Return what the client's library takes: seconds for each step, fewer to connect."""
+    return type(client.timeout)(seconds, connect=min(seconds, CONNECT_TIMEOUT))
+
+
+async def _close(client: Any) -> None:
+    await client.aclose()

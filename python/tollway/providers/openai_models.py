@@ -98,7 +98,7 @@ class Learned:
         *,
         token_model: str,
         charges_max_tokens: Literal["larger", "sum", "no"],
-        feedback: FeedbackTable,
+        feedback: FeedbackTable | None,
         price_provider: str | None,
         price_model: str,
     ) -> ChatRules:

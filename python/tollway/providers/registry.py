@@ -25,13 +25,19 @@ P = TypeVar("P")
 # Imported on first use: `import tollway` brings in no provider.
 _BUILT_IN = {
     "azure": ("tollway.providers.azure", "AzureProvider"),
+    "bedrock": ("tollway.providers.bedrock", "BedrockEmbeddingProvider"),
+    "gemini": ("tollway.providers.gemini", "GeminiEmbeddingProvider"),
     "huggingface": ("tollway.providers.huggingface", "HuggingFaceProvider"),
     "local": ("tollway.providers.local", "LocalProvider"),
-    "ollama": ("tollway.providers.ollama", "OllamaProvider"),
+    "ollama": ("tollway.providers.ollama_embeddings", "OllamaEmbeddingProvider"),
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
 }
 _BUILT_IN_CHAT = {
+    "anthropic": ("tollway.providers.anthropic", "AnthropicProvider"),
     "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
+    "bedrock": ("tollway.providers.bedrock", "BedrockProvider"),
+    "gemini": ("tollway.providers.gemini", "GeminiProvider"),
+    "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
 }
 _registered: dict[str, Callable[..., EmbeddingProvider]] = {}

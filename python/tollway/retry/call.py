@@ -305,7 +305,7 @@ class Call:
     async def run(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         """Attempt until one succeeds; `wait` is what `wait_after` said, None at the beginning."""
         try:
-            return await self._within_deadline(self._attempt(function, wait))
+            return await self._within_deadline(self._repeat(function, wait))
         finally:
             self._end()
 
@@ -314,7 +314,7 @@ class Call:
         # Its traceback leads back here, and to the request.
         self._last = None
 
-    async def _attempt(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
+    async def _repeat(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
         while True:
             permit = await self._admit(wait)
             self._record.sent += 1

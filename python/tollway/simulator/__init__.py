@@ -5,10 +5,10 @@
     with Simulator(rpm=600, tpm=120_000) as sim:
         client = openai.OpenAI(base_url=sim.base_url, api_key="any")
 
-It speaks OpenAI's embeddings and chat completions over HTTP, holds requests to limits as OpenAI
-does, fails on demand, and keeps a ledger of what it was asked. Every vector is a function of its
-text (`vector`) and every answer one of the conversation (`reply`), so that a test can tell a wrong
-one.
+It speaks OpenAI's embeddings and chat completions over HTTP, and Anthropic's, Gemini's, Bedrock's
+and Ollama's at the same address without `/v1`. It holds requests to limits as OpenAI does, fails on
+demand, and keeps a ledger of what it was asked. Every vector is a function of its text (`vector`)
+and every answer one of the conversation (`reply`), so that a test can tell a wrong one.
 """
 
 from tollway.simulator.answers import reply

@@ -233,7 +233,8 @@ def _text(conversation: Conversation, directives: Mapping[str, str]) -> str:
     schema = conversation.schema or _told_schema(conversation.said)
     if schema is not None:
         return json.dumps(sample(schema, last.text), ensure_ascii=False)
-    if conversation.json_mode:
+    is_told = any("one JSON value" in told.text for told in conversation.said[:-1])
+    if conversation.json_mode or is_told:
         return json.dumps({"answer": last.text}, ensure_ascii=False)
     text = reply(*((said.role, said.text) for said in conversation.said))
     seen = [image for said in conversation.said for image in said.images]

@@ -39,6 +39,8 @@ MODELS: Mapping[str, int] = {
     "text-embedding-3-large": 3072,
     "text-embedding-ada-002": 1536,
 }
+# What an Azure deployment of any other name serves.
+_DEPLOYED = "text-embedding-3-small"
 ENCODING = "cl100k_base"
 MAX_INPUTS = 2048
 MAX_INPUT_TOKENS = 8191
@@ -125,15 +127,20 @@ def authorize(headers: Mapping[str, str], keys: Collection[str] | None) -> None:
         raise Refusal(401, "Incorrect API key", code="invalid_api_key")
 
 
-def read_embeddings(body: bytes, dimensions: int | None) -> EmbeddingsCall:
+def read_embeddings(
+    body: bytes, dimensions: int | None, *, azure: bool = False, deployment: str | None = None
+) -> EmbeddingsCall:
     """Read and check the body of POST /v1/embeddings.
 
     Args:
         body: JSON.
         dimensions: Full size of every model's vectors; None for the real sizes.
+        azure: A deployment may have any name; it serves the model called so, or a small one.
+        deployment: The one that the path names; None where the body names it.
     """
     arguments = arguments_of(body)
-    model = _model(arguments.get("model"))
+    name = deployment or arguments.get("model")
+    model = _model(_DEPLOYED if azure and name not in MODELS else name)
     unknown = arguments.keys() - _ARGUMENTS
     if unknown:
         raise Refusal(400, f"Unrecognized request argument supplied: {', '.join(sorted(unknown))}")

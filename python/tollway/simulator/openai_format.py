@@ -72,14 +72,13 @@ class OpenAIFormat:
     def read(self, request: Request, behaviour: Behaviour) -> Call:
         """Read a request for embeddings or a chat completion."""
         path, deployment = _plain(request.path)
+        azure = path != request.path
         if path == "/v1/embeddings":
-            return _Embeddings(wire.read_embeddings(request.body, behaviour.dimensions))
-        return read_chat(
-            request.body,
-            behaviour,
-            deployment=deployment,
-            azure=path != request.path,
-        )
+            asked = wire.read_embeddings(
+                request.body, behaviour.dimensions, azure=azure, deployment=deployment
+            )
+            return _Embeddings(asked)
+        return read_chat(request.body, behaviour, deployment=deployment, azure=azure)
 
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the 429; see `Format.denied`."""

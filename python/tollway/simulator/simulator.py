@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from tollway.errors import ConfigurationError
-from tollway.simulator import dialects
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
+from tollway.simulator.anthropic import AnthropicFormat
+from tollway.simulator.bedrock import BedrockFormat
 from tollway.simulator.enforcement import Enforcement
 from tollway.simulator.formats import Behaviour, Call, Format
+from tollway.simulator.gemini import GeminiFormat
 from tollway.simulator.ledger import Ledger, Record
+from tollway.simulator.ollama import OllamaFormat
 from tollway.simulator.openai_format import OpenAIFormat
 from tollway.simulator.server import HTTPServer, Request, Response
 from tollway.simulator.vectors import packed_digests
@@ -35,7 +38,13 @@ __all__ = ["Simulator"]
 FAULT_HEADER = "x-simulator-fault"
 
 # The last one owns every path.
-_FORMATS: tuple[Format, ...] = (OpenAIFormat(),)
+_FORMATS: tuple[Format, ...] = (
+    AnthropicFormat(),
+    BedrockFormat(),
+    GeminiFormat(),
+    OllamaFormat(),
+    OpenAIFormat(),
+)
 
 
 @dataclass(slots=True)
@@ -220,7 +229,7 @@ class Simulator:
         format_ = next(known for known in _FORMATS if known.owns(request.path))
         course = _Course(format_, request.arrival, f"req_{uuid.uuid4().hex}")
         try:
-            response = await self._perform(dialects.as_openai(request), course)
+            response = await self._perform(request, course)
         except wire.Refusal as refusal:
             response = Response(refusal.status, refusal.body, refusal.headers)
         except asyncio.CancelledError:
@@ -234,7 +243,7 @@ class Simulator:
             **format_.headers(course.request_id, course.standing),
             **response.headers,
         }
-        return dialects.answered(request.path, dataclasses.replace(response, headers=headers))
+        return dataclasses.replace(response, headers=headers)
 
     async def _perform(self, request: Request, course: _Course) -> Response | None:
         free = course.format.free(request, self._keys)

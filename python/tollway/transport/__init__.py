@@ -6,10 +6,19 @@ from tollway.transport.adapter import (
     transport_error,
     transport_exceptions,
 )
-from tollway.transport.base import Request, Response, Timeouts, Transport
+from tollway.transport.base import (
+    CONNECT_TIMEOUT,
+    TIMEOUT,
+    Request,
+    Response,
+    Timeouts,
+    Transport,
+)
 from tollway.transport.native import NativeTransport
 
 __all__ = [
+    "CONNECT_TIMEOUT",
+    "TIMEOUT",
     "HttpxTransport",
     "NativeTransport",
     "Request",

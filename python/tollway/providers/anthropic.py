@@ -1,0 +1,325 @@
+"""Anthropic's messages, through the official SDK."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from tollway.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BadResponseError,
+    ConfigurationError,
+    ProviderError,
+)
+from tollway.limiter import AUTO_LIMITS, Limits
+from tollway.limiter.feedback import ANTHROPIC_FEEDBACK
+from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
+from tollway.providers.errors import ANTHROPIC_ERRORS
+from tollway.providers.loops import LoopClients
+from tollway.providers.openai import check_address, checked_key, error_of
+from tollway.providers.openai_models import Model, learned_of
+from tollway.tokens.models import family_of
+from tollway.transport import Response, transport_error, transport_exceptions
+from tollway.types import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Hashable, Mapping
+
+    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
+    from tollway.providers.errors import ErrorTable
+    from tollway.types import Completion
+
+__all__ = ["AnthropicProvider"]
+
+BASE_URL = "https://api.anthropic.com"
+
+_FEATURES: frozenset[ChatFeature] = frozenset(
+    {"stream", "stream_usage", "system", "images", "tools", "tool_choice", "reasoning"}
+)
+_SCHEMA: frozenset[ChatFeature] = frozenset({*_FEATURES, "json_schema"})
+_PARAMETERS: frozenset[ChatParameter] = frozenset(
+    {"temperature", "max_tokens", "top_p", "stop", "parallel_tool_calls"}
+)
+_EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
+# https://docs.claude.com/en/docs/about-claude/models/overview; the first that fits counts.
+# Effort and schemas: https://docs.claude.com/en/docs/build-with-claude/{effort,structured-outputs}.
+_MODELS = {
+    "claude-opus-4-5": Model(200_000, 64_000, _SCHEMA, _EFFORT),
+    "claude-opus-4-1": Model(200_000, 32_000, _SCHEMA, _PARAMETERS),
+    "claude-sonnet-4-5": Model(200_000, 64_000, _SCHEMA, _PARAMETERS),
+    "claude-haiku-4-5": Model(200_000, 64_000, _SCHEMA, _PARAMETERS),
+}
+# Newer ones, and what is served elsewhere: what they refuse of this is learned.
+_UNKNOWN = Model(None, None, _SCHEMA, _EFFORT)
+# What is asked for where neither the caller nor the table names a length: every model takes it.
+_LEAST_OUTPUT = 4_096
+
+# In a stream an error comes after the status 200. https://docs.claude.com/en/api/errors
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_FAMILY = re.compile(r"claude-[a-z]+-\d")
+
+
+class AnthropicProvider:
+    """One model of Anthropic.
+
+    Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`
+    with `temperature=None`; it goes back with the answer's `message`, signed as it came. A message
+    is cached up to its end where its `extra` is `{"anthropic": {"cache_control": {…}}}`.
+
+    Args:
+        model: `claude-haiku-4-5`.
+        api_key: Else from `ANTHROPIC_API_KEY`.
+        auth_token: A bearer token in its place; else from `ANTHROPIC_AUTH_TOKEN`.
+        base_url: Else from `ANTHROPIC_BASE_URL`, else Anthropic's.
+        http_client: For the SDK to send with: an `httpx2.AsyncClient`.
+        client: An `anthropic.AsyncAnthropic` to use as it is, but for its retries; left open.
+        headers: Further headers of every request.
+        errors: What its errors mean.
+
+    Raises:
+        ConfigurationError: No key, or an address that is none.
+    """
+
+    name = "anthropic"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        auth_token: str | None = None,
+        base_url: str | None = None,
+        http_client: Any = None,
+        client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = ANTHROPIC_ERRORS,
+    ) -> None:
+        self.model = model
+        self._errors = errors
+        self._headers = dict(headers or {})
+        self._http_client = http_client
+        if client is not None:
+            if base_url or api_key or auth_token or http_client:
+                raise ConfigurationError("the address, key and http_client are those of the client")
+            client = client.with_options(max_retries=0)
+            base_url, api_key, auth_token = str(client.base_url), client.api_key, client.auth_token
+        given = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+        self.base_url = given.rstrip("/")
+        check_address(self.base_url)
+        what = f"anthropic/{model}"
+        if not auth_token:
+            api_key = api_key or os.environ.get("ANTHROPIC_API_KEY")
+        if not api_key:
+            auth_token = auth_token or os.environ.get("ANTHROPIC_AUTH_TOKEN")
+        self._key = checked_key(api_key, what, "ANTHROPIC_API_KEY")
+        self._token = checked_key(auth_token, what, "ANTHROPIC_AUTH_TOKEN")
+        if not (self._key or self._token or client is not None):
+            raise ConfigurationError(
+                f"{what} needs a key: set the environment variable ANTHROPIC_API_KEY, or give "
+                "api_key"
+            )
+        family = family_of(model, _MODELS, "-:@.")
+        self._learned = learned_of(
+            self.base_url, model, _UNKNOWN if family is None else _MODELS[family]
+        )
+        is_own = self.base_url == BASE_URL
+        self.rules = self._learned.rules(
+            token_model=model,
+            charges_max_tokens="no",
+            feedback=ANTHROPIC_FEEDBACK,
+            price_provider="anthropic" if is_own else None,
+            price_model=model,
+        )
+        self.limits = (
+            dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
+            if is_own
+            else Limits(sub_window=1.0, max_in_flight=25)
+        )
+        self._clients: LoopClients[Any] = LoopClients(
+            self._make_client, _close if http_client is None else _leave_open, client
+        )
+
+    def __repr__(self) -> str:
+        """Show the model and the address, never the key."""
+        return f"<AnthropicProvider {self.model} at {self.base_url}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, address, credential's fingerprint, and the family, whose models share one."""
+        fingerprint = hashlib.sha256((self._key or self._token).encode()).hexdigest()[:16]
+        family = _FAMILY.match(self.model)
+        return (self.name, self.base_url, fingerprint, family[0] if family else self.model)
+
+    @property
+    def capabilities(self) -> ChatCapabilities:
+        """What the model can do, as far as it has not shown otherwise."""
+        return self._learned.capabilities
+
+    def _make_client(self) -> Any:
+        return _sdk().AsyncAnthropic(
+            api_key=self._key or None,
+            auth_token=self._token or None,
+            base_url=self.base_url,
+            max_retries=0,
+            default_headers=self._headers,
+            http_client=self._http_client,
+        )
+
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK."""
+        self._clients.get()
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer; see `ChatProvider.complete`."""
+        client = self._clients.get()
+        body = self._body(request)
+        try:
+            raw = await client.messages.with_raw_response.create(**body)
+            answer = raw.parse()
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        return completion_of(answer, raw.headers, self.model)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+        client = self._clients.get()
+        body = self._body(request)
+        try:
+            events = await client.messages.create(**body, stream=True)
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        reader = ChunkReader()
+        headers = events.response.headers
+        try:
+            yield Chunk(headers=headers, request_id=headers.get("request-id"))
+            async for event in events:
+                chunk = reader.read(event)
+                if chunk is not None:
+                    yield chunk
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        finally:
+            await events.close()
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Return the tokens of a request's input as Anthropic counts them; costs a request.
+
+        Raises:
+            ProviderError: As `complete`.
+        """
+        client = self._clients.get()
+        body = self._body(request)
+        for name in ("max_tokens", "stop_sequences", "extra_body"):
+            body.pop(name, None)
+        try:
+            counted = await client.messages.count_tokens(**body)
+        except _caught() as error:
+            raise self._failure(error, request) from _shown(error)
+        return int(counted.input_tokens)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._clients.aclose()
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        most = self.rules.max_output_tokens or _LEAST_OUTPUT
+        return messages_body(self.model, request, most, self.capabilities.parameters)
+
+    def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
+        """Return what one of the exceptions of `_caught` means."""
+        sdk = _sdk()
+        where = f"anthropic/{self.model} at {self.base_url}"
+        if isinstance(error, sdk.APIStatusError):
+            return self._refusal(error, request)
+        if isinstance(error, sdk.APITimeoutError):
+            return APITimeoutError(f"{where} did not answer within {request.timeout:g} s")
+        if isinstance(error, sdk.APIConnectionError):
+            cause = error.__cause__
+            known = transport_error(cause, where) if isinstance(cause, Exception) else None
+            return known or APIConnectionError(f"{where} could not be reached, or broke off")
+        if isinstance(error, sdk.AnthropicError):
+            if isinstance(error, sdk.APIError):
+                return BadResponseError(f"{where} answered with something else than JSON")
+            return AuthenticationError(f"{where}: {error}")
+        return transport_error(error, where) or BadResponseError(
+            f"{where} answered with something else than JSON"
+        )
+
+    def _refusal(self, error: Any, request: ChatRequest) -> ProviderError:
+        headers = {name.lower(): value for name, value in error.response.headers.items()}
+        status: int = error.status_code
+        body: Any = error.body
+        if status == 200:
+            fields: Any = cast("dict[str, Any]", body).get("error") if _is_mapping(body) else None
+            kind = cast("dict[str, Any]", fields).get("type") if _is_mapping(fields) else None
+            status = _STATUS.get(str(kind), 500)
+        written = body if isinstance(body, str) else json.dumps(body)
+        headers["x-request-id"] = headers.get("request-id", "")
+        made = error_of(
+            Response(status, headers, written.encode()),
+            self._key or self._token,
+            self._errors,
+            ANTHROPIC_FEEDBACK,
+        )
+        if type(made) is BadRequestError:
+            change = self._learned.learn(str(made), request)
+            if change is not None:
+                return BadResponseError(
+                    f"{self.model} {change}, which is remembered",
+                    status=made.status,
+                    request_id=made.request_id,
+                    retry_after=0.0,
+                )
+        return made
+
+
+async def _close(client: Any) -> None:
+    await client.close()
+
+
+async def _leave_open(client: Any) -> None:
+    """Close nothing: the HTTP client is the caller's."""
+
+
+def _sdk() -> Any:
+    try:
+        import anthropic  # noqa: PLC0415 - it takes a second, and not every user needs it
+    except ImportError as error:
+        raise ConfigurationError(
+            "anthropic/… needs Anthropic's SDK: pip install 'tollway[anthropic]'"
+        ) from error
+    return anthropic
+
+
+def _caught() -> tuple[type[Exception], ...]:
+    """Return what the SDK raises, and what it lets pass while a stream is read."""
+    return (_sdk().AnthropicError, json.JSONDecodeError, *transport_exceptions())
+
+
+def _shown(error: Exception) -> Exception | None:
+    """Return the cause to show: the SDK's own message of a refusal may repeat the key."""
+    return None if hasattr(error, "status_code") else error
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, dict)

@@ -1,0 +1,314 @@
+"""Amazon Bedrock: chat through Converse, embeddings of Titan and Cohere, through boto3."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from tollway.errors import BadRequestError, BadResponseError, ConfigurationError
+from tollway.limiter import AUTO_LIMITS
+from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.bedrock_client import BedrockClient
+from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
+from tollway.providers.errors import BEDROCK_ERRORS
+from tollway.providers.openai_models import Model, learned_of
+from tollway.providers.rows import rows_of
+from tollway.types import Chunk, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+
+    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
+    from tollway.providers.errors import ErrorTable
+    from tollway.types import Completion
+
+__all__ = ["BedrockEmbeddingProvider", "BedrockProvider"]
+
+_FEATURES: frozenset[ChatFeature] = frozenset(
+    {"stream", "stream_usage", "system", "images", "tools", "tool_choice", "reasoning"}
+)
+_SCHEMA: frozenset[ChatFeature] = frozenset({*_FEATURES, "json_schema"})
+_PARAMETERS: frozenset[ChatParameter] = frozenset({"temperature", "max_tokens", "top_p", "stop"})
+_EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
+# https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html: models of Anthropic
+# from 4.5 on. Any other is asked in words, and its answer checked.
+_HAS_SCHEMA = re.compile(r"claude-[a-z]+-(4-[5-9]|[5-9])")
+_HAS_EFFORT = re.compile(r"claude-opus-4-[5-9]|claude-[a-z]+-[5-9](?!\d)")
+_TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
+
+
+class BedrockProvider:
+    """One chat model of Bedrock.
+
+    Thinking is asked for by `extra_body={"additionalModelRequestFields": {"thinking": {…}}}`; it
+    goes back with the answer's `message`, signed as it came.
+
+    Args:
+        model: `anthropic.claude-haiku-4-5-20251001-v1:0`, an inference profile or an ARN.
+        region: As `BedrockClient` takes it, and so the rest: `profile`, `aws_access_key_id`,
+            `aws_secret_access_key`, `aws_session_token`, `base_url`, `client`, `errors`.
+
+    Raises:
+        ConfigurationError: An address that is none.
+    """
+
+    name = "bedrock"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        region: str | None = None,
+        profile: str | None = None,
+        aws_access_key_id: str | None = None,
+        aws_secret_access_key: str | None = None,
+        aws_session_token: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+        errors: ErrorTable = BEDROCK_ERRORS,
+    ) -> None:
+        self.model = model
+        self._client = BedrockClient(
+            model,
+            region=region,
+            profile=profile,
+            aws_access_key_id=aws_access_key_id,
+            aws_secret_access_key=aws_secret_access_key,
+            aws_session_token=aws_session_token,
+            base_url=base_url,
+            client=client,
+            errors=errors,
+        )
+        known = Model(
+            features=_SCHEMA if _HAS_SCHEMA.search(model) else _FEATURES,
+            parameters=_EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS,
+        )
+        self._learned = learned_of(f"bedrock {base_url}", model, known)
+        rules = self._learned.rules(
+            token_model=model,
+            charges_max_tokens="sum",
+            feedback=None,
+            price_provider="aws" if base_url is None else None,
+            price_model=model,
+        )
+        # https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: what was
+        # charged for max_tokens comes back at the end.
+        self.rules = dataclasses.replace(rules, refunds=True)
+        self.limits = AUTO_LIMITS
+
+    def __repr__(self) -> str:
+        """Show the model and the region, never a key."""
+        return f"<BedrockProvider {self.model} at {self._client.base_url or self._client.region}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, endpoint or region, credential, model."""
+        return self._client.quota_key
+
+    @property
+    def capabilities(self) -> ChatCapabilities:
+        """What the model can do, as far as it has not shown otherwise."""
+        return self._learned.capabilities
+
+    async def open(self) -> None:
+        """Make the client."""
+        await self._client.open()
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer; see `ChatProvider.complete`.
+
+        Cancellation returns at once; the answer that nobody waits for is read by its thread.
+        """
+        try:
+            answer = await self._client.call("converse", self._arguments(request))
+        except BadRequestError as error:
+            raise self._learn(error, request) from error.__cause__
+        return completion_of(answer, self.model)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+        reader = ChunkReader()
+        is_first = True
+        events = self._client.events(self._arguments(request), request.timeout)
+        async with contextlib.aclosing(events):
+            try:
+                async for event in events:
+                    if is_first:
+                        is_first = False
+                        metadata: Mapping[str, Any] = event.get("ResponseMetadata") or {}
+                        headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
+                        yield Chunk(headers=headers, request_id=metadata.get("RequestId"))
+                        continue
+                    chunk = reader.read(event)
+                    if chunk is not None:
+                        yield chunk
+            except BadRequestError as error:
+                raise self._learn(error, request) from error.__cause__
+
+    async def aclose(self) -> None:
+        """Close the connections that are not in use; an injected client stays open."""
+        await self._client.aclose()
+
+    def _arguments(self, request: ChatRequest) -> dict[str, Any]:
+        arguments = converse_arguments(self.model, request)
+        # A retry of a request that was built before the model refused a default.
+        names = {"temperature": "temperature", "max_tokens": "maxTokens"}
+        inference: dict[str, Any] = arguments.get("inferenceConfig") or {}
+        for name in request.defaults - self.capabilities.parameters:
+            inference.pop(names.get(name, name), None)
+        return arguments
+
+    def _learn(self, error: BadRequestError, request: ChatRequest) -> Exception:
+        change = (
+            self._learned.learn(str(error), request) if type(error) is BadRequestError else None
+        )
+        if change is None:
+            return error
+        return BadResponseError(
+            f"{self.model} {change}, which is remembered", status=error.status, retry_after=0.0
+        )
+
+
+class BedrockEmbeddingProvider:
+    """One embedding model of Bedrock: Titan, one text a request, or Cohere, up to 96.
+
+    Args:
+        model: `amazon.titan-embed-text-v2:0`, `cohere.embed-multilingual-v3`.
+        dimensions: Shorter vectors, where the model can; of unit length.
+        input_type: For models of Cohere, what the vectors are for: `search_document`,
+            `search_query`, `classification`, `clustering`.
+        region: As `BedrockClient` takes it, and so the rest.
+
+    Raises:
+        ConfigurationError: A model of another family, or an address that is none.
+    """
+
+    name = "bedrock"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dimensions: int | None = None,
+        input_type: str = "search_document",
+        region: str | None = None,
+        profile: str | None = None,
+        aws_access_key_id: str | None = None,
+        aws_secret_access_key: str | None = None,
+        aws_session_token: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+        errors: ErrorTable = BEDROCK_ERRORS,
+    ) -> None:
+        self.model = model
+        self._client = BedrockClient(
+            model,
+            region=region,
+            profile=profile,
+            aws_access_key_id=aws_access_key_id,
+            aws_secret_access_key=aws_secret_access_key,
+            aws_session_token=aws_session_token,
+            base_url=base_url,
+            client=client,
+            errors=errors,
+        )
+        self._is_titan = "titan-embed-text" in model
+        if not self._is_titan and "cohere.embed" not in model:
+            raise ConfigurationError(
+                f"bedrock/{model} is no embedding model of Titan or Cohere: the others' requests "
+                "are not known"
+            )
+        self._dimensions = dimensions
+        self._input_type = input_type
+        full = _TITAN.get(model[model.find("amazon.") :]) if self._is_titan else None
+        is_third = "-v3" in model
+        # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html
+        # and …/model-parameters-embed-v3.html
+        self.rules = EmbeddingRules(
+            max_texts=1 if self._is_titan else 96,
+            max_text_tokens=8_192 if self._is_titan else 512 if is_third else 128_000,
+            dimensions=dimensions or full or (1024 if is_third else None),
+            input_type=None if self._is_titan else input_type,
+            price="listed" if base_url is None else "unknown",
+        )
+        self.limits = AUTO_LIMITS
+
+    def __repr__(self) -> str:
+        """Show the model and the region, never a key."""
+        place = self._client.base_url or self._client.region
+        return f"<BedrockEmbeddingProvider {self.model} at {place}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, endpoint or region, credential, model."""
+        return self._client.quota_key
+
+    @property
+    def priced_as(self) -> str:
+        """The model's name."""
+        return self.model
+
+    def for_queries(self) -> BedrockEmbeddingProvider:
+        """Return itself, or for models of Cohere what says that texts are queries."""
+        if self._is_titan or self._input_type != "search_document":
+            return self
+        queries = copy.copy(self)
+        queries._input_type = "search_query"  # noqa: SLF001 - a copy of this object
+        return queries
+
+    async def open(self) -> None:
+        """Make the client."""
+        await self._client.open()
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
+        """Send one request of n texts; see `EmbeddingProvider.embed`."""
+        arguments = {
+            "modelId": self.model,
+            "body": json.dumps(self._body(texts)),
+            "contentType": "application/json",
+            "accept": "application/json",
+        }
+        answer = await self._client.call("invoke_model", arguments)
+        try:
+            parsed: dict[str, Any] = json.loads(answer["body"])
+        except ValueError as error:
+            raise BadResponseError(f"bedrock/{self.model} answered what is no JSON") from error
+        given: Any = [parsed.get("embedding")] if self._is_titan else parsed.get("embeddings")
+        if isinstance(given, dict):
+            given = cast("dict[str, Any]", given).get("float")
+        rows: list[list[float] | None] = list(given or ())
+        if len(rows) != len(texts):
+            raise BadResponseError(
+                f"bedrock/{self.model} answered {len(rows)} vectors for {len(texts)} texts"
+            )
+        vectors, bad_rows = rows_of(rows, self.rules.dimensions)
+        headers: Mapping[str, str] = answer["ResponseMetadata"].get("HTTPHeaders") or {}
+        counted = parsed.get("inputTextTokenCount") or headers.get(
+            "x-amzn-bedrock-input-token-count"
+        )
+        usage = Usage(input_tokens=int(counted or 0), requests=1, estimated=counted is None)
+        return EmbeddingAnswer(vectors, bad_rows, usage)
+
+    async def aclose(self) -> None:
+        """Close the connections that are not in use; an injected client stays open."""
+        await self._client.aclose()
+
+    def _body(self, texts: Sequence[str]) -> dict[str, Any]:
+        if self._is_titan:
+            body: dict[str, Any] = {"inputText": texts[0]}
+            if "-v1" not in self.model:
+                body["normalize"] = True
+                if self._dimensions is not None:
+                    body["dimensions"] = self._dimensions
+            return body
+        # Too long a text is an error, not the vector of its beginning.
+        body = {"texts": list(texts), "input_type": self._input_type, "truncate": "NONE"}
+        if "-v3" not in self.model:
+            body["embedding_types"] = ["float"]
+            if self._dimensions is not None:
+                body["output_dimension"] = self._dimensions
+        return body

@@ -1,0 +1,374 @@
+"""Google's Gemini at AI Studio and Vertex: chat and embeddings, through the official SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import TYPE_CHECKING, Any
+
+from tollway.errors import BadRequestError, BadResponseError, ConfigurationError, TollwayError
+from tollway.limiter import AUTO_LIMITS, Limits
+from tollway.limiter.feedback import GEMINI_FEEDBACK
+from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.errors import GEMINI_ERRORS
+from tollway.providers.gemini_client import GeminiClient, caught, shown
+from tollway.providers.gemini_wire import (
+    ChunkReader,
+    completion_of,
+    contents_and_config,
+    headers_of,
+)
+from tollway.providers.openai_models import Model, learned_of
+from tollway.providers.rows import rows_of
+from tollway.types import Chunk, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+
+    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
+    from tollway.providers.errors import ErrorTable
+    from tollway.types import Completion
+
+__all__ = ["GeminiEmbeddingProvider", "GeminiProvider"]
+
+_PLAIN: frozenset[ChatFeature] = frozenset(
+    {
+        "stream",
+        "stream_usage",
+        "system",
+        "images",
+        "tools",
+        "tool_choice",
+        "json_mode",
+        "json_schema",
+    }
+)
+_THINKING: frozenset[ChatFeature] = frozenset({*_PLAIN, "reasoning"})
+_PARAMETERS: frozenset[ChatParameter] = frozenset(
+    {
+        "temperature",
+        "max_tokens",
+        "top_p",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+    }
+)
+_EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
+# https://ai.google.dev/gemini-api/docs/models; the first that fits counts.
+_MODELS = {
+    "gemini-2.0": Model(1_048_576, 8_192, _PLAIN, _PARAMETERS),
+    "gemini-2.5": Model(1_048_576, 65_536, _THINKING, _EFFORT),
+    "gemini-3": Model(1_048_576, 65_536, _THINKING, _EFFORT),
+    "gemma": Model(None, None, _PLAIN - {"system", "json_schema"}, _PARAMETERS),
+}
+_UNKNOWN = Model(None, None, _THINKING, _EFFORT)
+
+# https://ai.google.dev/gemini-api/docs/embeddings: dimensions and tokens a text.
+_EMBEDDINGS = {
+    "gemini-embedding-001": (3072, 2_048),
+    "gemini-embedding-2": (3072, 8_192),
+    "text-embedding-005": (768, 2_048),
+    "text-multilingual-embedding-002": (768, 2_048),
+}
+_MAX_TEXTS = 100
+
+
+class GeminiProvider:
+    """One chat model of Gemini.
+
+    What it signs of its thoughts goes back with the answer's `message`. `reasoning_effort` is the
+    thinking level, or for models of 2.5 the budget that Google gives for it.
+
+    Args:
+        model: `gemini-2.5-flash`.
+        api_key: As `GeminiClient` takes it, and so the rest: `vertexai`, `project`, `location`,
+            `credentials`, `base_url`, `client`, `headers`, `errors`.
+
+    Raises:
+        ConfigurationError: No key or project, or an address that is none.
+    """
+
+    name = "gemini"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        vertexai: bool | None = None,
+        project: str | None = None,
+        location: str | None = None,
+        credentials: Any = None,
+        base_url: str | None = None,
+        client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = GEMINI_ERRORS,
+    ) -> None:
+        self.model = model
+        self._client = GeminiClient(
+            model,
+            api_key=api_key,
+            vertexai=vertexai,
+            project=project,
+            location=location,
+            credentials=credentials,
+            base_url=base_url,
+            client=client,
+            headers=headers,
+            errors=errors,
+        )
+        family = next((name for name in _MODELS if model.startswith(name)), None)
+        known = _UNKNOWN if family is None else _MODELS[family]
+        self._learned = learned_of(f"gemini {self._client.quota_key!r}", model, known)
+        is_own = self._client.is_own_address
+        self.rules = self._learned.rules(
+            token_model=model,
+            charges_max_tokens="no",
+            feedback=GEMINI_FEEDBACK,
+            price_provider="google" if is_own else None,
+            price_model=model,
+        )
+        self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
+
+    def __repr__(self) -> str:
+        """Show the model and the place, never the key."""
+        return f"<GeminiProvider {self.model} at {self._client.where}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, address, project or the key's fingerprint, model."""
+        return self._client.quota_key
+
+    @property
+    def capabilities(self) -> ChatCapabilities:
+        """What the model can do, as far as it has not shown otherwise."""
+        return self._learned.capabilities
+
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK."""
+        self._client.models()
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer; see `ChatProvider.complete`."""
+        models = self._client.models()
+        contents, config = self._arguments(request)
+        try:
+            answer = await models.generate_content(
+                model=self.model, contents=contents, config=config
+            )
+        except caught() as error:
+            raise self._failure(error, request) from shown(error)
+        return completion_of(answer, self.model)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+        models = self._client.models()
+        contents, config = self._arguments(request)
+        reader = ChunkReader(self.model)
+        is_first = True
+        try:
+            pieces = await models.generate_content_stream(
+                model=self.model, contents=contents, config=config
+            )
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    if is_first:
+                        is_first = False
+                        yield Chunk(headers=headers_of(piece), request_id=piece.response_id)
+                    chunk = reader.read(piece)
+                    if chunk is not None:
+                        yield chunk
+        except TollwayError:
+            raise
+        except caught() as error:
+            raise self._failure(error, request) from shown(error)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Return the tokens of a request's messages as Gemini counts them; costs a request.
+
+        System prompts and tools are counted at Vertex alone: AI Studio's count has no place for
+        them.
+
+        Raises:
+            ProviderError: As `complete`.
+        """
+        models = self._client.models()
+        contents, config = self._arguments(request)
+        told: dict[str, Any] = {"http_options": config["http_options"]}
+        if self._client.is_vertex:
+            names = ("system_instruction", "tools")
+            told |= {name: config[name] for name in names if name in config}
+        try:
+            counted = await models.count_tokens(model=self.model, contents=contents, config=told)
+        except caught() as error:
+            raise self._failure(error, request) from shown(error)
+        return int(counted.total_tokens or 0)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._client.aclose()
+
+    def _arguments(self, request: ChatRequest) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        capabilities = self.capabilities
+        contents, config = contents_and_config(
+            self.model, request, thoughts="reasoning" in capabilities.features
+        )
+        # A retry of a request that was built before the model refused a default.
+        for name in request.defaults - capabilities.parameters:
+            config.pop("max_output_tokens" if name == "max_tokens" else name, None)
+        return contents, config
+
+    def _failure(self, error: Exception, request: ChatRequest) -> Exception:
+        made = self._client.failure(error, request.timeout)
+        if type(made) is BadRequestError:
+            change = self._learned.learn(str(made), request)
+            if change is not None:
+                return BadResponseError(
+                    f"{self.model} {change}, which is remembered",
+                    status=made.status,
+                    retry_after=0.0,
+                )
+        return made
+
+
+class GeminiEmbeddingProvider:
+    """One embedding model of Gemini.
+
+    Args:
+        model: `gemini-embedding-001`.
+        task_type: What the vectors are for: `RETRIEVAL_DOCUMENT`, `RETRIEVAL_QUERY`,
+            `SEMANTIC_SIMILARITY`, `CLASSIFICATION`, `CLUSTERING`, …. Texts to be found and the
+            questions that find them want different ones.
+        dimensions: Shorter vectors; they are scaled to unit length again, as Google's are only
+            in full.
+        title: Of the documents, with `RETRIEVAL_DOCUMENT`.
+        api_key: As `GeminiClient` takes it, and so the rest.
+
+    Raises:
+        ConfigurationError: No key or project, or more dimensions than the model has.
+    """
+
+    name = "gemini"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        task_type: str | None = None,
+        dimensions: int | None = None,
+        title: str | None = None,
+        api_key: str | None = None,
+        vertexai: bool | None = None,
+        project: str | None = None,
+        location: str | None = None,
+        credentials: Any = None,
+        base_url: str | None = None,
+        client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = GEMINI_ERRORS,
+    ) -> None:
+        self.model = model
+        self._client = GeminiClient(
+            model,
+            api_key=api_key,
+            vertexai=vertexai,
+            project=project,
+            location=location,
+            credentials=credentials,
+            base_url=base_url,
+            client=client,
+            headers=headers,
+            errors=errors,
+        )
+        full, most_tokens = _EMBEDDINGS.get(model, (None, None))
+        if full is not None and dimensions is not None and not 1 <= dimensions <= full:
+            raise ConfigurationError(f"gemini/{model} has 1 to {full} dimensions, not {dimensions}")
+        self._config = {
+            name: value
+            for name, value in (
+                ("task_type", task_type),
+                ("output_dimensionality", dimensions),
+                ("title", title),
+            )
+            if value is not None
+        }
+        self._is_cut = dimensions is not None and dimensions != full
+        # At Vertex one text a request for models of Gemini:
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings
+        alone = self._client.is_vertex and model.startswith("gemini")
+        is_own = self._client.is_own_address
+        self.rules = EmbeddingRules(
+            max_texts=1 if alone else _MAX_TEXTS,
+            max_request_tokens=20_000 if self._client.is_vertex else None,
+            max_text_tokens=most_tokens,
+            dimensions=dimensions or full,
+            input_type=task_type,
+            price="listed" if is_own else "unknown",
+        )
+        self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
+
+    def __repr__(self) -> str:
+        """Show the model and the place, never the key."""
+        return f"<GeminiEmbeddingProvider {self.model} at {self._client.where}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, address, project or the key's fingerprint, model."""
+        return self._client.quota_key
+
+    @property
+    def priced_as(self) -> str:
+        """The model's name."""
+        return self.model
+
+    def for_queries(self) -> GeminiEmbeddingProvider:
+        """Return what says that texts are questions, where `task_type` says that they answer."""
+        if self._config.get("task_type") != "RETRIEVAL_DOCUMENT":
+            return self
+        queries = copy.copy(self)
+        queries._config = {**self._config, "task_type": "RETRIEVAL_QUERY"}  # noqa: SLF001 - a copy
+        queries._config.pop("title", None)  # noqa: SLF001 - a copy of this object
+        return queries
+
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK."""
+        self._client.models()
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
+        """Send one request of n texts; see `EmbeddingProvider.embed`."""
+        models = self._client.models()
+        config = {**self._config, "http_options": {"retry_options": {"attempts": 1}}}
+        # A list of strings is one document to models that take more than text.
+        contents = [{"role": "user", "parts": [{"text": text}]} for text in texts]
+        try:
+            answer = await models.embed_content(
+                model=self.model,
+                contents=list(texts) if self._client.is_vertex else contents,
+                config=config,
+            )
+        except caught() as error:
+            raise self._client.failure(error, 600.0) from shown(error)
+        given: list[Any] = list(answer.embeddings or ())
+        if len(given) != len(texts):
+            raise BadResponseError(
+                f"gemini/{self.model} answered {len(given)} vectors for {len(texts)} texts"
+            )
+        vectors, bad_rows = rows_of(
+            [row.values for row in given], self.rules.dimensions, normalize=self._is_cut
+        )
+        return EmbeddingAnswer(vectors, bad_rows, _embedding_usage(answer, given))
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._client.aclose()
+
+
+def _embedding_usage(answer: Any, given: Sequence[Any]) -> Usage:
+    """Return the tokens that Vertex reports text by text, or AI Studio for newer models."""
+    counted = getattr(getattr(answer, "usage_metadata", None), "prompt_token_count", None)
+    if counted is None:
+        counts: list[Any] = [getattr(row.statistics, "token_count", None) for row in given]
+        counted = None if None in counts else int(sum(counts, 0.0))
+    return Usage(input_tokens=counted or 0, requests=1, estimated=counted is None)

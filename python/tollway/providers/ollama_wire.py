@@ -1,0 +1,183 @@
+"""Requests and answers of Ollama's /api/chat."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from tollway.errors import BadResponseError, ConfigurationError
+from tollway.providers.messages import image_bytes, openai_tool, text_of
+from tollway.providers.thinking import ThinkSplitter, split_thinking
+from tollway.providers.turns import arguments_of, names_of_calls
+from tollway.types import Chunk, Completion, ImagePart, ToolCall, ToolCallDelta, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tollway.providers.base import ChatRequest
+    from tollway.types import FinishReason, Message
+
+__all__ = ["ChunkReader", "chat_body", "completion_of"]
+
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+def chat_body(model: str, request: ChatRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of a request.
+
+    Args:
+        model: Name of the model.
+        request: What is asked.
+        options: The server's options beside those of the request.
+
+    Raises:
+        ConfigurationError: A choice of tools, which Ollama does not have, or an image's address.
+    """
+    names = names_of_calls(request.messages)
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(message, names) for message in request.messages],
+        "options": {**options, **_options(request)},
+    }
+    if request.tools and request.tool_choice != "none":
+        if request.tool_choice not in {None, "auto"}:
+            raise ConfigurationError(
+                f"ollama/{model} takes no tool_choice but auto and none, not {request.tool_choice}"
+            )
+        body["tools"] = [openai_tool(tool) for tool in request.tools]
+    wanted = request.response_format
+    if wanted is not None:
+        body["format"] = "json" if wanted.schema is None else wanted.schema
+    if request.reasoning_effort is not None:
+        effort = request.reasoning_effort
+        body["think"] = {"none": False, "true": True}.get(effort, effort)
+    return body
+
+
+def completion_of(answer: Mapping[str, Any], headers: Mapping[str, str], model: str) -> Completion:
+    """Return an answer as a `Completion`.
+
+    Raises:
+        BadResponseError: It holds no finished answer.
+    """
+    given: Any = answer.get("message")
+    if not answer.get("done") or not isinstance(given, dict):
+        raise BadResponseError(f"ollama/{model} answered 200 without a finished answer", status=200)
+    message = cast("dict[str, Any]", given)
+    text: str = message.get("content") or ""
+    reasoning: str = message.get("thinking") or ""
+    if not reasoning and "think>" in text:
+        reasoning, text = split_thinking(text)
+    calls = tuple(
+        ToolCall(_id(call, number), _function(call)["name"], _arguments(call))
+        for number, call in enumerate(message.get("tool_calls") or ())
+    )
+    return Completion(
+        text,
+        _finish(answer, has_calls=bool(calls)),
+        reasoning=reasoning,
+        tool_calls=calls,
+        usage=_usage(answer),
+        model=answer.get("model") or model,
+        provider="ollama",
+        headers=headers,
+        raw=answer,
+    )
+
+
+class ChunkReader:
+    """Reads the lines of one stream."""
+
+    def __init__(self) -> None:
+        self._splitter = ThinkSplitter()
+        self._calls = 0
+
+    def read(self, piece: Mapping[str, Any]) -> Chunk:
+        """Return what a line brings."""
+        message: dict[str, Any] = piece.get("message") or {}
+        thought, text = self._splitter.feed(message.get("content") or "")
+        calls: list[ToolCallDelta] = []
+        for call in message.get("tool_calls") or ():
+            number, self._calls = self._calls, self._calls + 1
+            name = _function(call)["name"]
+            calls.append(ToolCallDelta(number, _id(call, number), name, _arguments(call)))
+        is_done = bool(piece.get("done"))
+        if is_done:
+            held_thought, held = self._splitter.end()
+            thought, text = thought + held_thought, text + held
+        return Chunk(
+            text,
+            (message.get("thinking") or "") + thought,
+            tuple(calls),
+            _finish(piece, has_calls=self._calls > 0) if is_done else None,
+            _usage(piece) if is_done else None,
+            piece.get("model"),
+        )
+
+
+def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    written: dict[str, Any] = {"role": role, "content": text_of(message)}
+    if message.role == "tool":
+        call_id = message.tool_call_id or ""
+        written["tool_name"] = message.name or names.get(call_id) or call_id
+    if not isinstance(message.content, str):
+        images = [_image(part) for part in message.content if isinstance(part, ImagePart)]
+        if images:
+            written["images"] = images
+    if message.tool_calls:
+        # An object here, where other APIs have text.
+        written["tool_calls"] = [
+            {"function": {"name": call.name, "arguments": arguments_of(call)}}
+            for call in message.tool_calls
+        ]
+    return {**(message.extra.get("ollama") or {}), **written}
+
+
+def _image(part: ImagePart) -> str:
+    known = image_bytes(part)
+    if known is None:
+        raise ConfigurationError("Ollama takes images as bytes or data: URLs, not their addresses")
+    return base64.b64encode(known[1]).decode()
+
+
+def _options(request: ChatRequest) -> dict[str, Any]:
+    given = {
+        "temperature": request.temperature,
+        "num_predict": request.max_tokens,
+        "top_p": request.top_p,
+        "stop": list(request.stop) or None,
+        "seed": request.seed,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _finish(answer: Mapping[str, Any], *, has_calls: bool) -> FinishReason:
+    # Servers before 0.1.39 give no reason; `load` and `unload` are about the model.
+    reason = _FINISH.get(answer.get("done_reason") or "stop", "error")
+    return "tool_calls" if has_calls and reason == "stop" else reason
+
+
+def _usage(answer: Mapping[str, Any]) -> Usage:
+    """Return what was counted; a prompt whose beginning was kept may have no count."""
+    prompt: int = answer.get("prompt_eval_count") or 0
+    if not prompt:
+        return Usage(requests=1, estimated=True)
+    return Usage(prompt, 1, output_tokens=answer.get("eval_count") or 0)
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    function: Mapping[str, Any] = call["function"]
+    return function
+
+
+def _id(call: Mapping[str, Any], number: int) -> str:
+    """Return the call's name for itself, which newer servers give."""
+    return str(call.get("id") or f"call_{number}")
+
+
+def _arguments(call: Mapping[str, Any]) -> str:
+    return json.dumps(_function(call).get("arguments") or {}, ensure_ascii=False)

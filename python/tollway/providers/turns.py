@@ -1,0 +1,58 @@
+"""Conversations as turns of user and model: how Anthropic, Gemini and Bedrock take them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from tollway.errors import ConfigurationError
+from tollway.providers.messages import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tollway.types import Message, ToolCall
+
+__all__ = ["Speaker", "arguments_of", "names_of_calls", "split_system", "turns"]
+
+Speaker: TypeAlias = Literal["user", "assistant"]
+
+
+def split_system(messages: Sequence[Message]) -> tuple[list[str], list[Message]]:
+    """Return the texts of system prompts, wherever they stand, and the other messages."""
+    system = [text_of(message) for message in messages if message.role in {"system", "developer"}]
+    rest = [message for message in messages if message.role not in {"system", "developer"}]
+    if not rest:
+        raise ConfigurationError("there are system prompts alone: there is nothing to answer")
+    return [text for text in system if text], rest
+
+
+def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:
+    """Return messages in turns that alternate; the results of tools are the user's."""
+    grouped = itertools.groupby(messages, lambda message: message.role == "assistant")
+    return [("assistant" if is_model else "user", list(group)) for is_model, group in grouped]
+
+
+def names_of_calls(messages: Sequence[Message]) -> dict[str, str]:
+    """Return the names of the tools that were called, by the ids of the calls."""
+    return {call.id: call.name for message in messages for call in message.tool_calls}
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """Return the arguments of a call as the object that they are.
+
+    Raises:
+        ConfigurationError: They are not JSON, or no object.
+    """
+    try:
+        value: Any = json.loads(call.arguments or "{}")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the arguments of the call of {call.name} in the conversation are not JSON: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            f"the arguments of the call of {call.name} in the conversation are not an object"
+        )
+    return cast("dict[str, Any]", value)
