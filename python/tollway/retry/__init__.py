@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from tollway.retry.around import CallRecord
 from tollway.retry.breaker import CircuitBreaker, shared_breaker
 from tollway.retry.budget import RetryBudget, shared_budget
-from tollway.retry.call import CallRecord
 from tollway.retry.decorator import retry
 from tollway.retry.hedge import Hedge
 from tollway.retry.policy import Jitter, Override, RetryPolicy, Strategy

@@ -7,17 +7,13 @@ background loop, so that a deadline, a breaker and Ctrl-C end it as they end a t
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import types
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tollway.bridge import run_sync
 from tollway.errors import (
     APITimeoutError,
     CircuitOpenError,
-    ConfigurationError,
     DeadlineExceededError,
     OverloadedError,
     ProviderError,
@@ -26,6 +22,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter.feedback import Feedback
+from tollway.retry.around import LATER, CallRecord, refuse_later
 from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
 from tollway.retry.interrupt import Deadline
@@ -33,15 +30,15 @@ from tollway.types import Attempt, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from typing import Any, NoReturn
+    from typing import Any
 
-    from tollway.limiter import Permit, RateLimiter
+    from tollway.limiter import Permit
     from tollway.limiter.adaptive import Outcome
+    from tollway.retry.around import Around
     from tollway.retry.breaker import CircuitBreaker
-    from tollway.retry.budget import RetryBudget
     from tollway.retry.policy import Clock, RetryPolicy
 
-__all__ = ["LATER", "Around", "Call", "CallRecord", "refuse_later"]
+__all__ = ["Call"]
 
 T = TypeVar("T")
 
@@ -50,52 +47,6 @@ _logger = logging.getLogger("tollway.retry")
 # A retry waits for its permit ahead of new work, however long that has waited: 10 s of waiting are
 # worth one level of priority.
 _AHEAD = 10_000
-
-# What a sync function returns that has done nothing yet: whatever fails does so after the call.
-LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
-
-
-@dataclass(slots=True)
-class CallRecord:
-    """What a call did, filled in while it runs. Times are seconds.
-
-    One record may be given to several calls; it then sums them up.
-
-    Attributes:
-        attempts: What each failed attempt met, hedges included, in order of failure.
-        sent: Attempts begun, hedges included.
-        hedges: Second attempts begun beside a slow one.
-        hedges_won: Those whose answer was used.
-        queue_wait: Waited for permits of the limiter.
-        backoff: Waited between attempts.
-        budget_wait: Waited for the retry budget besides.
-        seconds: From beginning to end.
-        permit: That of the attempt that succeeded, where the call is to keep it (`keep_permit`).
-    """
-
-    attempts: list[Attempt] = field(default_factory=list[Attempt])
-    sent: int = 0
-    hedges: int = 0
-    hedges_won: int = 0
-    queue_wait: float = 0.0
-    backoff: float = 0.0
-    budget_wait: float = 0.0
-    seconds: float = 0.0
-    permit: Permit | None = None
-
-
-class Around(TypedDict, total=False):
-    """What a call has around its attempts; see `RetryPolicy.call`."""
-
-    limiter: RateLimiter | None
-    tokens: int | Callable[[], int]
-    output_tokens: int
-    priority: int
-    keep_permit: bool
-    breaker: CircuitBreaker | None
-    budget: RetryBudget | None
-    until: float | None
-    record: CallRecord | None
 
 
 class Call:
@@ -530,20 +481,3 @@ def _describe(error: Exception) -> str:
 
 def _times(attempts: list[Attempt]) -> str:
     return "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
-
-
-def refuse_later(result: Any) -> NoReturn:
-    """Refuse what a sync function returned that begins only when it is awaited or iterated.
-
-    Raises:
-        ConfigurationError: Always.
-    """
-    kind = "generator"
-    if inspect.iscoroutine(result):
-        kind = "coroutine"
-        # Else the interpreter warns that nobody awaited it.
-        result.close()
-    raise ConfigurationError(
-        f"a function that is called as a sync one returned a {kind}, whose failures come later; "
-        "retry the async function itself, or what it iterates over"
-    )

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, TypeVar, cast,
 from tollway import _core
 from tollway.errors import ConfigurationError
 from tollway.retry import sleeper
+from tollway.retry.around import LATER, refuse_later
 from tollway.retry.budget import RetryBudget
-from tollway.retry.call import LATER, Call, refuse_later
+from tollway.retry.call import Call
 from tollway.retry.hedge import Hedge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any, Unpack
 
-    from tollway.retry.call import Around
+    from tollway.retry.around import Around
     from tollway.types import Attempt
 
 __all__ = ["Clock", "Jitter", "Override", "RetryPolicy", "Rule", "Strategy"]
