@@ -39,8 +39,7 @@ class Limits:
             `America/Los_Angeles`; None: any 24 hours, and up to a minute more.
         output_weight: How often an output token counts in `tpm` and `tpd`; None is once.
         cached_free: Whether cached input tokens, as a settled usage reports them, do not count.
-        max_in_flight: Requests under way at once: of reservations in the limiter, in embedders and
-            jobs by their own count.
+        max_in_flight: Requests under way at once, of all who reserve.
         auto: The limits are where to begin: what the server's answers state replaces them, up or
             down, and a day's limit is held once it is stated.
 
