@@ -1,8 +1,8 @@
 """Does a paced job use its whole quota, and never more?
 
 Embeds a text, split by paragraph, through `tollway embed` against `tollway simulate` in a process
-Embeds a text, split by paragraph, through `tollway embed` against `tollway simulate` in a process
-if a request was refused, the quota was under-used, or a row is wrong.
+of its own that enforces the limits, then reads the simulator's ledger. The exit code is 1 if a
+request was refused, the quota was under-used, or a row is wrong.
 
     .venv/bin/python benches/python/paced_job.py            # about four minutes
 """
