@@ -245,6 +245,9 @@ def test_models_of_openai():
     assert "images" not in model_of("o3-mini-2025-01-31").features
     assert model_of("gpt-4.1-nano").context_window == 1_047_576
     assert model_of("gpt-4-0613").context_window == 8_192
+    assert model_of("gpt-5.4-2026-03-05").context_window == 1_050_000
+    assert model_of("gpt-5.4-mini").context_window == 400_000
+    assert model_of("gpt-5.99").context_window is None  # never that of an elder sister
     assert model_of("ft:gpt-4o-mini:me::x").context_window == 128_000
     assert model_of("something-new").parameters
 

@@ -43,6 +43,16 @@ class Model:
 
 # https://platform.openai.com/docs/models, each model's page; the first that fits counts.
 _MODELS = {
+    "gpt-5.6": Model(1_050_000, 128_000, _FEATURES, _REASONING),
+    "gpt-5.5": Model(1_050_000, 128_000, _FEATURES, _REASONING),
+    "gpt-5.4-mini": Model(400_000, 128_000, _FEATURES, _REASONING),
+    "gpt-5.4-nano": Model(400_000, 128_000, _FEATURES, _REASONING),
+    "gpt-5.4": Model(1_050_000, 128_000, _FEATURES, _REASONING),
+    "gpt-5.3-chat": Model(128_000, 16_384, _FEATURES, _CHAT),
+    "gpt-5.2-chat": Model(128_000, 16_384, _FEATURES, _CHAT),
+    "gpt-5.1-chat": Model(128_000, 16_384, _FEATURES, _CHAT),
+    "gpt-5.2": Model(400_000, 128_000, _FEATURES, _REASONING),
+    "gpt-5.1": Model(400_000, 128_000, _FEATURES, _REASONING),
     "gpt-5-chat": Model(128_000, 16_384, _FEATURES, _CHAT),
     "gpt-5": Model(400_000, 128_000, _FEATURES, _REASONING),
     "o3-mini": Model(200_000, 100_000, _FEATURES - {"images"}, _REASONING),
@@ -50,6 +60,7 @@ _MODELS = {
     "o3": Model(200_000, 100_000, _FEATURES, _REASONING),
     "o4": Model(200_000, 100_000, _FEATURES, _REASONING),
     "gpt-4.1": Model(1_047_576, 32_768, _FEATURES, _CHAT),
+    "gpt-4o-2024-05-13": Model(128_000, 4_096, _NO_SCHEMA, _CHAT),
     "gpt-4o": Model(128_000, 16_384, _FEATURES, _CHAT),
     "chatgpt-4o": Model(128_000, 16_384, _FEATURES, _CHAT),
     "gpt-4-turbo": Model(128_000, 4_096, _NO_SCHEMA, _CHAT),
@@ -63,7 +74,7 @@ _ELSEWHERE = Model(features=_ALL_FEATURES)
 
 def model_of(name: str) -> Model:
     """Return what a model at OpenAI takes; of one that is not known, that it takes everything."""
-    family = family_of(name.removeprefix("ft:"), _MODELS, "-:@.")
+    family = family_of(name.removeprefix("ft:"), _MODELS)
     return _UNKNOWN if family is None else _MODELS[family]
 
 
