@@ -406,10 +406,12 @@ def test_a_margin_that_nothing_could_hold_is_refused(margin):
 def test_a_forked_child_starts_without_its_parents_waiters():
     done = run_script(
         """
-        import asyncio, os, sys, threading
+        import asyncio, os, sys, threading, warnings
         from tollway.limiter import registry
         from tollway.limiter import Limits, RateLimiter, shared_limiter
 
+        # From Python 3.12 on, forking beside threads is warned of: that is what is tested here.
+        warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)
         limiter = RateLimiter(Limits(rpm=600, sub_window=0.1), margin=0)
         other = RateLimiter(Limits(rps=1), margin=0)
         woken, left = [], []
