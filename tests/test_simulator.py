@@ -273,6 +273,7 @@ def test_a_fault_with_a_status_has_its_error_body(fault, status, kind):
         ("missing_row", 3, {"missing"}),
         ("null_row", 4, {"null"}),
         ("nan_row", 4, {"nan"}),
+        ("short_row", 4, {"short"}),
         ("duplicate_index", 4, {"missing", "twice"}),
     ],
 )
@@ -285,6 +286,7 @@ def test_a_fault_of_the_rows_spoils_one_row_and_no_other(plain, fault, rows, wro
     met |= {"missing"} if set(indices) != {0, 1, 2, 3} else set()
     met |= {"null" for _, values in found if values is None}
     met |= {"nan" for _, values in found if values is not None and np.isnan(values).all()}
+    met |= {"short" for _, values in found if values is not None and len(values) == 7}
     assert (len(found), met) == (rows, wrong)
     right = [
         values is not None and np.array_equal(values, vector(TEXTS[index], 8))

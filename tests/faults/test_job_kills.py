@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import commands
-from kills import check_ledger, kill_until_done
+from kills import Kill, check_ledger, kill_until_done
 from tollway.simulator import Simulator, digest, vector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -54,7 +54,13 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     # A run that comes to writing has sent everything.
     plan = [*rng.sample(["start"] * 2 + ["sending"] * 5, 7), *["writing"] * 3]
     with Simulator(latency=0.05) as sim:
-        course = kill_until_done(sim, output, arguments(sim, docs, output), plan, rng)
+        course = kill_until_done(
+            sim,
+            lambda: commands.start("embed", *arguments(sim, docs, output)),
+            map(Kill, plan),
+            rng,
+            temporary=tmp_path / ".vectors.npy.tmp",
+        )
         assert_right(output, texts)
         assert course.kills >= 8
         # Those that came while requests were in flight cost something, or they proved nothing.

@@ -18,7 +18,8 @@ __all__ = ["simulate"]
 # Written out: the list in tollway.simulator comes with numpy, which `--help` need not load.
 _FAULT_HELP = """A fault and its share of requests, 0 to 1; repeatable. Faults: 500, 503, 429,
 insufficient_quota, delay, disconnect, truncated, permuted, missing_row, null_row, nan_row,
-duplicate_index, content_filter, error_body, empty_answer, unfinished, stream_error, no_usage."""
+short_row, duplicate_index, content_filter, error_body, empty_answer, unfinished, stream_error,
+no_usage."""
 
 
 def simulate(  # noqa: PLR0917 - typer makes options of them

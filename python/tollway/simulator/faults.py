@@ -33,6 +33,7 @@ FAULTS: Mapping[str, str] = MappingProxyType(
         "missing_row": "one row is not there",
         "null_row": "the embedding of one row is null",
         "nan_row": "the values of one row are NaN",
+        "short_row": "one row has a value too few",
         "duplicate_index": "one row carries the index of another",
         "content_filter": "the provider's filter refuses the prompt",
         "error_body": "status 200, but an error in place of the answer",
@@ -43,7 +44,9 @@ FAULTS: Mapping[str, str] = MappingProxyType(
     }
 )
 HARMLESS = frozenset({"delay", "permuted", "no_usage"})
-_OF_EMBEDDINGS = frozenset({"permuted", "missing_row", "null_row", "nan_row", "duplicate_index"})
+_OF_EMBEDDINGS = frozenset(
+    {"permuted", "missing_row", "null_row", "nan_row", "short_row", "duplicate_index"}
+)
 _OF_CHAT = frozenset(
     {"content_filter", "error_body", "empty_answer", "unfinished", "stream_error", "no_usage"}
 )
@@ -139,6 +142,9 @@ def disturb(rows: Rows, fault: str | None, hit: int) -> Rows:
         case "nan_row":
             assert values is not None
             return [*before, (index, np.full_like(values, np.nan)), *after]
+        case "short_row":
+            assert values is not None
+            return [*before, (index, values[:-1]), *after]
         case "duplicate_index":
             return [*before, (rows[hit - 1][0], values), *after]
         case _:
