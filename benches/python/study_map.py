@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import random
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -61,6 +62,7 @@ CASES = [
     Case("  an answer takes 1 s", latency=1.0),
     Case("  on cores of half the speed", slow=2.0),
     Case("  stopped for 10 ms each second", hiccup=0.01),
+    Case("  stopped for 50 ms each second", hiccup=0.05),
     Case("1,000 a minute, judged by 1 s", rpm=1_000, prompts=1_500),
     Case("  by 10 s", rpm=1_000, prompts=1_500, window=10.0),
     Case("  25 at once, an answer takes 1 s", rpm=1_000, prompts=1_500, concurrency=25, latency=1),
@@ -183,6 +185,7 @@ async def play(case):
 
 
 def main():
+    random.seed(7)
     logging.disable(logging.WARNING)
     timer = LoopTimer()
     limiting.timer = permits.timer = lambda: timer
