@@ -86,6 +86,34 @@ def test_a_congestion_shrinks_once_and_recovers_slowly():
     assert adaptive.ceilings() == MOST
 
 
+def test_a_burst_within_the_limit_takes_a_tenth_and_gives_it_back_soon():
+    adaptive = Adaptive(MOST)
+    left = (Reported("rpm", 600, 500),)
+    for at in (10.0, 20.0):
+        refuse(adaptive, at, limit=("rpm",), reported=left)
+    assert adaptive.ceilings() == {"rpm": 540, "tpm": 120_000}
+    adaptive.learn(Feedback(), sent_at=49.0, now=50.0)
+    assert adaptive.ceilings() == MOST
+    # Nothing left: the limit itself.
+    refuse(adaptive, 60.0, limit=("rpm",), reported=(Reported("rpm", 600, 0),))
+    assert adaptive.ceilings() == {"rpm": 420, "tpm": 120_000}
+
+
+def test_what_is_left_of_a_limit_of_tokens_may_be_too_little():
+    adaptive = Adaptive(MOST)
+    for at in (10.0, 20.0):
+        refuse(adaptive, at, reported=(Reported("tpm", 120_000, 500),))
+    assert adaptive.ceilings() == {"rpm": 600, "tpm": 84_000}
+
+
+def test_an_endless_storm_of_bursts_leaves_a_twentieth():
+    adaptive = Adaptive(MOST)
+    for at in range(1_000):
+        left = (Reported("rpm", 600, 500),)
+        refuse(adaptive, at * 0.5, sent=at * 0.5, limit=("rpm",), reported=left)
+    assert 30 <= adaptive.ceilings()["rpm"] <= 60
+
+
 def test_refusals_that_are_far_apart_are_no_repetitions():
     adaptive = Adaptive(MOST)
     for minute in range(0, 60, 3):

@@ -295,6 +295,7 @@ class LLM:
                 mode=mode,
                 checkpoint=kept,
                 progress=progress,
+                limiter=self.limiter,
                 close=self.provider.aclose,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 from collections.abc import AsyncIterable
@@ -14,10 +15,11 @@ from tollway.errors import ConfigurationError, TollwayError
 from tollway.types import Completion, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
     from tollway.chat.checkpoint import MapCheckpoint
     from tollway.chat.request import Prompt
+    from tollway.limiter import RateLimiter
 
 __all__ = ["MapMode", "MapProgress", "Outcome", "run_map"]
 
@@ -25,6 +27,11 @@ MapMode: TypeAlias = Literal["asyncio", "threaded"]
 
 # Threads beyond this gain nothing while one interpreter lock is shared by all.
 _MOST_THREADS = 4
+
+# Of the part of a minute over which a provider judges requests, in which the workers start, and
+# the most seconds. Each keeps its place in later parts, so that they send apart from then on.
+_START = 0.5
+_LONGEST_START = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,7 @@ async def run_map(
     mode: MapMode,
     checkpoint: MapCheckpoint | None,
     progress: Callable[[MapProgress], object] | None,
+    limiter: RateLimiter,
     close: Callable[[], Awaitable[None]],
 ) -> list[Outcome]:
     """Answer every prompt; see `LLM.map`.
@@ -153,6 +161,7 @@ async def run_map(
         mode: Where the workers are: in this event loop, or in those of several threads.
         checkpoint: Where answers are kept and looked up, or None.
         progress: Called after each prompt.
+        limiter: Paces the requests.
         close: Closes the connections of a thread's event loop when it ends.
     """
     if not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -161,12 +170,14 @@ async def run_map(
         raise ConfigurationError(f"mode is asyncio or threaded, not {mode!r}")
     total = len(prompts) if hasattr(prompts, "__len__") else None  # type: ignore[arg-type]
     run = _Run(answer, checkpoint, progress, total)
+    starts = _Starts(limiter, total)
     if mode == "threaded":
         if isinstance(prompts, AsyncIterable):
             raise ConfigurationError("the threaded mode takes an iterable, not an async one")
-        await _in_threads(run, prompts, concurrency, close)
+        await _in_threads(run, prompts, concurrency, starts, close)
     else:
-        await _in_loop(run, _numbered(prompts), min(concurrency, total or concurrency))
+        shared = _Shared(_numbered(prompts))
+        await starts.run(lambda: run.work(shared), min(concurrency, total or concurrency))
     return [run.outcomes[number] for number in range(len(run.outcomes))]
 
 
@@ -217,26 +228,61 @@ class _Locked:
         return drawn
 
 
-async def _in_loop(run: _Run, prompts: AsyncIterator[tuple[int, Prompt]], concurrency: int) -> None:
-    shared = _Shared(prompts)
-    workers = [asyncio.create_task(run.work(shared)) for _ in range(concurrency)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+class _Starts:
+    """Starts workers apart where requests are judged over less than a minute.
+
+    All at once, they open their connections at once: the first bytes are then late by the time
+    that all of it takes, while the next requests, on open connections, are not. Two sub-windows
+    come so near to each other that the provider refuses.
+    """
+
+    def __init__(self, limiter: RateLimiter, total: int | None, threads: int = 1) -> None:
+        self._limiter = limiter
+        self._total = total
+        self.threads = threads
+
+    def pause(self, started: int) -> float:
+        """Return the seconds from the start of so many workers to the next one's."""
+        limits = self._limiter.current_limits
+        lengths = [length for length in limits.sub_windows if length]
+        if limits.rpm is None or not lengths:
+            return 0.0
+        quota = math.ceil(limits.rpm * min(lengths) / 60)
+        # The others of a longer run wait for the limiter; a shorter one fits into it as it is.
+        if started * self.threads >= quota or (self._total is not None and self._total <= quota):
+            return 0.0
+        return min(min(lengths) * _START, _LONGEST_START) * self.threads / quota
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+        """Run `count` workers to their end."""
+        workers: list[asyncio.Task[None]] = []
+        try:
+            for started in range(1, count + 1):
+                workers.append(asyncio.create_task(work()))
+                pause = self.pause(started)
+                if pause:
+                    await asyncio.sleep(pause)
+                    # There is nothing left to do, or it failed.
+                    if workers[0].done() or workers[-1].done():
+                        break
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def _in_threads(
     run: _Run,
     prompts: Iterable[Prompt],
     concurrency: int,
+    starts: _Starts,
     close: Callable[[], Awaitable[None]],
 ) -> None:
     source = _Locked(prompts)
     threads = min(_MOST_THREADS, os.cpu_count() or 1, concurrency)
     shares = [len(range(start, concurrency, threads)) for start in range(threads)]
+    starts.threads = threads
     mains: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
 
     async def main(share: int) -> None:
@@ -244,9 +290,7 @@ async def _in_threads(
         assert current is not None
         mains.append((asyncio.get_running_loop(), current))
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(share):
-                    group.create_task(run.work(source))
+            await starts.run(lambda: run.work(source), share)
         finally:
             await close()
 

@@ -9,6 +9,8 @@ The rules, each for one limit:
   the limit down to 70 % of itself: a multiplicative decrease, once for all requests that were under
   way together (Jain and Chiu 1989; the factor is CUBIC's, RFC 9438).
 - From there it recovers by 5 % of the whole a minute.
+- A refusal of which the server says that some of the limit is left is about a shorter time, such as
+  a second in which too many came: it takes 10 %, which come back within half a minute.
 - An overloaded server pauses everything for the time it names, and shrinks nothing.
 """
 
@@ -30,6 +32,10 @@ _DECREASE = 0.7
 _LEAST_SHARE = 0.05
 # Of the whole limit, a second.
 _RECOVERY = 0.05 / 60
+# The same where some of the limit is left. Requests that jitter has brought together are no sign of
+# a lower limit: the whole decrease would cost a job a tenth of its next ten minutes.
+_BURST_DECREASE = 0.9
+_BURST_RECOVERY = 0.1 / 30
 # Seconds after which a refusal is no repetition of the one before.
 _MEMORY = 120.0
 # Retries give up on a server that asks for more (see `tollway.retry`): nobody is to wait for it
@@ -82,8 +88,9 @@ class _Limit:
     stated: int | None = None
     # When the request was sent whose answer stated it.
     stated_at: float = float("-inf")
-    # Of the limit, after refusals.
+    # Of the limit, after refusals; and of that, after those with some of it left.
     share: float = 1.0
+    burst_share: float = 1.0
     # The largest request: refusals do not shrink the limit below it, or it would never go.
     largest: int = 0
     # When the last refusal that counts came: what was sent before it met the same congestion.
@@ -91,17 +98,22 @@ class _Limit:
 
     def ceiling(self) -> int:
         whole = min(self.most, self.stated or self.assumed or self.most)
-        return max(1, int(whole * self.share), min(self.largest, whole))
+        held = int(whole * max(_LEAST_SHARE, self.share * self.burst_share))
+        return max(1, held, min(self.largest, whole))
 
-    def refuse(self, sent_at: float, now: float) -> None:
+    def refuse(self, sent_at: float, now: float, *, is_burst: bool) -> None:
         if sent_at <= self.refused_at:
             return
         if now - self.refused_at < _MEMORY:
-            self.share = max(_LEAST_SHARE, self.share * _DECREASE)
+            if is_burst:
+                self.burst_share = max(_LEAST_SHARE, self.burst_share * _BURST_DECREASE)
+            else:
+                self.share = max(_LEAST_SHARE, self.share * _DECREASE)
         self.refused_at = now
 
     def recover(self, seconds: float) -> None:
         self.share = min(1.0, self.share + _RECOVERY * seconds)
+        self.burst_share = min(1.0, self.burst_share + _BURST_RECOVERY * seconds)
 
 
 class Adaptive:
@@ -176,7 +188,11 @@ class Adaptive:
                 self._growth.refuse(used, sent_at, now)
             else:
                 exceeded = tuple(name for name in feedback.exceeded if name in self._limits)
-                self._refuse(exceeded or _OF_A_MINUTE, sent_at, now)
+                left = {row.limit for row in feedback.reported if row.remaining}
+                for name in exceeded or _OF_A_MINUTE:
+                    if name in self._limits:
+                        is_burst = name == "rpm" and name in left
+                        self._limits[name].refuse(sent_at, now, is_burst=is_burst)
         wait = min(feedback.retry_after or 0.0, _LONGEST_PAUSE)
         return Pause(exceeded, wait) if wait > 0 and outcome != "answered" else None
 
@@ -187,11 +203,6 @@ class Adaptive:
                 limit.largest = max(limit.largest, tokens)
             limit.recover(max(0.0, now - self._now))
         self._now = max(self._now, now)
-
-    def _refuse(self, names: tuple[str, ...], sent_at: float, now: float) -> None:
-        for name in names:
-            if name in self._limits:
-                self._limits[name].refuse(sent_at, now)
 
 
 @dataclass(slots=True)

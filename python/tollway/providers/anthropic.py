@@ -185,7 +185,7 @@ class AnthropicProvider:
 
     async def open(self) -> None:
         """Make this loop's client, and import the SDK."""
-        self._clients.get()
+        await self._clients.open()
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Send one request and return the whole answer; see `ChatProvider.complete`."""

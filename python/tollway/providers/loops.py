@@ -18,6 +18,9 @@ C = TypeVar("C")
 # A loop keeps its tasks by weak references only.
 _closing: set[asyncio.Task[None]] = set()
 
+# Whether a request was made ready for in this process: modules are loaded once.
+_is_loaded = False
+
 
 class LoopClients(Generic[C]):
     """One client for each event loop, made on first use.
@@ -56,6 +59,19 @@ class LoopClients(Generic[C]):
         if client is None:
             client = self._own[loop] = self._make()
         return client
+
+    async def open(self) -> C:
+        """Return the client of the running loop, with what its first request would load.
+
+        That takes up to a quarter of a second, which must not lie between a permit and the wire.
+        """
+        global _is_loaded  # noqa: PLW0603
+        if not _is_loaded:
+            import anyio.lowlevel  # noqa: PLC0415 - what the SDKs send with imports it late as well
+
+            await anyio.lowlevel.checkpoint()
+            _is_loaded = True
+        return self.get()
 
     async def aclose(self) -> None:
         """Close the running loop's own client; a given one stays open."""

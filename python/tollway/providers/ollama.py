@@ -122,7 +122,7 @@ class _Server:
 
     async def open(self) -> None:
         """Make this loop's client."""
-        self._clients.get()
+        await self._clients.open()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
