@@ -10,9 +10,11 @@ RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.l
 CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
 MEGABYTES ?= 50
+# As the extra `litellm` has it.
+LITELLM := $(shell sed -n 's/^litellm = \["\(.*\)"\]/\x27\1\x27/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 test-litellm build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,7 +22,7 @@ help: ## List the commands
 run: build ## Embed the project's documentation, or INPUT=path, into out/vectors.npy
 	$(BIN)/tollway embed $(or $(INPUT),docs) $(OUTPUT) --split paragraph
 
-test: test-rust test-python test-openai2 ## Run every test: cargo and pytest
+test: test-rust test-python test-openai2 test-litellm ## Run every test: cargo and pytest
 
 test-rust:
 	cargo test --workspace --quiet $(CARGO_TEST_FLAGS)
@@ -31,6 +33,10 @@ test-python: build $(VENV)/.test
 # The wire format as the official SDK of the other major version reads it.
 test-openai2: build $(VENV)/.openai2
 	PYTHONPATH=$(VENV)/openai2 $(BIN)/python -m pytest -q tests/conformance
+
+# LiteLLM wants openai 2 where everything else is tested with 3: a folder of its own.
+test-litellm: build $(VENV)/.litellm
+	PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q tests/conformance tests/test_litellm.py -k litellm
 
 conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
 	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
@@ -63,6 +69,11 @@ $(VENV)/.bench: $(VENV)/.python pyproject.toml
 
 $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --target $(VENV)/openai2 'openai>=2.20,<3'
+	@touch $@
+
+$(VENV)/.litellm: $(VENV)/.python pyproject.toml
+	rm -rf $(VENV)/litellm
+	$(BIN)/python -m pip install --quiet --target $(VENV)/litellm $(LITELLM)
 	@touch $@
 
 lint: build $(VENV)/.lint ## Check style, layering and licences: rustfmt, clippy, cargo-deny, ruff, import-linter

@@ -218,11 +218,19 @@ async def spent_quota_is_not_retried(bench):
 
 @case()
 async def answers_of_no_use_are_retried(bench):
-    for fault in ("error_body", "empty_answer", "unfinished"):
+    for fault in ("error_body", "empty_answer"):
         error, sent = await raised(bench, fault)
         assert isinstance(error, RetriesExhaustedError), fault
-        assert isinstance(error.__cause__, (BadResponseError, ProviderError))
+        assert isinstance(error.__cause__, ProviderError)
         assert sent == 4
+
+
+@case()
+async def answers_without_a_finish_reason_are_retried(bench):
+    error, sent = await raised(bench, "unfinished")
+    assert isinstance(error, RetriesExhaustedError)
+    assert isinstance(error.__cause__, BadResponseError)
+    assert sent == 4
 
 
 @case()

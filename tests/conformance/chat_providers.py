@@ -7,6 +7,7 @@ else differs is declared in `lacks`, with the reason, and shows in the matrix.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -102,6 +103,20 @@ def bedrock(sim: Simulator, **options: Any) -> LLM:
     return LLM(model, **_options(options, base_url=address, api_key=None, **given))
 
 
+def litellm_openai(sim: Simulator, **options: Any) -> LLM:
+    return LLM("litellm/openai/gpt-4o", **_options(options, base_url=sim.base_url))
+
+
+def litellm_azure(sim: Simulator, **options: Any) -> LLM:
+    given = {"base_url": sim.base_url.removesuffix("/v1"), "api_version": "2025-04-01-preview"}
+    return LLM("litellm/azure/my-deployment", **_options(options, base_model="gpt-4o", **given))
+
+
+def litellm_anthropic(sim: Simulator, **options: Any) -> LLM:
+    address = sim.base_url.removesuffix("/v1")
+    return LLM("litellm/anthropic/claude-opus-4-5", **_options(options, base_url=address))
+
+
 _BLOCKED = {"request_id_of_an_error": "a blocked prompt is answered with the status 200"}
 
 
@@ -140,3 +155,18 @@ ENTRIES = [
         },
     ),
 ]
+_MADE_UP = {
+    "answers_without_a_finish_reason_are_retried": "LiteLLM puts one in; in streams it is noticed"
+}
+_DROPPED = {**_MADE_UP, "streamed_refusal": "LiteLLM drops the pieces of a refusal"}
+# LiteLLM needs another major version of the OpenAI SDK: `make conformance` runs it by itself.
+if importlib.util.find_spec("litellm") is not None:
+    ENTRIES += [
+        Entry("litellm openai", litellm_openai, lacks=_DROPPED),
+        Entry("litellm azure", litellm_azure, lacks=_DROPPED),
+        Entry(
+            "litellm anthropic",
+            litellm_anthropic,
+            lacks={**_MADE_UP, "missing_usage_is_estimated": "LiteLLM fails without usage"},
+        ),
+    ]

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 COLUMNS: list[str] = []
 ROWS: dict[str, dict[str, str]] = {}
 MARKS = {"passed": "✓", "failed": "✗"}
+
+
+@pytest.fixture(autouse=True)
+async def _litellm_s_connections():
+    """Close what LiteLLM keeps open for the process, which no provider of ours may close."""
+    yield
+    litellm = sys.modules.get("litellm")
+    if litellm is not None:
+        await litellm.close_litellm_async_clients()
+        litellm.in_memory_llm_clients_cache.flush_cache()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "litellm" in item.name:
+            # What pydantic says of LiteLLM's own types.
+            for kind in ("UserWarning", "DeprecationWarning"):
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
 
 
 def pytest_addoption(parser):

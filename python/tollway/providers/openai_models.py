@@ -183,17 +183,21 @@ class Learned:
 _all: dict[tuple[str, str], Learned] = {}
 
 
-def learned_of(base_url: str, name: str, known: Model | None) -> Learned:
+def learned_of(
+    base_url: str, name: str, known: Model | None, *, max_tokens: str | None = None
+) -> Learned:
     """Return what a model at an address takes: the same object for all who ask.
 
     Args:
         base_url: The address.
         name: The model, as the address knows it.
         known: What is known of it beforehand; None where only answers will tell.
+        max_tokens: How it names the most tokens of an answer; None for OpenAI's name where it is
+            known, else the older one.
     """
     learned = _all.get((base_url, name))
     if learned is None:
-        max_tokens = "max_tokens" if known is None else "max_completion_tokens"
+        max_tokens = max_tokens or ("max_tokens" if known is None else "max_completion_tokens")
         learned = _all.setdefault(
             (base_url, name), Learned(known or _ELSEWHERE, max_tokens=max_tokens)
         )

@@ -28,6 +28,7 @@ _BUILT_IN = {
     "bedrock": ("tollway.providers.bedrock", "BedrockEmbeddingProvider"),
     "gemini": ("tollway.providers.gemini", "GeminiEmbeddingProvider"),
     "huggingface": ("tollway.providers.huggingface", "HuggingFaceProvider"),
+    "litellm": ("tollway.providers.litellm", "LiteLLMEmbeddingProvider"),
     "local": ("tollway.providers.local", "LocalProvider"),
     "ollama": ("tollway.providers.ollama_embeddings", "OllamaEmbeddingProvider"),
     "openai": ("tollway.providers.openai", "OpenAIProvider"),
@@ -37,6 +38,7 @@ _BUILT_IN_CHAT = {
     "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
     "bedrock": ("tollway.providers.bedrock", "BedrockProvider"),
     "gemini": ("tollway.providers.gemini", "GeminiProvider"),
+    "litellm": ("tollway.providers.litellm", "LiteLLMProvider"),
     "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
 }

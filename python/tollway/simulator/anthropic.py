@@ -36,6 +36,7 @@ _ARGUMENTS = frozenset(
         "metadata",
         "model",
         "output_config",
+        "output_format",
         "service_tier",
         "stop_sequences",
         "stream",
@@ -274,7 +275,8 @@ def _read(arguments: dict[str, Any], behaviour: Behaviour) -> Turn:
     _check_results(arguments["messages"])
     choice: dict[str, Any] = arguments.get("tool_choice") or {"type": "auto"}
     config: dict[str, Any] = arguments.get("output_config") or {}
-    form: dict[str, Any] = config.get("format") or {}
+    # The older name for it, with which the schemas were first served.
+    form: dict[str, Any] = config.get("format") or arguments.get("output_format") or {}
     conversation = Conversation(
         said,
         {tool["name"]: tool["input_schema"] for tool in arguments.get("tools") or ()},

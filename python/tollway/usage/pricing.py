@@ -81,10 +81,12 @@ def input_cost(provider: str, model: str, tokens: int) -> float | None:
     """Return what `tokens` of input cost in US dollars, or None where no price is known.
 
     Args:
-        provider: Such as `openai`.
+        provider: Such as `openai`; with `litellm` the model's name begins with it.
         model: The model's name without the provider.
         tokens: Tokens of input.
     """
+    if provider == "litellm":
+        provider, _, model = model.partition("/")
     return _listed(provider, model, {"input_tokens": tokens})
 
 
