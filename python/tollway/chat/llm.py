@@ -23,7 +23,7 @@ from tollway.chat.stream import ChatStream, SyncChatStream
 from tollway.chat.structured import ask_json, instructed, mentions_json, read_format
 from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
 from tollway.errors import ConfigurationError
-from tollway.providers import ChatProvider, chat_provider
+from tollway.providers import ChatProvider, chat_function, chat_provider
 from tollway.retry import RetryPolicy, shared_budget
 from tollway.types import Message
 
@@ -48,6 +48,8 @@ class LLM:
 
     Args:
         model: `provider/model`, such as `openai/gpt-4o`, or a provider itself.
+        llm_model_func: A function of yours that answers prompts instead, async or not, as LightRAG
+            calls it (`tollway.providers.functions`); `model` then names what it calls.
         limits: Ceilings to hold; a `RateLimiter` of your own; or `auto`, as in `Embedder`. Default:
             the provider's.
         retry: When to try again. Default: `RetryPolicy()`.
@@ -61,8 +63,9 @@ class LLM:
 
     def __init__(
         self,
-        model: str | ChatProvider,
+        model: str | ChatProvider | None = None,
         *,
+        llm_model_func: Callable[..., Any] | None = None,
         limits: Limits | RateLimiter | Literal["auto"] | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
@@ -70,8 +73,12 @@ class LLM:
         of_calls = {name: options.pop(name) for name in [*options] if name in _CALL_OPTIONS}
         check_options(of_calls)
         self._options = cast("CallOptions", of_calls)
-        if isinstance(model, str):
-            self.provider: ChatProvider = chat_provider(model, **options)
+        if llm_model_func is not None:
+            self.provider: ChatProvider = chat_function(llm_model_func, model, **options)
+        elif model is None:
+            raise ConfigurationError("name a model, such as openai/gpt-4o, or give llm_model_func")
+        elif isinstance(model, str):
+            self.provider = chat_provider(model, **options)
         elif options:
             raise ConfigurationError("options of the provider go to the provider that is given")
         else:

@@ -19,7 +19,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter import RateLimiter
-from tollway.providers import EmbeddingProvider, embedding_provider
+from tollway.providers import EmbeddingProvider, embedding_function, embedding_provider
 from tollway.retry import RetryPolicy, shared_breaker
 from tollway.tokens import get_encoding
 from tollway.usage import input_cost
@@ -51,7 +51,10 @@ class Embedder:
 
     Args:
         model: `provider/model`, such as `openai/text-embedding-3-small`, or a provider itself; or
-            several of one model, such as deployments in several regions, as a pool.
+            several of one model, such as deployments in several regions, as a pool. Default: the
+            embedded `local/universal-sentence-encoder`.
+        embedding_func: A function of yours that embeds a list of texts instead, async or not
+            (`tollway.providers.functions`); `model` then names what it calls.
         keys: Several keys of the provider, as a pool: each has limits of its own, requests go where
             there is room, and one that is refused leaves its work to the others. A job keeps its
             rows under the first of a pool.
@@ -82,8 +85,9 @@ class Embedder:
 
     def __init__(
         self,
-        model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider] = DEFAULT_MODEL,
+        model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider] | None = None,
         *,
+        embedding_func: Callable[..., Any] | None = None,
         keys: Sequence[str] | None = None,
         max_cost: float | None = None,
         limits: Limits | RateLimiter | Literal["auto"] | None = None,
@@ -97,7 +101,9 @@ class Embedder:
         query_prompt: str | None = None,
         **options: Any,
     ) -> None:
-        providers = _providers(model, keys, options)
+        if embedding_func is not None:
+            model, options = embedding_function(embedding_func, model, **options), {}
+        providers = _providers(DEFAULT_MODEL if model is None else model, keys, options)
         self.provider = providers[0]
         _check_choice("too_long", too_long, ("truncate", "error", "average"))
         _check_choice("packing", packing, ("balanced", "fewest"))

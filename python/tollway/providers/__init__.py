@@ -10,7 +10,9 @@ from tollway.providers.base import (
     EmbeddingRules,
 )
 from tollway.providers.registry import (
+    chat_function,
     chat_provider,
+    embedding_function,
     embedding_provider,
     register_chat_provider,
     register_provider,
@@ -24,7 +26,9 @@ __all__ = [
     "EmbeddingAnswer",
     "EmbeddingProvider",
     "EmbeddingRules",
+    "chat_function",
     "chat_provider",
+    "embedding_function",
     "embedding_provider",
     "register_chat_provider",
     "register_provider",

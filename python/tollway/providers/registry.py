@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tollway.errors import ConfigurationError
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tollway.providers.base import ChatProvider, EmbeddingProvider
 
 __all__ = [
+    "chat_function",
     "chat_provider",
+    "embedding_function",
     "embedding_provider",
     "register_chat_provider",
     "register_provider",
@@ -98,6 +100,40 @@ def chat_provider(model: str, **options: Any) -> ChatProvider:
         ConfigurationError: No such provider or model, or an option that it does not take.
     """
     return _make(model, "openai/gpt-4o", _BUILT_IN_CHAT, _registered_chat, options)
+
+
+def chat_function(function: Callable[..., Any], model: object, **options: Any) -> ChatProvider:
+    """Return a function as a provider; see `tollway.providers.functions.FunctionChatProvider`.
+
+    Raises:
+        ConfigurationError: It cannot be one, or an option that it does not take.
+    """
+    return cast("ChatProvider", _function("FunctionChatProvider", function, model, options))
+
+
+def embedding_function(
+    function: Callable[..., Any], model: object, **options: Any
+) -> EmbeddingProvider:
+    """Return a function as a provider; see `FunctionEmbeddingProvider`, beside it.
+
+    Raises:
+        ConfigurationError: It cannot be one, or an option that it does not take.
+    """
+    made = _function("FunctionEmbeddingProvider", function, model, options)
+    return cast("EmbeddingProvider", made)
+
+
+def _function(
+    kind: str, function: Callable[..., Any], model: object, options: Mapping[str, Any]
+) -> Any:
+    if not (model is None or isinstance(model, str)):
+        raise ConfigurationError("give a function or a provider, not both")
+    given = {option: value for option, value in options.items() if value is not None}
+    provider = getattr(importlib.import_module("tollway.providers.functions"), kind)
+    try:
+        return provider(function, model, **given)
+    except TypeError as error:
+        raise ConfigurationError(f"the function as a provider: {error}") from error
 
 
 def _checked(name: str) -> str:

@@ -1,0 +1,116 @@
+"""Functions of the user's own that embed: rows placed and checked as all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from function_fakes import embedder_of, refusal
+
+
+def vectors_of(texts):
+    return np.array([[len(text), 1.0, 0.5] for text in texts], dtype=np.float64)
+
+
+async def asynchronous(texts):
+    return vectors_of(texts).tolist()
+
+
+async def as_array(texts):
+    return vectors_of(texts)
+
+
+TEXTS = ["a", "bb", "a", "dddd"]
+
+
+@pytest.mark.parametrize("function", [vectors_of, asynchronous, as_array])
+async def test_vectors_of_a_function(function):
+    embedder = embedder_of(function)
+    vectors = await embedder.embed(TEXTS)
+    assert vectors.dtype == np.float32
+    assert np.array_equal(vectors, vectors_of(TEXTS).astype(np.float32))
+    assert embedder.dimensions == 3
+    assert np.array_equal(embedder.embed_sync(TEXTS), vectors)
+
+
+async def test_the_functions_own_array_is_not_shared():
+    kept = np.ones((1, 3), np.float32)
+    vectors = await embedder_of(lambda texts: kept, normalize=True).embed(["a"])
+    assert np.array_equal(kept, np.ones((1, 3), np.float32))
+    kept[:] = 7
+    assert vectors.max() < 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [[1.0, 2.0]],
+        np.ones((3, 2)),
+        np.ones(2),
+        np.ones((2, 0)),
+        None,
+        [["x", "y"], ["z", "w"]],
+        [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]],
+        np.ones((2, 3)),
+        [[1.0, float("nan")], [1.0, 2.0]],
+        np.array([[1.0, np.nan], [1.0, 2.0]]),
+        [None, [1.0, 2.0]],
+    ],
+    ids=str,
+)
+async def test_rows_of_no_use_are_asked_for_again(wrong):
+    answers = [wrong, np.array([[1.0, 2.0]] * 2)]
+
+    def function(texts):
+        answer = answers.pop(0)
+        return answer[: len(texts)] if not answers else answer
+
+    vectors = await embedder_of(function, dimensions=2).embed(["a", "b"])
+    assert np.array_equal(vectors, [[1.0, 2.0]] * 2)
+    assert answers == []
+
+
+async def test_a_text_that_is_refused_is_found():
+    def function(texts):
+        if "bad" in texts:
+            raise refusal(400)
+        return vectors_of(texts)
+
+    texts = ["a", "bad", "c", "d"]
+    vectors = await embedder_of(function).embed(texts, on_error="nan")
+    assert np.isnan(vectors).any(axis=1).tolist() == [False, True, False, False]
+
+
+class EmbeddingFunc:
+    """As LightRAG's: what a function says of itself."""
+
+    embedding_dim = 3
+    max_token_size = 5
+    model_name = "small"
+    supports_asymmetric = True
+
+    def __init__(self):
+        self.seen = []
+
+    async def __call__(self, *args, **kwargs):
+        self.seen.append((args[0], kwargs))
+        return vectors_of(args[0])
+
+
+async def test_what_lightrags_embedding_func_says_of_itself_holds():
+    function = EmbeddingFunc()
+    embedder = embedder_of(function)
+    assert (embedder.dimensions, embedder.model) == (3, "function/small")
+    await embedder.embed(["one two three four five six seven"])
+    await embedder.embed_query("q")
+    assert function.seen == [
+        (["one two three four five"], {"context": "document"}),
+        (["q"], {"context": "query"}),
+    ]
+
+
+async def test_a_named_model_of_embeddings_is_counted_and_paid():
+    embedder = embedder_of(vectors_of, "openai/text-embedding-3-small", max_texts=2, batch_size=2)
+    assert embedder.cost(1_000_000) == pytest.approx(0.02)
+    assert embedder.model == "openai/text-embedding-3-small"
+    assert embedder_of(vectors_of).cost(10) is None
