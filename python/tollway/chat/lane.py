@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tollway.errors import (
@@ -31,8 +31,8 @@ _ALLOWED = 3
 # as a circuit breaker stays open.
 _REFUSED = 60.0
 
-# Weight of the newest time in the moving estimate, and the seconds after which one that was not
-# asked any more is asked once, lest it be judged for ever by a bad minute.
+# Weight of the newest time in the moving estimate, at the least; and the seconds after which one
+# that was not asked any more is asked once, lest it be judged for ever by a bad minute.
 _WEIGHT = 0.2
 _STALE = 60.0
 
@@ -65,7 +65,7 @@ class Lane:
 
     def __repr__(self) -> str:
         """Show the model, and whether it cools down."""
-        wait = self.wait(time.monotonic())
+        wait = self.wait(monotonic())
         return f"{self.path.model}{f' (cooling for {wait:.0f} s)' if wait else ''}"
 
     @property
@@ -120,9 +120,12 @@ class Lane:
         """Note an answer, and the seconds from sending to it."""
         self._failures = 0
         self.last_error = None
-        known = self._seconds.get(kind)
-        self._seconds[kind] = took if known is None else known + (took - known) * _WEIGHT
-        self._timed_at = time.monotonic()
+        now = monotonic()
+        known = self._seconds.get(kind, took)
+        # The older the estimate, the less it is worth beside what has just been seen.
+        weight = min(1.0, max(_WEIGHT, (now - self._timed_at) / _STALE))
+        self._seconds[kind] = known + (took - known) * weight
+        self._timed_at = now
 
     def failed(self, error: Exception) -> None:
         """Note how a request failed; whether it cools down follows from it."""
@@ -144,4 +147,4 @@ class Lane:
         elif isinstance(error, RateLimitError) or self.is_doubtful:
             seconds = self._cooldown
         if seconds:
-            self._cools_until = max(self._cools_until, time.monotonic() + seconds)
+            self._cools_until = max(self._cools_until, monotonic() + seconds)

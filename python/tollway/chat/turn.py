@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from tollway.errors import (
@@ -86,7 +86,7 @@ class Turn:
         self._build = build
         self.kind: Kind = kind
         self._priority = priority
-        self._began = time.monotonic()
+        self._began = monotonic()
         self._rounds = 0
         self.prepared: dict[Lane, Prepared] = {}
         # Those that cannot take this request at all, and why.
@@ -111,7 +111,7 @@ class Turn:
             if taken is None:
                 raise self._failure(failed)
             lane, permit = taken
-            began = time.monotonic()
+            began = monotonic()
             try:
                 granted = cast("RateLimiter", _Granted(lane.path.limiter, permit))
                 result = await send(lane, self.prepared[lane], granted)
@@ -128,7 +128,7 @@ class Turn:
                     raise error from error.__cause__
                 failed[lane] = error
             else:
-                lane.succeeded(self.kind, time.monotonic() - began)
+                lane.succeeded(self.kind, monotonic() - began)
                 return result
 
     def cost(self, lane: Lane) -> float:
@@ -144,7 +144,7 @@ class Turn:
     ) -> tuple[Lane, Permit] | None:
         """Return a deployment and its permit; None where none is left for this round."""
         while True:
-            now = time.monotonic()
+            now = monotonic()
             lanes = [lane for lane in self._fit() if lane not in failed]
             able = [lane for lane in lanes if not lane.wait(now)]
             if not able:
@@ -163,7 +163,7 @@ class Turn:
             if taken is None:
                 return None
             lane, permit = taken
-            if not lane.wait(time.monotonic()):
+            if not lane.wait(monotonic()):
                 self._router.choose(lane)
                 return taken
             # It began to cool down while the call waited there.
@@ -281,7 +281,7 @@ class Turn:
         self.attempts.append(
             Attempt(
                 number=len(self.attempts) + 1,
-                at=time.monotonic() - self._began,
+                at=monotonic() - self._began,
                 error=type(error).__name__,
                 status=getattr(error, "status", None),
                 request_id=getattr(error, "request_id", None),
@@ -294,7 +294,7 @@ class Turn:
         """Return what a round raises in which nobody answered."""
         if not failed:
             return next(reversed(self._unfit.values()))
-        now, lanes = time.monotonic(), self._fit()
+        now, lanes = monotonic(), self._fit()
         if not self._router.is_patient and all(lane.wait(now) for lane in lanes):
             return self._all_cool(lanes, now)
         errors = list(failed.values())
