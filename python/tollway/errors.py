@@ -79,9 +79,12 @@ class TollwayError(Exception):
     Attributes:
         finished: What a call over many inputs had done before it failed, or None. For `embed`:
             the array of vectors, its unfinished rows NaN.
+        attempts: What failed of the call's attempts, first to last; with fallbacks or several
+            deployments those of all models, each named.
     """
 
     finished: Any = None
+    attempts: tuple[Attempt, ...] = ()
 
 
 class ConfigurationError(TollwayError, ValueError):

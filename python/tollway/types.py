@@ -210,6 +210,8 @@ class Completion:
         extra: As `Message.extra`.
         headers: Headers of the answer.
         raw: The answer as the SDK gave it, its object or the JSON of the answer; None for a stream.
+        answered_by: `provider/model` of the `LLM`, fallback or deployment that gave it.
+        attempts: What failed before it, first to last, with the model that it was asked of.
     """
 
     text: str
@@ -225,6 +227,8 @@ class Completion:
     extra: Mapping[str, Any] = field(default_factory=_nothing, repr=False)
     headers: Mapping[str, str] = field(default_factory=_nothing, repr=False, compare=False)
     raw: Any = field(default=None, repr=False, compare=False)
+    answered_by: str = ""
+    attempts: tuple[Attempt, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def message(self) -> Message:
@@ -294,6 +298,7 @@ class Attempt:
         status: HTTP status, or None where no answer came.
         request_id: The provider's id of the request, or None.
         wait: Seconds waited after it; 0.0 after the last.
+        model: `provider/model` that was asked; empty where a retried function is not a model's.
     """
 
     number: int
@@ -302,3 +307,4 @@ class Attempt:
     status: int | None
     request_id: str | None
     wait: float
+    model: str = ""

@@ -143,7 +143,7 @@ class MapCheckpoint:
 
 def _kept(answer: Completion) -> dict[str, Any]:
     """Return what is kept of an answer: no headers, nothing that is a provider's own."""
-    plain = dataclasses.replace(answer, raw=None, headers={}, extra={}, parsed=None)
+    plain = dataclasses.replace(answer, raw=None, headers={}, extra={}, parsed=None, attempts=())
     kept = dataclasses.asdict(plain)
     for call in kept["tool_calls"]:
         call.pop("extra")

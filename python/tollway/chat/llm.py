@@ -8,34 +8,28 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from tollway.bridge import run_sync
 from tollway.chat.checkpoint import MapCheckpoint
+from tollway.chat.fallback import Chain, Fallbacks
 from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
 from tollway.chat.path import CallPath
-from tollway.chat.request import (
-    DEFAULTS,
-    CallOptions,
-    Prompt,
-    build_request,
-    check_options,
-    conversation,
-    identity_of,
-)
+from tollway.chat.question import Question
+from tollway.chat.request import CallOptions, Prompt, check_options, conversation, identity_of
+from tollway.chat.router import Router, Routing
 from tollway.chat.stream import ChatStream, SyncChatStream
-from tollway.chat.structured import ask_json, instructed, mentions_json, read_format
+from tollway.chat.structured import ask_json, read_format
 from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
-from tollway.errors import ConfigurationError
+from tollway.errors import ConfigurationError, TollwayError
+from tollway.limiter import RateLimiter
 from tollway.providers import ChatProvider, chat_function, chat_provider
 from tollway.retry import RetryPolicy, shared_budget
 from tollway.types import Message
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
     from types import TracebackType
 
-    from tollway.limiter import Limits, RateLimiter
-    from tollway.providers import ChatRequest
-    from tollway.retry import RetryBudget
-    from tollway.types import Completion, JsonFormat
+    from tollway.limiter import Limits
+    from tollway.types import Chunk, Completion
 
 __all__ = ["LLM"]
 
@@ -46,13 +40,33 @@ class LLM:
     LLMs of the same provider, address, credential and model share one limiter in a process, and
     one circuit breaker. One object may be used from several threads and event loops.
 
+    Several models or deployments behind one `LLM` are a router: each call goes to one that can take
+    it now. Those of `routing` are tried in its order, those without room or cooling down are passed
+    by; see `docs/routing.md`.
+
     Args:
-        model: `provider/model`, such as `openai/gpt-4o`, or a provider itself.
+        model: `provider/model`, such as `openai/gpt-4o`, or a provider itself; or several of them,
+            or of `LLM`s, as a router.
         llm_model_func: A function of yours that answers prompts instead, async or not, as LightRAG
             calls it (`tollway.providers.functions`); `model` then names what it calls.
-        limits: Ceilings to hold; a `RateLimiter` of your own; or `auto`, as in `Embedder`. Default:
-            the provider's.
-        retry: When to try again. Default: `RetryPolicy()`.
+        keys: Several keys of the provider, as a router: each has limits of its own.
+        routing: `least_busy`, the one of which the smallest part of what it takes at once is under
+            way; `weighted` at random by `weights`; `least_cost` by the expected price of the call;
+            `least_latency` by a moving estimate of the time that an answer takes. Default:
+            `weighted` where there are weights, else `least_busy`.
+        weights: Shares of a router's models, in their order.
+        cooldown: Seconds for which a router does not ask a model that has failed three times in a
+            row, or refused by a limit without saying for how long.
+        fallbacks: `provider/model`s, providers or `LLM`s, asked in turn where the model refuses for
+            good, its retries are spent, or all of a router cool down. One named by its name takes
+            the options of the provider too where it is of the same one; options of calls hold for
+            all, those of an `LLM` that is given go before.
+        context_window_fallbacks: Asked instead where the conversation is too long for the model.
+        content_policy_fallbacks: Asked instead where a content filter refuses it.
+        limits: Ceilings to hold, for each of a router; a `RateLimiter` of your own; or `auto`, as
+            in `Embedder`. Default: the provider's. Fallbacks have those of their provider.
+        retry: When to try again, for every model. Default: `RetryPolicy()`; where there is
+            somebody to fall back on, two retries.
         options: Whatever a call takes (`CallOptions`), to hold for every call: `temperature`,
             `max_tokens`, `system_prompt`, …. The rest is for the provider: `api_key`, `base_url`,
             `http_client`, `client`, `errors`, ….
@@ -63,9 +77,16 @@ class LLM:
 
     def __init__(
         self,
-        model: str | ChatProvider | None = None,
+        model: str | ChatProvider | Sequence[str | ChatProvider | LLM] | None = None,
         *,
         llm_model_func: Callable[..., Any] | None = None,
+        keys: Sequence[str] | None = None,
+        routing: Routing | None = None,
+        weights: Sequence[float] | None = None,
+        cooldown: float = 5.0,
+        fallbacks: Sequence[str | ChatProvider | LLM] = (),
+        context_window_fallbacks: Sequence[str | ChatProvider | LLM] = (),
+        content_policy_fallbacks: Sequence[str | ChatProvider | LLM] = (),
         limits: Limits | RateLimiter | Literal["auto"] | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
@@ -74,20 +95,33 @@ class LLM:
         check_options(of_calls)
         self._options = cast("CallOptions", of_calls)
         if llm_model_func is not None:
-            self.provider: ChatProvider = chat_function(llm_model_func, model, **options)
+            if keys is not None or not isinstance(model, str | None):
+                raise ConfigurationError("model names what llm_model_func calls; it has no keys")
+            model, options = chat_function(llm_model_func, model, **options), {}
         elif model is None:
             raise ConfigurationError("name a model, such as openai/gpt-4o, or give llm_model_func")
-        elif isinstance(model, str):
-            self.provider = chat_provider(model, **options)
-        elif options:
-            raise ConfigurationError("options of the provider go to the provider that is given")
-        else:
-            self.provider = model
-        self._path = CallPath(self.provider, limits, retry or RetryPolicy())
+        given = [fallbacks, context_window_fallbacks, content_policy_fallbacks]
+        policy = retry or (_FEW_RETRIES if any(given) else RetryPolicy())
+        paths = _paths(model, keys, limits, policy, options)
+        self._path: CallPath | Router = paths[0]
+        if len(paths) > 1:
+            self._path = Router(
+                paths,
+                policy,
+                routing=routing,
+                weights=weights,
+                cooldown=cooldown,
+                has_fallback=any(given),
+            )
+        elif routing or weights:
+            raise ConfigurationError("routing and weights are for several models or keys")
+        name = model.partition("/")[0] if isinstance(model, str) else None
+        self._fallbacks = Fallbacks(*(_members(each, name, options, retry) for each in given))
 
     def __repr__(self) -> str:
-        """Show model and limits."""
-        return f"<LLM {self.model}, {self.limiter!r}>"
+        """Show model and limits; of a router its models."""
+        shown: object = self._path if isinstance(self._path, Router) else self.limiter
+        return f"<LLM {self.model}, {shown!r}>"
 
     async def __aenter__(self) -> Self:
         """Return itself; `aclose` is called at the end of the block."""
@@ -104,20 +138,27 @@ class LLM:
 
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
-        await self.provider.aclose()
+        await self._path.aclose()
+        for member in self._fallbacks.all:
+            await member.aclose()
 
     def aclose_sync(self) -> None:
         """Close the connections that synchronous calls opened; later calls open others."""
         run_sync(self.aclose())
 
     @property
+    def provider(self) -> ChatProvider:
+        """Who answers; of a router the first."""
+        return self._path.provider
+
+    @property
     def model(self) -> str:
-        """`provider/model`."""
+        """`provider/model`; of a router that of the first."""
         return self._path.model
 
     @property
     def limiter(self) -> RateLimiter:
-        """What calls take their permits from."""
+        """What calls take their permits from; of a router that of the first."""
         return self._path.limiter
 
     async def complete(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
@@ -141,9 +182,12 @@ class LLM:
             DeadlineExceededError: `deadline` came first.
             StructuredOutputError: No answer was what `response_format` asks for; carries the last.
 
+        With fallbacks it is the last one's error, whose `attempts` are those of all models.
+
         Cancellation: safe at every await; a request under way is closed.
         """
-        return await self._complete(prompt, self._merge(options))
+        check_options(options)
+        return await self._complete(prompt, options)
 
     def complete_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer as `complete` does, from synchronous code; works inside a running loop too."""
@@ -167,20 +211,8 @@ class LLM:
         Raises:
             ConfigurationError: As in `complete`.
         """
-        if "stream" not in self.provider.capabilities.features:
-            raise ConfigurationError(f"{self.model} does not stream; call complete")
-        named = self._merge(options)
-        messages = conversation(prompt, named)
-        response_format = None
-        asked = named.get("response_format")
-        if asked is not None:
-            wanted = read_format(asked)
-            response_format = wanted.native(self.provider.capabilities)
-            if response_format != wanted.format or not mentions_json(messages):
-                messages = instructed(messages, wanted.format)
-        request = self._request(messages, named, response_format)
-        priority = named.get("priority", 0)
-        return ChatStream(self._path.stream(request, until=_until(named), priority=priority))
+        check_options(options)
+        return ChatStream(self._stream(prompt, options))
 
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
@@ -216,16 +248,18 @@ class LLM:
         """
         if max_rounds < 1 or on_tool_error not in {"result", "raise"}:
             raise ConfigurationError("max_rounds is 1 or more, on_tool_error result or raise")
-        named = self._merge(options)
+        check_options(options)
+        named: CallOptions = {**self._options, **options}
         until = _until(named)
         tools = [read_tool(given) for given in named.get("tools", ())]
+        begun = conversation(prompt, named)
 
         async def ask(messages: Sequence[Message]) -> Completion:
-            return await self._path.complete(self._request(messages, named), until=until)
+            return await self._complete(prompt, options, messages[len(begun) :], until=until)
 
         return await run_loop(
             ask,
-            conversation(prompt, named),
+            begun,
             tools,
             max_rounds=max_rounds,
             on_error=on_tool_error,
@@ -277,18 +311,18 @@ class LLM:
 
         Cancellation: requests under way are closed; what was answered is in the checkpoint.
         """
-        named = self._merge(options)
+        check_options(options)
+        named: CallOptions = {**self._options, **options}
         asked = named.get("response_format")
         wanted = None if asked is None else read_format(asked)
-        self._request([Message("user", "")], named)
-        budget = shared_budget(self.provider.quota_key)
+        Question([Message("user", "")], named).build(self.provider)
 
         def identity(prompt: Prompt) -> Any:
-            request = self._request(conversation(prompt, named), named)
+            request = Question(prompt, named).build(self.provider)
             return [self.model, wanted and wanted.format, identity_of(request)]
 
         async def answer(prompt: Prompt) -> Completion:
-            return await self._complete(prompt, named, budget)
+            return await self._complete(prompt, options, is_budgeted=True)
 
         with contextlib.ExitStack() as stack:
             kept = None
@@ -303,7 +337,7 @@ class LLM:
                 checkpoint=kept,
                 progress=progress,
                 limiter=self.limiter,
-                close=self.provider.aclose,
+                close=self.aclose,
             )
 
     def map_sync(
@@ -328,46 +362,200 @@ class LLM:
             )
         )
 
-    async def _complete(
-        self, prompt: Prompt, named: CallOptions, budget: RetryBudget | None = None
-    ) -> Completion:
-        messages, until = conversation(prompt, named), _until(named)
-        asked = named.get("response_format")
+    def deployment(self) -> CallPath:
+        """Return what a router sends by, for which this is one of several.
 
-        async def ask(said: Sequence[Message], held_to: JsonFormat | None = None) -> Completion:
-            request = self._request(said, named, held_to)
+        Raises:
+            ConfigurationError: It has options of calls, fallbacks or several models of its own:
+                they belong to the router.
+        """
+        if self._options or self._fallbacks or isinstance(self._path, Router):
+            raise ConfigurationError(
+                f"{self.model} is one of a router's: options of calls and fallbacks go to the LLM "
+                "of all, and its models are named one by one"
+            )
+        return self._path
+
+    async def _complete(
+        self,
+        prompt: Prompt,
+        options: CallOptions,
+        turns: Sequence[Message] = (),
+        *,
+        under: CallOptions | None = None,
+        until: float | None = None,
+        is_budgeted: bool = False,
+    ) -> Completion:
+        """Answer by this model, or by those after it.
+
+        Args:
+            prompt: As in `complete`.
+            options: Named for this call.
+            turns: What was said since.
+            under: Of the `LLM` to which this one is a fallback.
+            until: Time of `time.monotonic()` by which the call ends.
+            is_budgeted: Whether retries are bounded by the budget of the credential and model.
+        """
+        named: CallOptions = {**(under or {}), **self._options, **options}
+        until = self._earlier(until, named)
+        if not self._fallbacks:
+            return await self._answer(prompt, named, turns, until, is_budgeted=is_budgeted)
+        chain = Chain(self, self._fallbacks, until)
+        for member in chain:
+            try:
+                if member is self:
+                    answer = await self._answer(
+                        prompt, named, turns, until, is_budgeted=is_budgeted
+                    )
+                else:
+                    answer = await member._complete(  # noqa: SLF001 - an LLM's own
+                        prompt, options, turns, under=named, until=until, is_budgeted=is_budgeted
+                    )
+            except TollwayError as error:
+                chain.failed(member, member.model, error)
+            else:
+                return chain.signed(answer)
+        raise AssertionError("unreachable")
+
+    async def _answer(
+        self,
+        prompt: Prompt,
+        named: CallOptions,
+        turns: Sequence[Message],
+        until: float | None,
+        *,
+        is_budgeted: bool,
+    ) -> Completion:
+        asked = named.get("response_format")
+        wanted = None if asked is None else read_format(asked)
+        priority = named.get("priority", 0)
+        budget = shared_budget(self._path.quota_key) if is_budgeted else None
+
+        async def ask(said: Sequence[Message]) -> Completion:
+            question = Question(prompt, named, wanted, [*turns, *said])
             return await self._path.complete(
-                request, until=until, priority=named.get("priority", 0), budget=budget
+                question.build, until=until, priority=priority, budget=budget
             )
 
-        if asked is None:
-            return await ask(messages)
-        return await ask_json(ask, messages, read_format(asked), self.provider)
+        return await (ask(()) if wanted is None else ask_json(ask, wanted))
 
-    def _merge(self, options: CallOptions) -> CallOptions:
-        """Return what was named for this call or for all."""
-        check_options(options)
-        return cast("CallOptions", {**self._options, **options})
-
-    def _request(
+    def _stream(
         self,
-        messages: Sequence[Message],
-        named: CallOptions,
-        response_format: JsonFormat | None = None,
-    ) -> ChatRequest:
-        given = named.get("tools")
-        return build_request(
-            messages,
-            cast("CallOptions", {**DEFAULTS, **named}),
-            named,
-            tools=[read_tool(tool).tool for tool in given] if given else (),
-            response_format=response_format,
-            capabilities=self.provider.capabilities,
-            model=self.model,
+        prompt: Prompt,
+        options: CallOptions,
+        *,
+        under: CallOptions | None = None,
+        until: float | None = None,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream by this model, or by those after it, until a first token has come.
+
+        Raises:
+            ConfigurationError: This model cannot be asked so.
+        """
+        if "stream" not in self.provider.capabilities.features:
+            raise ConfigurationError(f"{self.model} does not stream; call complete")
+        named: CallOptions = {**(under or {}), **self._options, **options}
+        until = self._earlier(until, named)
+        asked = named.get("response_format")
+        question = Question(prompt, named, None if asked is None else read_format(asked))
+        first = self._path.stream(
+            self._path.prepare(question.build), until=until, priority=named.get("priority", 0)
         )
+        if not self._fallbacks:
+            return first
+        return self._stream_chain(first, prompt, options, named, until)
+
+    async def _stream_chain(
+        self,
+        first: AsyncGenerator[Chunk, None],
+        prompt: Prompt,
+        options: CallOptions,
+        named: CallOptions,
+        until: float | None,
+    ) -> AsyncGenerator[Chunk, None]:
+        chain = Chain(self, self._fallbacks, until)
+        for member in chain:
+            try:
+                chunks = first
+                if member is not self:
+                    chunks = member._stream(prompt, options, under=named, until=until)  # noqa: SLF001 - an LLM's own
+                begun = await anext(chunks)
+            except TollwayError as error:
+                chain.failed(member, member.model, error)
+                continue
+            async with contextlib.aclosing(chunks):
+                yield chain.signed_chunk(begun)
+                async for chunk in chunks:
+                    yield chain.signed_chunk(chunk)
+            return
+
+    def _earlier(self, until: float | None, named: CallOptions) -> float | None:
+        """Return when a call ends: a fallback's own deadline runs from when it is asked."""
+        own = (named if until is None else self._options).get("deadline")
+        if own is None:
+            return until
+        return min(time.monotonic() + own, float("inf") if until is None else until)
 
 
 _CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+# Where another model can answer, waiting for this one is soon no more worth while.
+_FEW_RETRIES = RetryPolicy(max_retries=2)
+
+
+def _paths(
+    model: str | ChatProvider | Sequence[str | ChatProvider | LLM],
+    keys: Sequence[str] | None,
+    limits: Limits | RateLimiter | Literal["auto"] | None,
+    retry: RetryPolicy,
+    options: dict[str, Any],
+) -> list[CallPath]:
+    """Return what sends to each model, key or deployment."""
+    is_several = isinstance(model, (list, tuple))
+    given = list(cast("Sequence[str | ChatProvider | LLM]", model)) if is_several else [model]
+    if not given:
+        raise ConfigurationError("there is no model to ask")
+    if options and not all(isinstance(each, str) for each in given):
+        raise ConfigurationError("options of the provider go to the provider that is given")
+    if keys is not None and (isinstance(keys, str) or not keys or "api_key" in options):
+        raise ConfigurationError("keys is a list of one key or more, instead of api_key")
+    if keys is not None and not all(isinstance(each, str) for each in given):
+        raise ConfigurationError("keys go to the providers that are given")
+    if isinstance(limits, RateLimiter) and len(given) * len(keys or [""]) > 1:
+        raise ConfigurationError("each of a router's models has a limiter of its own: give Limits")
+    credentials: list[dict[str, Any]] = [{"api_key": key} for key in keys or ()] or [{}]
+    paths: list[CallPath] = []
+    for each in given:
+        if isinstance(each, LLM):
+            paths.append(each.deployment())
+        elif isinstance(each, str):
+            providers = [chat_provider(each, **options, **key) for key in credentials]
+            paths += [CallPath(provider, limits, retry) for provider in providers]
+        else:
+            paths.append(CallPath(cast("ChatProvider", each), limits, retry))
+    return paths
+
+
+def _members(
+    given: Sequence[str | ChatProvider | LLM],
+    provider: str | None,
+    options: dict[str, Any],
+    retry: RetryPolicy | None,
+) -> list[LLM]:
+    """Return fallbacks as `LLM`s."""
+    if isinstance(given, str):
+        raise ConfigurationError("fallbacks are a list of models, in the order to ask them")
+    members: list[LLM] = []
+    for number, each in enumerate(given, 1):
+        policy = retry or (RetryPolicy() if number == len(given) else _FEW_RETRIES)
+        if isinstance(each, LLM):
+            members.append(each)
+        elif isinstance(each, str):
+            shared = options if each.partition("/")[0] == provider else {}
+            members.append(LLM(each, retry=policy, **shared))
+        else:
+            members.append(LLM(each, retry=policy))
+    return members
 
 
 def _until(options: CallOptions) -> float | None:

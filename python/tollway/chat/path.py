@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from tollway.chat.stream import Assembly, has_token
 from tollway.embed.limits import limiter_of
 from tollway.errors import (
     APITimeoutError,
+    BadRequestError,
     BadResponseError,
     DeadlineExceededError,
     ProviderError,
@@ -25,16 +26,19 @@ from tollway.types import Chunk, Usage
 from tollway.usage import cost_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
 
-    from tollway.limiter import Limits, RateLimiter
+    from tollway.limiter import Limits, Permit, RateLimiter
     from tollway.limiter.feedback import Feedback
     from tollway.providers import ChatProvider, ChatRequest
     from tollway.retry import RetryBudget, RetryPolicy
     from tollway.tokens import TokenCount
-    from tollway.types import Completion
+    from tollway.types import Attempt, Completion
 
-__all__ = ["CallPath"]
+__all__ = ["Begun", "Build", "CallPath", "Prepared"]
+
+Build: TypeAlias = "Callable[[ChatProvider], ChatRequest]"
+"""Returns a request as one provider takes it, by what is known of it now."""
 
 # Tokens of an answer that are expected before the first one has come, and the weight of each
 # further answer in what is expected then.
@@ -52,6 +56,23 @@ class _Attempted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is ready to be sent.
+
+    Attributes:
+        build: What made it.
+        request: As the provider gets it.
+        counted: Its tokens.
+        reserved: Output tokens to reserve.
+    """
+
+    build: Build
+    request: ChatRequest
+    counted: TokenCount
+    reserved: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Opened:
     """A stream whose answer has begun.
 
@@ -62,6 +83,23 @@ class _Opened:
 
     chunks: AsyncGenerator[Chunk, None]
     first: list[Chunk]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Begun:
+    """A stream whose answer has begun, and the permit that it holds.
+
+    Attributes:
+        opened: The stream.
+        permit: To be settled and released at its end.
+        prepared: The request.
+        attempts: Those that failed before.
+    """
+
+    opened: _Opened
+    permit: Permit
+    prepared: Prepared
+    attempts: tuple[Attempt, ...]
 
 
 class CallPath:
@@ -90,28 +128,80 @@ class CallPath:
         """`provider/model`."""
         return f"{self.provider.name}/{self.provider.model}"
 
+    @property
+    def quota_key(self) -> Hashable:
+        """What shares one quota."""
+        return self.provider.quota_key
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        await self.provider.aclose()
+
+    def prepare(self, build: Build) -> Prepared:
+        """Return the request that is to be sent, with what it will take.
+
+        Raises:
+            ConfigurationError: The model does not take what is asked for.
+        """
+        request = build(self.provider)
+        counted = self._count(request)
+        return Prepared(build, request, counted, self._reserve(request, counted))
+
+    def again(self, prepared: Prepared) -> Prepared | None:
+        """Return a refused request as it is built now, or None where that changes nothing.
+
+        An endpoint that cannot be held to JSON, say, has just been found to.
+        """
+        now = self.prepare(prepared.build)
+        return None if now.request == prepared.request else now
+
     async def complete(
         self,
-        request: ChatRequest,
+        build: Build,
         *,
         until: float | None = None,
         priority: int = 0,
         budget: RetryBudget | None = None,
-        record: CallRecord | None = None,
     ) -> Completion:
         """Send a request until it is answered; see `LLM.complete`.
 
         Args:
-            request: What to send.
+            build: Makes it.
             until: Time of `time.monotonic()` by which the call ends.
             priority: Higher ones get their permit first.
             budget: Bounds retries beside those of the policy.
-            record: Filled in while the call runs.
         """
-        provider = self.provider
-        counted = self._count(request)
-        reserved = self._reserve(request, counted)
-        await provider.open()
+        prepared = self.prepare(build)
+        await self.provider.open()
+        while True:
+            try:
+                return await self.send(
+                    prepared,
+                    self.retry,
+                    self.limiter,
+                    until=until,
+                    priority=priority,
+                    budget=budget,
+                )
+            except BadRequestError:
+                changed = self.again(prepared)
+                if changed is None:
+                    raise
+                prepared = changed
+
+    async def send(
+        self,
+        prepared: Prepared,
+        retry: RetryPolicy,
+        limiter: RateLimiter,
+        *,
+        until: float | None = None,
+        priority: int = 0,
+        budget: RetryBudget | None = None,
+    ) -> Completion:
+        """Send a request by a policy and return the answer, its price, and what failed before."""
+        provider, request = self.provider, prepared.request
+        counted, reserved = prepared.counted, prepared.reserved
 
         async def attempt() -> _Attempted:
             timeout = asyncio.timeout(request.timeout)
@@ -129,9 +219,10 @@ class CallPath:
             charged = self._charged(answer.usage, int(counted) + reserved)
             return _Attempted(answer, self._feedback(answer.headers), charged)
 
-        done = await self.retry.call(
+        record = CallRecord()
+        done = await retry.call(
             attempt,
-            limiter=self.limiter,
+            limiter=limiter,
             tokens=int(counted),
             output_tokens=reserved,
             priority=priority,
@@ -140,30 +231,61 @@ class CallPath:
             until=until,
             record=record,
         )
-        return cast("Completion", done.value)
+        answer = cast("Completion", done.value)
+        if record.attempts:
+            answer = dataclasses.replace(answer, attempts=self._named(record))
+        return answer
 
     async def stream(
-        self, request: ChatRequest, *, until: float | None = None, priority: int = 0
+        self, prepared: Prepared, *, until: float | None = None, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
         """Send a request and pass on its pieces; see `LLM.stream`."""
-        counted = self._count(request)
-        reserved = self._reserve(request, counted)
         await self.provider.open()
-        assembly = Assembly(self.provider.name, self.provider.model)
+        while True:
+            try:
+                begun = await self.begin(
+                    prepared, self.retry, self.limiter, until=until, priority=priority
+                )
+                break
+            except BadRequestError:
+                changed = self.again(prepared)
+                if changed is None:
+                    raise
+                prepared = changed
+        async with contextlib.aclosing(self.rest(begun, until)) as rest:
+            async for chunk in rest:
+                yield chunk
+
+    async def begin(
+        self,
+        prepared: Prepared,
+        retry: RetryPolicy,
+        limiter: RateLimiter,
+        *,
+        until: float | None = None,
+        priority: int = 0,
+    ) -> Begun:
+        """Send a request by a policy until the first token of its answer has come."""
         record = CallRecord()
-        done = await self.retry.call(
-            lambda: self._open_stream(request),
-            limiter=self.limiter,
-            tokens=int(counted),
-            output_tokens=reserved,
+        done = await retry.call(
+            lambda: self._open_stream(prepared.request),
+            limiter=limiter,
+            tokens=int(prepared.counted),
+            output_tokens=prepared.reserved,
             priority=priority,
             keep_permit=True,
             breaker=self.breaker,
             until=until,
             record=record,
         )
-        opened, permit = cast("_Opened", done.value), record.permit
+        permit = record.permit
         assert permit is not None
+        return Begun(cast("_Opened", done.value), permit, prepared, self._named(record))
+
+    async def rest(self, begun: Begun, until: float | None) -> AsyncGenerator[Chunk, None]:
+        """Pass on the pieces of an answer that has begun, and the whole answer at the end."""
+        opened, permit, counted = begun.opened, begun.permit, begun.prepared.counted
+        assembly = Assembly(self.provider.name, self.provider.model)
         try:
             async with contextlib.aclosing(opened.chunks):
                 async for chunk in self._pieces(opened, assembly, counted, until):
@@ -172,12 +294,23 @@ class CallPath:
                 raise self._interrupted(assembly, counted, None)
             answer = self._priced(assembly.completion(), counted)
             self._learn(answer.usage, counted)
+            answer = dataclasses.replace(answer, attempts=begun.attempts)
             yield Chunk(usage=answer.usage, completion=answer)
         finally:
             # Of one that was left or broke off, what had come.
             usage = self._priced(assembly.completion(), counted).usage
-            permit.settle(self._charged(usage, int(counted) + reserved))
+            permit.settle(self._charged(usage, int(counted) + begun.prepared.reserved))
             permit.release()
+
+    def cost(self, prepared: Prepared) -> float | None:
+        """Return what a request is expected to cost, US dollars; None where no price is known."""
+        most = prepared.request.max_tokens
+        output = round(self._expected) if most is None else min(most, round(self._expected))
+        usage = Usage(int(prepared.counted), 1, output_tokens=output, estimated=True)
+        return self._cost(usage)
+
+    def _named(self, record: CallRecord) -> tuple[Attempt, ...]:
+        return tuple(dataclasses.replace(made, model=self.model) for made in record.attempts)
 
     async def _pieces(
         self, opened: _Opened, assembly: Assembly, counted: TokenCount, until: float | None
@@ -286,7 +419,7 @@ class CallPath:
                 usage, input_tokens=int(counted), output_tokens=int(tokenizer.count(written))
             )
         cost = answer.cost if answer.cost is not None else self._cost(usage)
-        return dataclasses.replace(answer, usage=usage, cost=cost)
+        return dataclasses.replace(answer, usage=usage, cost=cost, answered_by=self.model)
 
     def _learn(self, usage: Usage, counted: TokenCount) -> None:
         """Expect of further answers what this one was."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.chat.repair import JsonError, read_json
-from tollway.errors import BadRequestError, ConfigurationError, StructuredOutputError
+from tollway.errors import ConfigurationError, StructuredOutputError
 from tollway.types import JsonFormat, Message, TextPart, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from tollway.providers import ChatCapabilities, ChatProvider
-    from tollway.types import Completion
+    from tollway.providers import ChatCapabilities
+    from tollway.types import Attempt, Completion
 
 __all__ = ["Wanted", "ask_json", "instructed", "mentions_json", "read_format"]
 
@@ -89,29 +89,26 @@ def read_format(given: Any) -> Wanted:
 
 
 async def ask_json(
-    ask: Callable[[Sequence[Message], JsonFormat | None], Awaitable[Completion]],
-    messages: Sequence[Message],
-    wanted: Wanted,
-    provider: ChatProvider,
+    ask: Callable[[Sequence[Message]], Awaitable[Completion]], wanted: Wanted
 ) -> Completion:
     """Ask until an answer is what is wanted, at most four times; return it with its value.
 
     Args:
-        ask: Answers a conversation, held to a format by the provider.
-        messages: The conversation.
+        ask: Answers the question, after what was said since.
         wanted: What the answer is to be.
-        provider: What it can hold answers to may shrink as it refuses.
 
     Raises:
         StructuredOutputError: No answer is what is wanted.
     """
     said: list[Message] = []
     usage, cost = Usage(), cast("float | None", 0.0)
+    attempts: tuple[Attempt, ...] = ()
     for asked in range(1, _MOST_ASKS + 1):
-        answer = await _ask_once(ask, messages, said, wanted, provider)
+        answer = await ask(said)
         usage += answer.usage
         cost = None if cost is None or answer.cost is None else cost + answer.cost
-        answer = dataclasses.replace(answer, usage=usage, cost=cost)
+        attempts += answer.attempts
+        answer = dataclasses.replace(answer, usage=usage, cost=cost, attempts=attempts)
         if answer.tool_calls:
             return answer
         problem = f"it ended with {answer.finish_reason}"
@@ -131,26 +128,6 @@ async def ask_json(
         told = f"That cannot be used: {problem}\nAnswer again with the corrected JSON alone."
         said += [answer.message, Message("user", told)]
     raise AssertionError("unreachable")
-
-
-async def _ask_once(
-    ask: Callable[[Sequence[Message], JsonFormat | None], Awaitable[Completion]],
-    messages: Sequence[Message],
-    said: Sequence[Message],
-    wanted: Wanted,
-    provider: ChatProvider,
-) -> Completion:
-    while True:
-        native = wanted.native(provider.capabilities)
-        told = messages
-        if native != wanted.format or not mentions_json(messages):
-            told = instructed(messages, wanted.format)
-        try:
-            return await ask([*told, *said], native)
-        except BadRequestError:
-            # An endpoint that cannot be held to it has just been found to.
-            if wanted.native(provider.capabilities) == native:
-                raise
 
 
 def instructed(messages: Sequence[Message], wanted: JsonFormat) -> list[Message]:

@@ -1,0 +1,326 @@
+"""One call through a router: which deployment is asked, and what follows when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from tollway.errors import (
+    AuthenticationError,
+    BadRequestError,
+    CircuitOpenError,
+    ConfigurationError,
+    InsufficientQuotaError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestTooLargeError,
+    RetriesExhaustedError,
+    TollwayError,
+)
+from tollway.retry import RetryPolicy
+from tollway.types import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from tollway.chat.lane import Kind, Lane
+    from tollway.chat.path import Build, Prepared
+    from tollway.chat.router import Router
+    from tollway.limiter import Permit, RateLimiter
+    from tollway.limiter.adaptive import Outcome
+    from tollway.limiter.feedback import Feedback
+
+__all__ = ["ONCE", "Turn"]
+
+T = TypeVar("T")
+
+# Errors that say nothing of the request: another deployment may well answer it.
+_ELSEWHERE = (
+    AuthenticationError,
+    CircuitOpenError,
+    InsufficientQuotaError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+
+# One attempt at one deployment; what follows a failure is for the turn to say.
+ONCE = RetryPolicy(max_retries=0, budget=None, retry_on=())
+
+# As of every retry: ahead of new work, however long that has waited.
+_AHEAD = 10_000
+
+
+class _Granted:
+    """Stands for a limiter whose permit is there already."""
+
+    def __init__(self, limiter: RateLimiter, permit: Permit) -> None:
+        self._limiter = limiter
+        self._permit = permit
+
+    async def hold(self, tokens: int, output_tokens: int, *, priority: int) -> Permit:
+        """Return the permit."""
+        del tokens, output_tokens, priority
+        return self._permit
+
+    def learn(self, feedback: Feedback, *, outcome: Outcome, took: float, tokens: int) -> None:
+        """Tell the limiter."""
+        self._limiter.learn(feedback, outcome=outcome, took=took, tokens=tokens)
+
+
+class Turn:
+    """One call, in rounds: in each, every deployment that may be asked is asked once.
+
+    A failure is followed at once by the next deployment; only after a round does the policy wait.
+
+    Args:
+        router: Whose deployments they are.
+        build: Makes the request.
+        kind: What is timed.
+        priority: Higher ones get their permit first.
+    """
+
+    def __init__(self, router: Router, build: Build, kind: Kind, priority: int) -> None:
+        self._router = router
+        self._build = build
+        self.kind: Kind = kind
+        self._priority = priority
+        self._began = monotonic()
+        self._rounds = 0
+        self.prepared: dict[Lane, Prepared] = {}
+        # Those that cannot take this request at all, and why.
+        self._unfit: dict[Lane, TollwayError] = {}
+        self.attempts: list[Attempt] = []
+
+    async def round(self, send: Callable[[Lane, Prepared, RateLimiter], Awaitable[T]]) -> T:
+        """Ask one deployment after the other until one answers.
+
+        Args:
+            send: Makes an attempt at a deployment, with a limiter that has its permit.
+
+        Raises:
+            TollwayError: None does: the error of the one that may be asked again the soonest.
+            CircuitOpenError: All cool down, and there is a fallback; or all refuse the credential.
+        """
+        priority = self._priority + (_AHEAD if self._rounds else 0)
+        self._rounds += 1
+        failed: dict[Lane, Exception] = {}
+        while True:
+            taken = await self._admit(failed, priority)
+            if taken is None:
+                raise self._failure(failed)
+            lane, permit = taken
+            began = monotonic()
+            try:
+                granted = cast("RateLimiter", _Granted(lane.path.limiter, permit))
+                result = await send(lane, self.prepared[lane], granted)
+            except BaseException as raised:
+                # Of a request that went out nothing comes back.
+                _give_back(permit)
+                if not isinstance(raised, Exception):
+                    raise
+                error = _reason(raised)
+                self._note(lane, error)
+                if self._is_rebuilt(lane, error):
+                    continue
+                if not _goes_elsewhere(error):
+                    raise error from error.__cause__
+                failed[lane] = error
+            else:
+                lane.succeeded(self.kind, monotonic() - began)
+                return result
+
+    def cost(self, lane: Lane) -> float:
+        """Return what the request costs there, US dollars; infinite where that is not known."""
+        prepared = self._ready(lane)
+        cost = None if prepared is None else lane.path.cost(prepared)
+        return math.inf if cost is None else cost
+
+    # Permits
+
+    async def _admit(
+        self, failed: dict[Lane, Exception], priority: int
+    ) -> tuple[Lane, Permit] | None:
+        """Return a deployment and its permit; None where none is left for this round."""
+        while True:
+            now = monotonic()
+            lanes = [lane for lane in self._fit() if lane not in failed]
+            able = [lane for lane in lanes if not lane.wait(now)]
+            if not able:
+                if failed or not lanes:
+                    return None
+                await self._cool(lanes, now)
+                continue
+            taken = await self._at_once(self._router.order(able, self, now))
+            # To wait for another's permit may be longer than to wait for those that have failed.
+            if taken is None and not failed:
+                taken = await self._first_of(
+                    [lane for lane in able if lane in self._fit()], priority
+                )
+                if taken is None:
+                    continue
+            if taken is None:
+                return None
+            lane, permit = taken
+            if not lane.wait(monotonic()):
+                self._router.choose(lane)
+                return taken
+            # It began to cool down while the call waited there.
+            _give_back(permit)
+
+    async def _at_once(self, lanes: Sequence[Lane]) -> tuple[Lane, Permit] | None:
+        """Return the first deployment that has room now."""
+        for lane in lanes:
+            prepared, limiter = self._ready(lane), lane.path.limiter
+            # Who waits there is not passed.
+            if prepared is None or limiter.waiting:
+                continue
+            await lane.path.provider.open()
+            try:
+                permit = limiter.try_hold(int(prepared.counted), prepared.reserved)
+            except RequestTooLargeError as error:
+                self._unfit[lane] = error
+                continue
+            if permit is not None:
+                return lane, permit
+        return None
+
+    async def _first_of(self, lanes: Sequence[Lane], priority: int) -> tuple[Lane, Permit] | None:
+        """Wait for all deployments at once; return the first that admits, None where none does."""
+        waits = {asyncio.ensure_future(self._hold(lane, priority)): lane for lane in lanes}
+        kept: tuple[Lane, Permit] | None = None
+        pending = set(waits)
+        try:
+            while pending and kept is None:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                admitted = ((waits[wait], wait.result()) for wait in done)
+                kept = next(((lane, permit) for lane, permit in admitted if permit), None)
+        finally:
+            for wait in pending:
+                wait.cancel()
+            for result in await asyncio.gather(*waits, return_exceptions=True):
+                is_kept = kept is not None and result is kept[1]
+                if result is not None and not isinstance(result, BaseException) and not is_kept:
+                    _give_back(result)
+        return kept
+
+    async def _hold(self, lane: Lane, priority: int) -> Permit | None:
+        """Wait for a deployment's permit; None where it refuses the request, or everything."""
+        prepared, path = self._ready(lane), lane.path
+        if prepared is None:
+            return None
+        await path.provider.open()
+        try:
+            with path.breaker.watch():
+                return await path.limiter.hold(
+                    int(prepared.counted), prepared.reserved, priority=priority
+                )
+        except RequestTooLargeError as error:
+            self._unfit[lane] = error
+        except CircuitOpenError:
+            # Seen by whoever asks whether it may be asked.
+            pass
+        return None
+
+    async def _cool(self, lanes: Sequence[Lane], now: float) -> None:
+        """Wait for the first deployment that may be asked again.
+
+        Raises:
+            CircuitOpenError: As `round` says.
+        """
+        refusals = [lane.refusal() for lane in lanes]
+        if not self._router.is_patient:
+            raise self._all_cool(lanes, now)
+        if all(refusals):
+            raise cast("CircuitOpenError", refusals[-1])
+        waits = [
+            lane.wait(now) for lane, refusal in zip(lanes, refusals, strict=True) if refusal is None
+        ]
+        await asyncio.sleep(min(waits))
+
+    def _all_cool(self, lanes: Sequence[Lane], now: float) -> CircuitOpenError:
+        soonest = min(lanes, key=lambda lane: lane.wait(now))
+        wait, reason = soonest.wait(now), soonest.last_error or soonest.refusal()
+        error = CircuitOpenError(
+            f"all {len(lanes)} deployments cool down after failures, for another {wait:.1f} s at "
+            "the least; nothing was sent",
+            retry_in=wait,
+        )
+        error.__cause__ = reason
+        return error
+
+    # Requests
+
+    def _fit(self) -> list[Lane]:
+        return [lane for lane in self._router.lanes if lane not in self._unfit]
+
+    def _ready(self, lane: Lane) -> Prepared | None:
+        """Return the request as a deployment gets it; None where it cannot take it."""
+        prepared = self.prepared.get(lane)
+        if prepared is None and lane not in self._unfit:
+            try:
+                prepared = self.prepared[lane] = lane.path.prepare(self._build)
+            except ConfigurationError as error:
+                self._unfit[lane] = error
+        return prepared
+
+    def _is_rebuilt(self, lane: Lane, error: Exception) -> bool:
+        """Whether a refused request is another one now, to be sent again."""
+        changed = (
+            lane.path.again(self.prepared[lane]) if isinstance(error, BadRequestError) else None
+        )
+        if changed is not None:
+            self.prepared[lane] = changed
+        return changed is not None
+
+    # Failures
+
+    def _note(self, lane: Lane, error: Exception) -> None:
+        lane.failed(error)
+        self.attempts.append(
+            Attempt(
+                number=len(self.attempts) + 1,
+                at=monotonic() - self._began,
+                error=type(error).__name__,
+                status=getattr(error, "status", None),
+                request_id=getattr(error, "request_id", None),
+                wait=0.0,
+                model=lane.path.model,
+            )
+        )
+
+    def _failure(self, failed: dict[Lane, Exception]) -> Exception:
+        """Return what a round raises in which nobody answered."""
+        if not failed:
+            return next(reversed(self._unfit.values()))
+        now, lanes = monotonic(), self._fit()
+        if not self._router.is_patient and all(lane.wait(now) for lane in lanes):
+            return self._all_cool(lanes, now)
+        errors = list(failed.values())
+        worth = [error for error in errors if getattr(error, "retryable", False)]
+        return min(worth, key=_hint) if worth else errors[-1]
+
+
+def _goes_elsewhere(error: Exception) -> bool:
+    """Whether another deployment may answer what this one did not."""
+    return isinstance(error, _ELSEWHERE) or bool(getattr(error, "retryable", False))
+
+
+def _reason(error: Exception) -> Exception:
+    """Return the provider's error where it was the only attempt of a policy."""
+    cause = error.__cause__
+    return (
+        cause
+        if isinstance(error, RetriesExhaustedError) and isinstance(cause, Exception)
+        else error
+    )
+
+
+def _hint(error: Exception) -> float:
+    return getattr(error, "retry_after", None) or 0.0
+
+
+def _give_back(permit: Permit) -> None:
+    permit.cancel()
+    permit.release()
