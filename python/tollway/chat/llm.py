@@ -6,7 +6,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
+from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
+from tollway.chat.batch import batch_folder, map_in_batches
 from tollway.chat.checkpoint import MapCheckpoint
 from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
 from tollway.chat.path import CallPath
@@ -22,7 +24,7 @@ from tollway.chat.request import (
 from tollway.chat.stream import ChatStream, SyncChatStream
 from tollway.chat.structured import ask_json, instructed, mentions_json, read_format
 from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
-from tollway.errors import ConfigurationError
+from tollway.errors import CheckpointError, ConfigurationError
 from tollway.providers import ChatProvider, chat_provider
 from tollway.retry import RetryPolicy, shared_budget
 from tollway.types import Message
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
     from types import TracebackType
 
+    from tollway.chat.structured import Wanted
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatRequest
     from tollway.retry import RetryBudget
@@ -163,15 +166,8 @@ class LLM:
         if "stream" not in self.provider.capabilities.features:
             raise ConfigurationError(f"{self.model} does not stream; call complete")
         named = self._merge(options)
-        messages = conversation(prompt, named)
-        response_format = None
         asked = named.get("response_format")
-        if asked is not None:
-            wanted = read_format(asked)
-            response_format = wanted.native(self.provider.capabilities)
-            if response_format != wanted.format or not mentions_json(messages):
-                messages = instructed(messages, wanted.format)
-        request = self._request(messages, named, response_format)
+        request = self._formatted(prompt, named, None if asked is None else read_format(asked))
         priority = named.get("priority", 0)
         return ChatStream(self._path.stream(request, until=_until(named), priority=priority))
 
@@ -245,6 +241,7 @@ class LLM:
         mode: MapMode = "asyncio",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Callable[[MapProgress], object] | None = None,
+        batch: BatchOptions | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Outcome]:
         """Answer many prompts; one that fails does not stop the others.
@@ -253,12 +250,16 @@ class LLM:
             prompts: What to answer; drawn when there is room for it.
             concurrency: Prompts under way at once.
             mode: `asyncio` sends from this event loop; `threaded` from up to four threads with a
-                loop each, for functions of yours that block or an interpreter without its lock.
+                loop each, for functions of yours that block or an interpreter without its lock;
+                `batch` hands them over to the provider's batch API (OpenAI, Azure OpenAI,
+                Anthropic): half the price, answers within a day. See `BatchOptions`.
             checkpoint: A file of JSON lines that keeps every answer as it comes. Started again with
                 it, only what it does not hold is sent: a changed prompt, option or model is new.
                 The file holds prompts' digests and answers, never a key. It survives a process that
                 is killed.
-            progress: Called after each prompt, from any of the threads, one at a time.
+            progress: Called after each prompt, from any of the threads, one at a time; with
+                `batch` after each look at the batches too.
+            batch: How batches are submitted and waited for.
             options: As in `complete`, for every prompt; `deadline` is each call's own.
 
         Returns:
@@ -268,7 +269,9 @@ class LLM:
             ConfigurationError: As `complete` says, of the options. Nothing was sent.
             CheckpointError: The checkpoint is in use, or cannot be read or written.
 
-        Cancellation: requests under way are closed; what was answered is in the checkpoint.
+        Cancellation: requests under way are closed; what was answered is in the checkpoint. Batches
+        go on at the provider (or are cancelled there, see `BatchOptions`), and the same call with
+        the same checkpoint collects them.
         """
         named = self._merge(options)
         asked = named.get("response_format")
@@ -288,6 +291,24 @@ class LLM:
             if checkpoint is not None:
                 parse = None if wanted is None else wanted.read
                 kept = stack.enter_context(MapCheckpoint(checkpoint, identity, parse))
+            folder = None if checkpoint is None else batch_folder(checkpoint)
+            if mode == "batch":
+                return await map_in_batches(
+                    self._path,
+                    prompts,
+                    ask=lambda prompt: self._formatted(prompt, named, wanted),
+                    named=named,
+                    wanted=wanted,
+                    checkpoint=kept,
+                    folder=folder,
+                    progress=progress,
+                    options=batch or BatchOptions(),
+                )
+            if folder is not None and under_way(folder):
+                raise CheckpointError(
+                    f'{folder} names batches under way: collect them with mode="batch", or '
+                    "delete it to give their answers up"
+                )
             return await run_map(
                 answer,
                 prompts,
@@ -306,6 +327,7 @@ class LLM:
         mode: MapMode = "asyncio",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Callable[[MapProgress], object] | None = None,
+        batch: BatchOptions | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Outcome]:
         """Answer many prompts as `map` does, from synchronous code."""
@@ -316,6 +338,7 @@ class LLM:
                 mode=mode,
                 checkpoint=checkpoint,
                 progress=progress,
+                batch=batch,
                 **options,
             )
         )
@@ -335,6 +358,16 @@ class LLM:
         if asked is None:
             return await ask(messages)
         return await ask_json(ask, messages, read_format(asked), self.provider)
+
+    def _formatted(self, prompt: Prompt, named: CallOptions, wanted: Wanted | None) -> ChatRequest:
+        """Return the request for a prompt, held to a format where one is wanted."""
+        messages = conversation(prompt, named)
+        if wanted is None:
+            return self._request(messages, named)
+        native = wanted.native(self.provider.capabilities)
+        if native != wanted.format or not mentions_json(messages):
+            messages = instructed(messages, wanted.format)
+        return self._request(messages, named, native)
 
     def _merge(self, options: CallOptions) -> CallOptions:
         """Return what was named for this call or for all."""
