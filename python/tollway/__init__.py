@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tollway.batch import BatchOptions, BatchProgress
     from tollway.chat import (
         LLM,
         CallOptions,
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "BatchOptions",
+    "BatchProgress",
     "CallOptions",
     "CallRecord",
     "ChatStream",
@@ -117,6 +120,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BatchOptions": "tollway.batch",
+    "BatchProgress": "tollway.batch",
     "ToolRun": "tollway.chat",
     "Outcome": "tollway.chat",
     "MapProgress": "tollway.chat",

@@ -6,7 +6,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
+from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
+from tollway.chat.batch import batch_folder, map_in_batches
 from tollway.chat.checkpoint import MapCheckpoint
 from tollway.chat.fallback import Chain, Fallbacks
 from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
@@ -17,7 +19,7 @@ from tollway.chat.router import Router, Routing
 from tollway.chat.stream import ChatStream, SyncChatStream
 from tollway.chat.structured import ask_json, read_format
 from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
-from tollway.errors import ConfigurationError, TollwayError
+from tollway.errors import CheckpointError, ConfigurationError, TollwayError
 from tollway.limiter import RateLimiter
 from tollway.providers import ChatProvider, chat_function, chat_provider
 from tollway.retry import RetryPolicy, shared_budget
@@ -286,6 +288,7 @@ class LLM:
         mode: MapMode = "asyncio",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Callable[[MapProgress], object] | None = None,
+        batch: BatchOptions | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Outcome]:
         """Answer many prompts; one that fails does not stop the others.
@@ -294,12 +297,16 @@ class LLM:
             prompts: What to answer; drawn when there is room for it.
             concurrency: Prompts under way at once.
             mode: `asyncio` sends from this event loop; `threaded` from up to four threads with a
-                loop each, for functions of yours that block or an interpreter without its lock.
+                loop each, for functions of yours that block or an interpreter without its lock;
+                `batch` hands them over to the provider's batch API (OpenAI, Azure OpenAI,
+                Anthropic): half the price, answers within a day. See `BatchOptions`.
             checkpoint: A file of JSON lines that keeps every answer as it comes. Started again with
                 it, only what it does not hold is sent: a changed prompt, option or model is new.
                 The file holds prompts' digests and answers, never a key. It survives a process that
                 is killed.
-            progress: Called after each prompt, from any of the threads, one at a time.
+            progress: Called after each prompt, from any of the threads, one at a time; with
+                `batch` after each look at the batches too.
+            batch: How batches are submitted and waited for.
             options: As in `complete`, for every prompt; `deadline` is each call's own.
 
         Returns:
@@ -309,7 +316,9 @@ class LLM:
             ConfigurationError: As `complete` says, of the options. Nothing was sent.
             CheckpointError: The checkpoint is in use, or cannot be read or written.
 
-        Cancellation: requests under way are closed; what was answered is in the checkpoint.
+        Cancellation: requests under way are closed; what was answered is in the checkpoint. Batches
+        go on at the provider (or are cancelled there, see `BatchOptions`), and the same call with
+        the same checkpoint collects them.
         """
         check_options(options)
         named: CallOptions = {**self._options, **options}
@@ -329,6 +338,26 @@ class LLM:
             if checkpoint is not None:
                 parse = None if wanted is None else wanted.read
                 kept = stack.enter_context(MapCheckpoint(checkpoint, identity, parse))
+            folder = None if checkpoint is None else batch_folder(checkpoint)
+            if mode == "batch":
+                if isinstance(self._path, Router) or self._fallbacks:
+                    raise ConfigurationError('mode="batch" is for one model, without fallbacks')
+                return await map_in_batches(
+                    self._path,
+                    prompts,
+                    ask=lambda prompt: Question(prompt, named, wanted).build(self.provider),
+                    named=named,
+                    wanted=wanted,
+                    checkpoint=kept,
+                    folder=folder,
+                    progress=progress,
+                    options=batch or BatchOptions(),
+                )
+            if folder is not None and under_way(folder):
+                raise CheckpointError(
+                    f'{folder} names batches under way: collect them with mode="batch", or '
+                    "delete it to give their answers up"
+                )
             return await run_map(
                 answer,
                 prompts,
@@ -348,6 +377,7 @@ class LLM:
         mode: MapMode = "asyncio",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Callable[[MapProgress], object] | None = None,
+        batch: BatchOptions | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Outcome]:
         """Answer many prompts as `map` does, from synchronous code."""
@@ -358,6 +388,7 @@ class LLM:
                 mode=mode,
                 checkpoint=checkpoint,
                 progress=progress,
+                batch=batch,
                 **options,
             )
         )

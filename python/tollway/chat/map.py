@@ -17,13 +17,14 @@ from tollway.types import Completion, Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
+    from tollway.batch import BatchProgress
     from tollway.chat.checkpoint import MapCheckpoint
     from tollway.chat.request import Prompt
     from tollway.limiter import RateLimiter
 
 __all__ = ["MapMode", "MapProgress", "Outcome", "run_map"]
 
-MapMode: TypeAlias = Literal["asyncio", "threaded"]
+MapMode: TypeAlias = Literal["asyncio", "threaded", "batch"]
 
 # Threads beyond this gain nothing while one interpreter lock is shared by all.
 _MOST_THREADS = 4
@@ -77,6 +78,7 @@ class MapProgress:
         resumed: Those answered from the checkpoint.
         usage: Of the answers of this run.
         cost: Of the answers of this run, US dollars; None where one's is not known.
+        batches: How far the batches are, with `mode="batch"`; else None.
     """
 
     done: int = 0
@@ -85,6 +87,7 @@ class MapProgress:
     resumed: int = 0
     usage: Usage = field(default_factory=Usage)
     cost: float | None = 0.0
+    batches: BatchProgress | None = None
 
     def add(self, outcome: Outcome) -> None:
         """Add what became of a prompt."""
@@ -167,7 +170,7 @@ async def run_map(
     if not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"concurrency is a whole number from 1, not {concurrency!r}")
     if mode not in {"asyncio", "threaded"}:
-        raise ConfigurationError(f"mode is asyncio or threaded, not {mode!r}")
+        raise ConfigurationError(f"mode is asyncio, threaded or batch, not {mode!r}")
     total = len(prompts) if hasattr(prompts, "__len__") else None  # type: ignore[arg-type]
     run = _Run(answer, checkpoint, progress, total)
     starts = _Starts(limiter, total)

@@ -17,9 +17,11 @@ from tollway.errors import (
     ProviderError,
 )
 from tollway.limiter.feedback import OPENAI_FEEDBACK
+from tollway.providers.base import ChatRequest
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
+from tollway.providers.openai_batches import FILE, OpenAIBatches
 from tollway.providers.openai_models import Learned, learned_of, model_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
 from tollway.transport import Response, response_class, transport_error, transport_exceptions
@@ -28,7 +30,8 @@ from tollway.types import Chunk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 
-    from tollway.providers.base import ChatCapabilities, ChatRequest
+    from tollway.providers.base import ChatCapabilities
+    from tollway.providers.batches import BatchResult
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
@@ -156,8 +159,12 @@ class OpenAIChatProvider:
             parsed = answer.json()
         except _caught() as error:
             raise self._failure(error, request) from _shown(error)
+        return self.completion(parsed, answer.headers)
+
+    def completion(self, answer: object, headers: Mapping[str, str]) -> Completion:
+        """Return an answer's JSON as a `Completion`; see `completion_of`."""
         return completion_of(
-            parsed, answer.headers, self.name, model=self.model, split=not self._is_openai
+            answer, headers, self.name, model=self.model, split=not self._is_openai
         )
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
@@ -185,9 +192,86 @@ class OpenAIChatProvider:
         finally:
             await pieces.close()
 
+    def batches(self) -> OpenAIChatBatches:
+        """Return the batch API of this model."""
+        return OpenAIChatBatches(self, self.base_url, "/v1/chat/completions")
+
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
         await self._clients.aclose()
+
+    # What batches take
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        file: bytes | None = None,
+    ) -> Response:
+        """Return the answer to a request of another kind; see `OpenAIAccount.exchange`."""
+        client = self._clients.get()
+        options: dict[str, Any] = {"timeout": _NO_CHAT.timeout, "headers": self._further({})}
+        answer_class = response_class(sdk())
+        try:
+            if method == "GET":
+                answer = await client.get(path, cast_to=answer_class, options=options)
+            elif file is None:
+                answer = await client.post(path, cast_to=answer_class, body=body, options=options)
+            else:
+                options["headers"]["Content-Type"] = "multipart/form-data"
+                files = {"file": (FILE, file, "application/jsonl")}
+                answer = await client.post(
+                    path, cast_to=answer_class, body=body, files=files, options=options
+                )
+        except _caught() as error:
+            raise self._failure(error, _NO_CHAT) from _shown(error)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status_code, headers, answer.content)
+
+    async def download(self, file: str) -> AsyncGenerator[bytes, None]:
+        """Return the content of a file in pieces; see `OpenAIAccount.download`."""
+        files = self._clients.get().files.with_streaming_response
+        try:
+            async with files.content(file, extra_headers=self._further({})) as answer:
+                async for piece in answer.iter_bytes(1 << 20):
+                    yield piece
+        except _caught() as error:
+            raise self._failure(error, _NO_CHAT) from _shown(error)
+
+    def refusal(self, response: Response, request: ChatRequest | None = None) -> ProviderError:
+        """Return what an answer other than 200 means, and learn from it what to leave out.
+
+        Args:
+            response: The answer.
+            request: What it refuses; None for what is no chat.
+        """
+        made = error_of(
+            response, self._secret(), self._errors, self.rules.feedback or OPENAI_FEEDBACK
+        )
+        if request is None or not isinstance(made, BadRequestError) or self._is_known(made):
+            return made
+        change = self._learned.learn(str(made), request)
+        if change is None:
+            return made
+        return BadResponseError(
+            f"{self.base_url} {change}, which is remembered",
+            status=made.status,
+            request_id=made.request_id,
+            retry_after=0.0,
+        )
+
+    def chat_body(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the JSON of a request, as far as is known by now what the model takes."""
+        return chat_body(self.model, request, self._learned)
+
+    def _further(self, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return the headers of a request, without a credential where there is none."""
+        further: dict[str, Any] = dict(headers)
+        if not self._has_credential():
+            further["Authorization"] = sdk().Omit()
+        return further
 
     async def _send(self, request: ChatRequest, body: dict[str, Any]) -> Any:
         """Return the HTTP answer, or the SDK's stream of events.
@@ -196,9 +280,7 @@ class OpenAIChatProvider:
         objects of an answer that is read once: together three fifths of what a call costs it.
         """
         client = self._clients.get()
-        headers: dict[str, Any] = dict(request.extra_headers)
-        if not self._has_credential():
-            headers["Authorization"] = sdk().Omit()
+        headers = self._further(request.extra_headers)
         options: dict[str, Any] = {"timeout": request.timeout, "headers": headers}
         if body.get("stream"):
             return await client.post(
@@ -234,22 +316,8 @@ class OpenAIChatProvider:
 
     def _refusal(self, response: Any, request: ChatRequest) -> ProviderError:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        made = error_of(
-            Response(response.status_code, headers, response.content),
-            self._secret(),
-            self._errors,
-            self.rules.feedback or OPENAI_FEEDBACK,
-        )
-        if isinstance(made, BadRequestError) and not self._is_known(made):
-            change = self._learned.learn(str(made), request)
-            if change is not None:
-                return BadResponseError(
-                    f"{self.base_url} {change}, which is remembered",
-                    status=made.status,
-                    request_id=made.request_id,
-                    retry_after=0.0,
-                )
-        return made
+        answer = Response(response.status_code, headers, response.content)
+        return self.refusal(answer, None if request is _NO_CHAT else request)
 
     def _is_known(self, error: BadRequestError) -> bool:
         return type(error) is not BadRequestError
@@ -265,6 +333,44 @@ class OpenAIChatProvider:
             self._errors,
             self.rules.feedback or OPENAI_FEEDBACK,
         )
+
+
+class OpenAIChatBatches(OpenAIBatches):
+    """Batches of one chat model.
+
+    Args:
+        provider: What sends.
+        address: Where.
+        endpoint: What answers the requests.
+    """
+
+    def __init__(self, provider: OpenAIChatProvider, address: str, endpoint: str) -> None:
+        model = f"{provider.name}/{provider.model}"
+        super().__init__(provider, model=model, address=address, endpoint=endpoint)
+        self._provider = provider
+
+    async def open(self) -> None:
+        """Make this loop's client."""
+        await self._provider.open()
+
+    def write(self, request: ChatRequest) -> bytes:
+        """Return the body of a request; see `ChatBatchAPI.write`."""
+        body = self._provider.chat_body(request)
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    def read(self, result: BatchResult, request: ChatRequest | None) -> Completion:
+        """Return the answer in a result; see `ChatBatchAPI.read`."""
+        if result.refused is not None:
+            status, body = result.refused
+            headers = {"x-request-id": result.request_id or ""}
+            raise self._provider.refusal(Response(status, headers, body), request)
+        if result.error is not None:
+            raise result.error
+        return self._provider.completion(result.body, {"x-request-id": result.request_id or ""})
+
+
+# For requests that are no chat: all that is looked at is the timeout.
+_NO_CHAT = ChatRequest(())
 
 
 async def _close(client: Any) -> None:

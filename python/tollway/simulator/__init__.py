@@ -12,6 +12,7 @@ and every answer one of the conversation (`reply`), so that a test can tell a wr
 """
 
 from tollway.simulator.answers import reply
+from tollway.simulator.batches import BatchBehaviour
 from tollway.simulator.enforcement import Denial, Enforcement, Standing
 from tollway.simulator.faults import FAULTS, Faults
 from tollway.simulator.ledger import Ledger, Record
@@ -20,6 +21,7 @@ from tollway.simulator.vectors import digest, vector
 
 __all__ = [
     "FAULTS",
+    "BatchBehaviour",
     "Denial",
     "Enforcement",
     "Faults",

@@ -35,6 +35,7 @@ class Record:
         tokens: Their tokens, counted exactly, admitted or not.
         packed: The digests of the texts, 8 bytes each, in order.
         request_id: The `x-request-id` of the answer.
+        batch: Id of the batch that it was part of, or None.
     """
 
     arrival: float
@@ -45,6 +46,7 @@ class Record:
     tokens: int
     packed: bytes
     request_id: str
+    batch: str | None = None
 
     @property
     def digests(self) -> list[str]:
@@ -68,6 +70,7 @@ class Record:
             "tokens": self.tokens,
             "digests": self.digests,
             "request_id": self.request_id,
+            **({} if self.batch is None else {"batch": self.batch}),
         }
 
 

@@ -33,6 +33,7 @@ class Request:
         headers: Names in lower case.
         body: Empty where there is none.
         arrival: When its last byte was read, seconds of `time.monotonic`.
+        query: What follows the path, without the question mark.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     arrival: float
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +277,14 @@ class HTTPServer:
         if size > self._max_body:
             raise _TooLarge
         assert head is not None
+        path, _, query = head.target.decode("latin-1").partition("?")
         return Request(
             head.method.decode(),
-            head.target.decode("latin-1").partition("?")[0],
+            path,
             {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},
             b"".join(parts),
             time.monotonic_ns() / 1e9,
+            query,
         )
 
 

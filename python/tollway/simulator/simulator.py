@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tollway.errors import ConfigurationError
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
 from tollway.simulator.anthropic import AnthropicFormat
+from tollway.simulator.batches import BatchBehaviour, BatchFormat, BatchStore
 from tollway.simulator.bedrock import BedrockFormat
 from tollway.simulator.enforcement import Enforcement
 from tollway.simulator.formats import Behaviour, Call, Format
 from tollway.simulator.gemini import GeminiFormat
 from tollway.simulator.ledger import Ledger, Record
 from tollway.simulator.ollama import OllamaFormat
+from tollway.simulator.openai_batches import OpenAIBatchFormat
 from tollway.simulator.openai_format import OpenAIFormat
 from tollway.simulator.server import HTTPServer, Request, Response
 from tollway.simulator.vectors import packed_digests
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Coroutine
+    from collections.abc import Collection, Coroutine, Mapping
     from collections.abc import Set as AbstractSet
 
     from tollway.simulator.enforcement import Standing
@@ -59,6 +62,7 @@ class _Course:
     texts: list[str] = field(default_factory=list[str])
     tokens: int = 0
     standing: dict[str, Standing] = field(default_factory=dict[str, "Standing"])
+    batch: str | None = None
 
     def record(self, status: int | None) -> Record:
         return Record(
@@ -70,6 +74,7 @@ class _Course:
             self.tokens,
             packed_digests(self.texts),
             self.request_id,
+            self.batch,
         )
 
 
@@ -99,6 +104,7 @@ class Simulator:
         reasoning: As `Behaviour.reasoning`.
         context_window: As `Behaviour.context_window`.
         piece_delay: As `Behaviour.piece_delay`.
+        batches: How batches go.
         host: A loopback address.
         port: 0 for any free one.
         ledger: File to which the records are also written, one JSON object a line, each before
@@ -106,7 +112,8 @@ class Simulator:
         max_body: Bytes of a request's body.
 
     Attributes:
-        ledger: Every request that was answered, or was in flight when the simulator stopped.
+        ledger: Every request that was answered, or was in flight when the simulator stopped; each
+            of a batch too, when it is done.
 
     Raises:
         ConfigurationError: An argument cannot work. On starting: the port is in use, the ledger
@@ -130,6 +137,7 @@ class Simulator:
         reasoning: Reasoning = "apart",
         context_window: int | None = None,
         piece_delay: float = 0.0,
+        batches: BatchBehaviour = BatchBehaviour(),  # noqa: B008 - frozen
         host: str = "127.0.0.1",
         port: int = 0,
         ledger: str | os.PathLike[str] | None = None,
@@ -148,6 +156,9 @@ class Simulator:
         self._behaviour = Behaviour(
             dimensions, frozenset(refuses), reasoning, context_window, piece_delay
         )
+        self._store = BatchStore(batches, self._in_batch)
+        self._batches: tuple[BatchFormat, ...] = (OpenAIBatchFormat(self._store),)
+        self._batch_ordinals, self._line_ordinals = itertools.count(), itertools.count()
         self._path = ledger
         self._ordinals = itertools.count()
         self._server = HTTPServer(self._answer, _improper, host=host, port=port, max_body=max_body)
@@ -165,6 +176,11 @@ class Simulator:
         if self._address is None:
             raise ConfigurationError("the simulator is not running: use it in a with block")
         return f"{self._address}/v1"
+
+    @property
+    def batches(self) -> int:
+        """How many batches were begun, refused ones left out."""
+        return sum(batch.problem is None for batch in self._store.batches.values())
 
     def change(self, **limits: int) -> None:
         """Give limits other quotas from now on, as providers do; see `Enforcement.change`."""
@@ -186,6 +202,8 @@ class Simulator:
     async def __aexit__(self, *_: object) -> None:
         """Close every connection; requests in flight get no answer."""
         await self._server.stop()
+        # They are no client's any more: all that will be done and charged stands in the ledger.
+        self._store.advance(to_the_end=True)
         self._address = None
         self.ledger.close()
 
@@ -245,7 +263,45 @@ class Simulator:
         }
         return dataclasses.replace(response, headers=headers)
 
+    async def _about_batches(self, request: Request, course: _Course) -> Response | None:
+        """Answer a request about batches; a fault that breaks off comes after the deed."""
+        format_ = next(known for known in self._batches if known.owns(request.path))
+        self._store.advance()
+        fault = self._fault(request, next(self._batch_ordinals))
+        course.fault = fault if fault and faulty.applies(fault, 0) else None
+        if self._latency:
+            await asyncio.sleep(self._latency)
+        if fault in {"500", "503", "429"}:
+            raise course.format.fault(fault, "batches", self._faults.retry_after)
+        response = format_.answer(request, self._keys, str(self._address))
+        if fault == "disconnect":
+            return None
+        cut = len(response.body) // 2 if fault == "truncated" else None
+        return dataclasses.replace(response, cut=cut)
+
+    def _in_batch(self, batch: str, path: str, body: Mapping[str, Any]) -> tuple[int, bytes, str]:
+        """Answer a request of a batch, and write it down."""
+        request = Request("POST", path, {}, json.dumps(body).encode(), time.monotonic())
+        format_ = next(known for known in _FORMATS if known.owns(path))
+        course = _Course(format_, request.arrival, f"req_{uuid.uuid4().hex}", batch=batch)
+        faults, ordinal = self._store.behaviour.faults, next(self._line_ordinals)
+        fault = faults.draw(ordinal)
+        try:
+            call = format_.read(request, self._behaviour)
+            course.texts, course.tokens = call.texts, call.tokens
+            course.fault = fault if fault and faulty.applies(fault, call.rows) else None
+            if fault in {"500", "503", "429", "insufficient_quota"}:
+                raise format_.fault(fault, call.model, faults.retry_after)
+            course.admitted = True
+            response = call.answer(course.fault, faults.row(ordinal, call.rows or 1))
+        except wire.Refusal as refusal:
+            response = Response(refusal.status, refusal.body)
+        self.ledger.append(course.record(response.status))
+        return response.status, response.body, course.request_id
+
     async def _perform(self, request: Request, course: _Course) -> Response | None:
+        if any(known.owns(request.path) for known in self._batches):
+            return await self._about_batches(request, course)
         free = course.format.free(request, self._keys)
         if free is not None:
             return free

@@ -45,10 +45,14 @@ class _Rates:
     output_audio: float | None
 
 
+# Share of the listed prices that is paid in a batch, for every kind of token alike.
+# https://openai.com/api/pricing, https://docs.claude.com/en/docs/about-claude/pricing.
+_BATCH = {"openai": 0.5, "azure": 0.5, "anthropic": 0.5}
+
 _rates: dict[tuple[str, str], _Rates | None] = {}
 
 
-def cost_of(provider: str, model: str, usage: Usage) -> float | None:
+def cost_of(provider: str, model: str, usage: Usage, *, batch: bool = False) -> float | None:
     """Return what one answer costs in US dollars by kind of token, or None where it is not known.
 
     Not known is also the price of audio that the list does not name: it is never paid as text.
@@ -57,7 +61,13 @@ def cost_of(provider: str, model: str, usage: Usage) -> float | None:
         provider: Such as `openai`.
         model: The model's name without the provider.
         usage: Of one request: prices may depend on its length.
+        batch: Whether it was answered in a batch, at half the price.
     """
+    cost = _cost_of(provider, model, usage)
+    return _in_batch(provider, cost) if batch else cost
+
+
+def _cost_of(provider: str, model: str, usage: Usage) -> float | None:
     rates = _rates_of(provider, model)
     if rates is None:
         return _calculated(provider, model, usage)
@@ -77,17 +87,24 @@ def cost_of(provider: str, model: str, usage: Usage) -> float | None:
     )
 
 
-def input_cost(provider: str, model: str, tokens: int) -> float | None:
+def input_cost(provider: str, model: str, tokens: int, *, batch: bool = False) -> float | None:
     """Return what `tokens` of input cost in US dollars, or None where no price is known.
 
     Args:
         provider: Such as `openai`; with `litellm` the model's name begins with it.
         model: The model's name without the provider.
         tokens: Tokens of input.
+        batch: As in `cost_of`.
     """
     if provider == "litellm":
         provider, _, model = model.partition("/")
-    return _listed(provider, model, {"input_tokens": tokens})
+    cost = _listed(provider, model, {"input_tokens": tokens})
+    return _in_batch(provider, cost) if batch else cost
+
+
+def _in_batch(provider: str, cost: float | None) -> float | None:
+    share = _BATCH.get(provider)
+    return None if cost is None or share is None else cost * share
 
 
 def _rates_of(provider: str, model: str) -> _Rates | None:
