@@ -8,6 +8,7 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingProvider,
     EmbeddingRules,
+    InPlaceProvider,
 )
 from tollway.providers.registry import (
     chat_provider,
@@ -24,6 +25,7 @@ __all__ = [
     "EmbeddingAnswer",
     "EmbeddingProvider",
     "EmbeddingRules",
+    "InPlaceProvider",
     "chat_provider",
     "embedding_provider",
     "register_chat_provider",
