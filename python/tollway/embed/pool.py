@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import ConfigurationError
-from tollway.providers import EmbeddingProvider, embedding_provider
+from tollway.providers import EmbeddingProvider, InPlaceProvider, embedding_provider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["Lane", "providers_of"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lane:
     """One credential or deployment, with its own limits."""
 
     provider: EmbeddingProvider
     limiter: RateLimiter
     breaker: CircuitBreaker
+
+    @functools.cached_property
+    def in_place(self) -> InPlaceProvider | None:
+        """The provider, if it can decode answers where they are wanted."""
+        return self.provider if isinstance(self.provider, InPlaceProvider) else None
 
     @property
     def max_in_flight(self) -> int:

@@ -59,12 +59,13 @@ class Rows:
         self.into = into
         self.missing: Sequence[int] = range(len(batch.texts))
         self.vectors: NDArray[np.float32] | None = None
+        self._tokens = int(batch.counts.sum())
 
     def pending(self) -> tuple[Sequence[int], Sequence[str], int]:
         """Return the positions that have no row yet, their texts, and their tokens."""
         missing, texts, counts = self.missing, self._batch.texts, self._batch.counts
         if len(missing) == len(texts):
-            return missing, texts, int(counts.sum())
+            return missing, texts, self._tokens
         return missing, [texts[i] for i in missing], int(counts[missing].sum())
 
     def place(self, asked: Sequence[int], answer: EmbeddingAnswer) -> None:
@@ -164,7 +165,7 @@ class Destination:
             raise ConfigurationError(
                 f"out must be of shape ({self._count}, {vectors.shape[1]}), not {array.shape}"
             )
-        places = np.asarray(keys)
+        places = slice(keys[0], keys[-1] + 1) if isinstance(keys, range) else np.asarray(keys)
         self._is_done[places] = True
         if not (self.is_direct and np.may_share_memory(array, vectors)):
             array[places if self._firsts is None else self._firsts[places]] = vectors

@@ -23,7 +23,6 @@ from tollway.errors import (
     RateLimitError,
     TollwayError,
 )
-from tollway.providers import InPlaceProvider
 from tollway.retry import CallRecord, shared_budget
 from tollway.types import Usage
 
@@ -392,15 +391,11 @@ class _Attempt:
         sending.on_wire.add(self._worker)
         sending.pending_tokens += tokens
         try:
-            provider = self._lane.provider
-            if (
-                rows.into is not None
-                and len(texts) == len(rows.into)
-                and isinstance(provider, InPlaceProvider)
-            ):
-                answer = await provider.embed_into(texts, rows.into)
+            in_place = self._lane.in_place
+            if rows.into is None or in_place is None or len(texts) < len(rows.into):
+                answer = await self._lane.provider.embed(texts)
             else:
-                answer = await provider.embed(texts)
+                answer = await in_place.embed_into(texts, rows.into)
             usage = answer.usage
             if usage.estimated:
                 usage = dataclasses.replace(usage, input_tokens=tokens)
