@@ -123,6 +123,7 @@ bench-retry: build $(VENV)/.bench ## Compare retries with other libraries, and p
 bench-embed: build $(VENV)/.bench ## Compare the CPU of an embedding with other clients
 	cargo build --quiet --release -p tollway-io --example canned
 	$(BIN)/python benches/python/bench_client.py
+	$(BIN)/python benches/python/bench_embed_stages.py --latency
 	$(BIN)/python -m pytest -q benches/python/bench_embed.py --benchmark-columns=median,iqr,rounds
 
 bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about three minutes

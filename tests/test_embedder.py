@@ -112,10 +112,11 @@ async def test_at_most_max_in_flight_at_once():
 @pytest.mark.parametrize(
     ("texts", "error", "what"),
     [
-        ("one text", TypeError, "not one string"),
-        (["a", 3], TypeError, "text 1 must be a string, not int"),
-        (["a", None], TypeError, "text 1"),
+        ("one text", TypeError, "not one str: each letter"),
+        (["a", 3], TypeError, r"texts\[1\] must be a str, not int"),
+        (["a", None], TypeError, r"texts\[1\]"),
         (["a", "b", ""], InputError, "text 2 is empty"),
+        (["a", "a", "b", ""], InputError, "text 3 is empty"),
     ],
 )
 async def test_texts_that_are_none(sim, texts, error, what):

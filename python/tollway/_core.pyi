@@ -182,6 +182,19 @@ class CircuitBreaker:
 
 # Embedding
 
+def distinct(
+    texts: Iterable[str],
+) -> tuple[list[str], tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
+    """Leave out what is equal to a text before it.
+
+    Returns:
+        The m distinct texts in order; and, unless all n are distinct, where each of them is first,
+        shape (m,), ascending, and which of them each text is, shape (n,).
+
+    Raises:
+        TypeError: An item is no string, or `texts` is one.
+    """
+
 def pack(
     counts: NDArray[np.int64],
     max_texts: int,

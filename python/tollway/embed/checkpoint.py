@@ -7,11 +7,11 @@
       lock         held by the process that works here; its pid inside
 
 An answer's rows count when its line is committed, which comes after the rows themselves: that
-survives the death of the process at any instant. Once a second the spool is synchronised and a mark
-committed durably: that survives the loss of power, after which only answers past the mark need be
-checked against their crc.
+survives the death of the process at any instant. Once a second spool and lines are synchronised:
+that survives the loss of power. Then a mark is committed that says so: only answers past it need be
+checked against their crc at the next opening.
 
-One thread uses a checkpoint at a time.
+One thread uses a checkpoint at a time; another one synchronises.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ import contextlib
 import errno
 import os
 import sqlite3
-import sys
-import time
 import zlib
 from typing import TYPE_CHECKING
 
+from tollway.embed.disk import O_BINARY, Lock, Syncer, pread, pwrite, synchronize
 from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -44,8 +43,9 @@ _DIGEST = 16
 # Space is allocated in steps, so that a full disk is an error when a step is taken.
 _STEP = 16 << 20
 
-# Seconds between marks.
-_SYNC_INTERVAL = 1.0
+# Pages of lines after which SQLite moves them from its log to its file, which takes the time of two
+# synchronisations: those of about a million texts.
+_LOG_PAGES = 16_384
 
 
 class Checkpoint:
@@ -64,10 +64,11 @@ class Checkpoint:
     def __init__(self, folder: Path, model: str, dimensions: int | None) -> None:
         self.folder = folder
         self._allocated = 0
-        self._synced_at = time.monotonic()
+        self._marked = 0
+        self._syncer: Syncer | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _Lock(folder / "lock")
+            self._lock = Lock(folder / "lock")
         except OSError as error:
             raise CheckpointError(
                 f"cannot write the job folder {folder}: {error.strerror}"
@@ -76,7 +77,7 @@ class Checkpoint:
         with contextlib.ExitStack() as opened:
             opened.callback(self._lock.release)
             try:
-                self._spool = os.open(folder / "vectors", os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
+                self._spool = os.open(folder / "vectors", os.O_RDWR | os.O_CREAT | O_BINARY, 0o644)
                 opened.callback(os.close, self._spool)
                 self._db = sqlite3.connect(
                     folder / "rows.sqlite", isolation_level=None, check_same_thread=False
@@ -90,6 +91,7 @@ class Checkpoint:
     def _open(self, model: str, dimensions: int | None) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS answers "
@@ -140,7 +142,7 @@ class Checkpoint:
         torn = [
             (first,)
             for first, digests, crc in lines
-            if zlib.crc32(_pread(self._spool, size * digests // _DIGEST, first * size)) != crc
+            if zlib.crc32(pread(self._spool, size * digests // _DIGEST, first * size)) != crc
         ]
         self._db.execute("BEGIN")
         self._db.executemany("DELETE FROM answers WHERE first = ?", torn)
@@ -174,15 +176,18 @@ class Checkpoint:
         data = vectors.astype("<f4", copy=False).data.cast("B")
         try:
             self._allocate((first + count) * size)
-            _pwrite(self._spool, data, first * size)
+            pwrite(self._spool, data, first * size)
             # Alone in its transaction: committed when it returns.
             self._db.execute(
                 "INSERT INTO answers VALUES (?, ?, ?)",
                 (first, b"".join(digests), zlib.crc32(data)),
             )
             self._next = first + count
-            if time.monotonic() - self._synced_at >= _SYNC_INTERVAL:
-                self._mark()
+            synced = self._synchronized().written(self._next)
+            if synced > self._marked:
+                # Without waiting for the disk: where it does not have the mark, more is checked.
+                self._put("durable", synced)
+                self._marked = synced
         except (OSError, sqlite3.Error) as error:
             raise self._failure(error) from error
         return first
@@ -211,13 +216,22 @@ class Checkpoint:
             os.ftruncate(self._spool, max(size, os.fstat(self._spool).st_size))
         self._allocated = size
 
+    def _synchronized(self) -> Syncer:
+        if self._syncer is None:
+            files = [self._spool]
+            # Where the file system cannot have one, every commit waits for the disk by itself.
+            with contextlib.suppress(FileNotFoundError):
+                files.append(os.open(self.folder / "rows.sqlite-wal", os.O_RDWR | O_BINARY))
+                self._opened.callback(os.close, files[-1])
+            self._syncer = Syncer(files)
+            self._opened.callback(self._syncer.close)
+        return self._syncer
+
     def _mark(self) -> None:
         """Make everything written so far survive the loss of power."""
-        getattr(os, "fdatasync", os.fsync)(self._spool)
+        synchronize(self._spool)
         self._db.execute("PRAGMA synchronous=FULL")
         self._put("durable", self._next)
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._synced_at = time.monotonic()
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of n rows, shape (n, d); NaN for a row of -1."""
@@ -243,60 +257,3 @@ class Checkpoint:
             self._mark()
             if self.dimensions is not None:
                 os.ftruncate(self._spool, 4 * self.dimensions * self._next)
-
-
-class _Lock:
-    """An exclusive lock on a file, which the kernel drops when its process dies."""
-
-    def __init__(self, path: Path) -> None:
-        with contextlib.ExitStack() as opened:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o644)
-            opened.callback(os.close, self._file)
-            try:
-                _flock(self._file)
-            except (BlockingIOError, PermissionError) as error:
-                pid = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
-                raise CheckpointError(
-                    f"another process (pid {pid}) works on the job in {path.parent}; wait for it, "
-                    "or choose another output"
-                ) from error
-            os.ftruncate(self._file, 0)
-            os.write(self._file, f"{os.getpid()}\n".encode())
-            opened.pop_all()
-
-    def release(self) -> None:
-        os.close(self._file)
-
-
-_O_BINARY = getattr(os, "O_BINARY", 0)
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _flock(file: int) -> None:
-        # A byte far past the pid, which must stay readable.
-        os.lseek(file, 1 << 20, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        os.lseek(file, 0, os.SEEK_SET)
-
-    def _pread(file: int, size: int, offset: int) -> bytes:
-        os.lseek(file, offset, os.SEEK_SET)
-        return os.read(file, size)
-
-    def _pwrite(file: int, data: memoryview, offset: int) -> None:
-        os.lseek(file, offset, os.SEEK_SET)
-        while data:
-            data = data[os.write(file, data) :]
-else:
-    import fcntl
-
-    def _flock(file: int) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _pread(file: int, size: int, offset: int) -> bytes:
-        return os.pread(file, size, offset)
-
-    def _pwrite(file: int, data: memoryview, offset: int) -> None:
-        while data:
-            written = os.pwrite(file, data, offset)
-            data, offset = data[written:], offset + written

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from tollway import _core
 from tollway.bridge import run_sync
 from tollway.embed.limits import limiter_of
 from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
-from tollway.embed.rows import normalized
-from tollway.embed.sending import Lane, Sending, Tally
+from tollway.embed.pool import Lane, providers_of
+from tollway.embed.rows import Destination, normalized
+from tollway.embed.sending import Sending, Tally
 from tollway.errors import (
     BadResponseError,
     BudgetExceededError,
@@ -19,7 +21,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter import RateLimiter
-from tollway.providers import EmbeddingProvider, embedding_function, embedding_provider
+from tollway.providers import embedding_function
 from tollway.retry import RetryPolicy, shared_breaker
 from tollway.tokens import get_encoding
 from tollway.usage import input_cost
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Sent
     from tollway.limiter import Limits
+    from tollway.providers import EmbeddingProvider
 
 __all__ = ["DEFAULT_MODEL", "Dtype", "Embedder"]
 
@@ -103,7 +106,7 @@ class Embedder:
     ) -> None:
         if embedding_func is not None:
             model, options = embedding_function(embedding_func, model, **options), {}
-        providers = _providers(DEFAULT_MODEL if model is None else model, keys, options)
+        providers = providers_of(DEFAULT_MODEL if model is None else model, keys, options)
         self.provider = providers[0]
         _check_choice("too_long", too_long, ("truncate", "error", "average"))
         _check_choice("packing", packing, ("balanced", "fewest"))
@@ -183,7 +186,7 @@ class Embedder:
             texts: n strings; may be none, but no empty one.
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
             out: Where to put the vectors: shape (n, d), of any float dtype, such as a memory-mapped
-                `.npy`. Rows without a vector keep what they hold.
+                `.npy`. Not to be used until the call has ended; rows without a vector are NaN then.
 
         Returns:
             `out`, or a new array: shape (n, d), of `dtype`, C-contiguous, row i for texts[i];
@@ -205,29 +208,33 @@ class Embedder:
 
         Cancellation: safe at every await; requests under way are closed.
         """
+        import numpy as np  # noqa: PLC0415
+
         _check_choice("on_error", on_error, ("raise", "nan"))
-        _check_texts(texts)
-        ordinals: dict[str, int] = {}
-        inverse = [ordinals.setdefault(text, len(ordinals)) for text in texts]
-        distinct = list(ordinals)
-        rows = _Matrix(inverse, len(distinct), out)
+        distinct, repeats = _core.distinct(texts)
+        if "" in distinct:
+            first = distinct.index("")
+            raise InputError(
+                f"text {first if repeats is None else repeats[0][first]} is empty; leave it out"
+            )
+        count, keys = len(distinct) if repeats is None else len(repeats[1]), range(len(distinct))
+        rows = Destination(count, repeats, out, np.dtype(self.dtype), self._dimensions)
+        is_direct = rows.is_direct and not self.normalize
         failure: TollwayError | None = None
 
         async def keep(sent: Sent) -> None:
             nonlocal failure
             failure = failure or sent.error
-            keys, vectors = sent.good()
+            good, vectors = sent.good()
             if vectors is not None:
-                rows.put(keys, self.finish(vectors))
+                rows.put(good, self.finish(vectors))
 
-        def finished() -> NDArray[Any]:
-            return rows.all(self._dimensions or 0, self.dtype)
-
-        sending = self.sending(keep, Tally(), lenient=on_error == "nan")
+        sending = self.sending(
+            keep, Tally(), place=rows.place if is_direct else None, lenient=on_error == "nan"
+        )
 
         async def batches() -> AsyncGenerator[Batch]:
             prepared = self.prepare(distinct)
-            keys = range(len(ordinals))
             sending.averages.expect(keys, prepared)
             packer = self.packer()
             for batch in packer.add(keys, prepared) + packer.flush():
@@ -236,12 +243,12 @@ class Embedder:
         try:
             await sending.run(batches())
         except TollwayError as error:
-            error.finished = finished()
+            error.finished = rows.all(self._dimensions or 0)
             raise
         if failure is not None and on_error == "raise":
-            failure.finished = finished()
+            failure.finished = rows.all(self._dimensions or 0)
             raise failure
-        return finished()
+        return rows.all(self._dimensions or 0)
 
     def embed_sync(
         self,
@@ -315,6 +322,7 @@ class Embedder:
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
         *,
+        place: Callable[[Batch], NDArray[np.float32] | None] | None = None,
         lenient: bool = False,
         budgeted: bool = False,
     ) -> Sending:
@@ -326,6 +334,7 @@ class Embedder:
             tally,
             allow=self._allow,
             check=self._check_dimensions,
+            place=place,
             lenient=lenient,
             budgeted=budgeted,
         )
@@ -363,108 +372,7 @@ class Embedder:
         return 0.0 if price == "free" else None
 
 
-def _providers(
-    model: str | EmbeddingProvider | Sequence[str | EmbeddingProvider],
-    keys: Sequence[str] | None,
-    options: dict[str, Any],
-) -> list[EmbeddingProvider]:
-    """The provider, or all of a pool."""
-    several: list[str | EmbeddingProvider] = list(model) if isinstance(model, list | tuple) else []
-    given = several or [cast("str | EmbeddingProvider", model)]
-    if options and not all(isinstance(each, str) for each in given):
-        raise ConfigurationError("options of the provider go to the provider that is given")
-    if keys is not None:
-        if isinstance(keys, str) or not keys or "api_key" in options:
-            raise ConfigurationError("keys is a list of one key or more, instead of api_key")
-        if not all(isinstance(each, str) for each in given):
-            raise ConfigurationError("keys go to the providers that are given")
-    credentials: list[dict[str, Any]] = [{"api_key": key} for key in keys or ()] or [{}]
-    providers: list[EmbeddingProvider] = []
-    for each in given:
-        if isinstance(each, str):
-            providers += (embedding_provider(each, **options, **key) for key in credentials)
-        else:
-            providers.append(each)
-    _check_pool(providers)
-    return providers
-
-
-def _check_pool(providers: Sequence[EmbeddingProvider]) -> None:
-    first = providers[0]
-    if len({each.quota_key for each in providers}) < len(providers):
-        raise ConfigurationError("two of a pool have the same credential and share one quota")
-    for each in providers:
-        served = (each.priced_as, each.rules.dimensions)
-        if served != (first.priced_as, first.rules.dimensions):
-            raise ConfigurationError(
-                f"a pool is of one model, not of {first.priced_as} and {each.priced_as}; name the "
-                "model of a deployment with base_model"
-            )
-
-
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         choices = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
         raise ConfigurationError(f"{name} must be {choices}, not {value!r}")
-
-
-class _Matrix:
-    """The rows of n texts as they come in, made when the first shows their length.
-
-    Args:
-        inverse: The number of each text among the distinct ones.
-        distinct: How many those are.
-        out: Where to put them.
-    """
-
-    def __init__(self, inverse: list[int], distinct: int, out: NDArray[Any] | None) -> None:
-        import numpy as np  # noqa: PLC0415
-
-        self._count = len(inverse)
-        self._rows = out
-        if out is not None and (out.ndim != 2 or len(out) != len(inverse)):
-            raise ConfigurationError(
-                f"out must be of shape ({len(inverse)}, d) for {len(inverse)} texts, not "
-                f"{out.shape}"
-            )
-        # Without equal texts the numbers are the places.
-        self._inverse: NDArray[np.int64] | None = None
-        if distinct < len(inverse):
-            self._inverse = np.array(inverse)
-            self._first = np.unique(self._inverse, return_index=True)[1]
-
-    def put(self, keys: Sequence[int], vectors: NDArray[Any]) -> None:
-        """Put the vectors of distinct texts where each is first."""
-        import numpy as np  # noqa: PLC0415
-
-        width = vectors.shape[1]
-        if self._rows is None:
-            self._rows = np.full((self._count, width), np.nan, vectors.dtype)
-        elif self._rows.shape[1] != width:
-            raise ConfigurationError(
-                f"out must be of shape ({self._count}, {width}), not {self._rows.shape}"
-            )
-        places = np.asarray(keys) if self._inverse is None else self._first[np.asarray(keys)]
-        self._rows[places] = vectors
-
-    def all(self, dimensions: int, dtype: str) -> NDArray[Any]:
-        """Return a row for each text, equal ones as the first of them, NaN where there is none."""
-        import numpy as np  # noqa: PLC0415
-
-        if self._rows is None:
-            return np.full((self._count, dimensions), np.nan, dtype)
-        if self._inverse is not None:
-            first = self._first[self._inverse]
-            others = (first != np.arange(self._count)).nonzero()[0]
-            self._rows[others] = self._rows[first[others]]
-        return self._rows
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise TypeError("texts must be a sequence of strings, not one string: [text]")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"text {i} must be a string, not {type(text).__name__}")
-        if not text:
-            raise InputError(f"text {i} is empty; leave it out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tollway.errors import BadResponseError
+from tollway.errors import BadResponseError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tollway.errors import TollwayError
     from tollway.providers import EmbeddingAnswer
 
-__all__ = ["Averages", "Rows", "Sent", "normalized"]
+__all__ = ["Averages", "Destination", "Rows", "Sent", "normalized"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,18 +46,26 @@ class Sent:
 
 
 class Rows:
-    """The rows of a batch as they come in, over one request or several."""
+    """The rows of a batch as they come in, over one request or several.
 
-    def __init__(self, batch: Batch) -> None:
+    Attributes:
+        missing: Positions that have no row yet.
+        vectors: The rows, NaN where there is none yet; None before the first.
+        into: Where they may be decoded: `vectors` is that array then.
+    """
+
+    def __init__(self, batch: Batch, into: NDArray[np.float32] | None = None) -> None:
         self._batch = batch
+        self.into = into
         self.missing: Sequence[int] = range(len(batch.texts))
         self.vectors: NDArray[np.float32] | None = None
+        self._tokens = int(batch.counts.sum())
 
     def pending(self) -> tuple[Sequence[int], Sequence[str], int]:
         """Return the positions that have no row yet, their texts, and their tokens."""
         missing, texts, counts = self.missing, self._batch.texts, self._batch.counts
         if len(missing) == len(texts):
-            return missing, texts, int(counts.sum())
+            return missing, texts, self._tokens
         return missing, [texts[i] for i in missing], int(counts[missing].sum())
 
     def place(self, asked: Sequence[int], answer: EmbeddingAnswer) -> None:
@@ -96,6 +104,99 @@ class Rows:
     def sent(self, error: TollwayError | None = None) -> Sent:
         """Return what has become of the batch."""
         return Sent(self._batch.keys, self.vectors, self.missing, error)
+
+
+class Destination:
+    """The array that the rows of n texts end in.
+
+    Args:
+        count: n.
+        repeats: Which texts are equal; see `_core.distinct`.
+        out: The array, or None for one of our own, made as soon as the length of a row is known.
+        dtype: Of our own.
+        width: Length of a row, if known.
+
+    Raises:
+        ConfigurationError: The array is of another shape. Nothing was written to it.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        repeats: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+        out: NDArray[Any] | None,
+        dtype: np.dtype[Any],
+        width: int | None,
+    ) -> None:
+        import numpy as np  # noqa: PLC0415
+
+        if out is not None and (out.ndim != 2 or out.shape != (count, width or out.shape[1])):
+            raise ConfigurationError(
+                f"out must be of shape ({count}, {width or 'd'}) for {count} texts, not {out.shape}"
+            )
+        self._count = count
+        self._width = width
+        self._dtype = dtype
+        self._array = out
+        # Without equal texts the numbers of the distinct ones are the places.
+        self._firsts = None if repeats is None else repeats[0]
+        self._kinds = None if repeats is None else repeats[1]
+        self._is_done = np.zeros(count if repeats is None else len(repeats[0]), np.bool_)
+        self.is_direct = dtype == np.float32 if out is None else _is_direct(out)
+
+    def place(self, batch: Batch) -> NDArray[np.float32] | None:
+        """Return the rows of a batch's texts, if they are side by side and their length known."""
+        keys, firsts = batch.keys, self._firsts
+        if self._width is None or not isinstance(keys, range) or not keys:
+            return None
+        start, stop = keys[0], keys[-1] + 1
+        if firsts is not None:
+            start, stop = int(firsts[start]), int(firsts[stop - 1]) + 1
+        if stop - start != len(keys):
+            return None
+        return self._made(self._width)[start:stop]
+
+    def put(self, keys: Sequence[int], vectors: NDArray[Any]) -> None:
+        """Put the vectors of distinct texts where each is first, unless they are there already."""
+        import numpy as np  # noqa: PLC0415
+
+        array = self._made(vectors.shape[1])
+        if array.shape[1] != vectors.shape[1]:
+            raise ConfigurationError(
+                f"out must be of shape ({self._count}, {vectors.shape[1]}), not {array.shape}"
+            )
+        places = slice(keys[0], keys[-1] + 1) if isinstance(keys, range) else np.asarray(keys)
+        self._is_done[places] = True
+        if not (self.is_direct and np.may_share_memory(array, vectors)):
+            array[places if self._firsts is None else self._firsts[places]] = vectors
+
+    def _made(self, width: int) -> NDArray[Any]:
+        import numpy as np  # noqa: PLC0415
+
+        if self._array is None:
+            self._array = np.empty((self._count, width), self._dtype)
+        return self._array
+
+    def all(self, width: int) -> NDArray[Any]:
+        """Return a row for each text, equal ones as the first of them, NaN where there is none."""
+        import numpy as np  # noqa: PLC0415
+
+        array, firsts = self._made(width), self._firsts
+        missing = (~self._is_done).nonzero()[0]
+        array[missing if firsts is None else firsts[missing]] = np.nan
+        if firsts is not None and self._kinds is not None:
+            origins = firsts[self._kinds]
+            others = (origins != np.arange(self._count)).nonzero()[0]
+            array[others] = array[origins[others]]
+        return array
+
+
+def _is_direct(array: NDArray[Any]) -> bool:
+    """Whether rows may be decoded into an array as it is."""
+    import numpy as np  # noqa: PLC0415
+
+    flags = array.flags
+    return bool(array.dtype == np.float32 and flags.c_contiguous and flags.writeable)
 
 
 class Averages:

@@ -29,13 +29,15 @@ from tollway.types import Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from tollway.embed.packing import Batch
-    from tollway.limiter import RateLimiter
-    from tollway.providers import EmbeddingProvider
-    from tollway.providers.base import EmbeddingAnswer
-    from tollway.retry import CircuitBreaker, RetryPolicy
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["Lane", "Sending", "Tally"]
+    from tollway.embed.packing import Batch
+    from tollway.embed.pool import Lane
+    from tollway.providers import EmbeddingAnswer
+    from tollway.retry import RetryPolicy
+
+__all__ = ["Sending", "Tally"]
 
 # Every request would fail like this one: what is wrong is not the texts.
 _FATAL = (
@@ -74,20 +76,6 @@ class Tally:
     budget_wait: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Lane:
-    """One credential or deployment, with its own limits."""
-
-    provider: EmbeddingProvider
-    limiter: RateLimiter
-    breaker: CircuitBreaker
-
-    @property
-    def max_in_flight(self) -> int:
-        """Requests under way at once."""
-        return self.limiter.limits.max_in_flight or self.provider.limits.max_in_flight or 25
-
-
 @dataclass(frozen=True, slots=True)
 class _Part:
     """Texts of a refused batch, by position."""
@@ -115,6 +103,7 @@ class Sending:
         allow: Called with all tokens paid for if the next request is sent; raises where that is too
             much.
         check: Called with the dimension of each answer; raises where it is not the one before.
+        place: Returns the rows of an array that those of a batch may be decoded into, or None.
         lenient: Deliver as failed too what the provider answers but does not embed, though nothing
             has succeeded yet: the texts are known or allowed to be what is wrong.
         budgeted: Bound retries by the budget of the credential and model, unless the policy says
@@ -130,6 +119,7 @@ class Sending:
         *,
         allow: Callable[[int], None],
         check: Callable[[int], None],
+        place: Callable[[Batch], NDArray[np.float32] | None] | None,
         lenient: bool,
         budgeted: bool,
     ) -> None:
@@ -139,6 +129,8 @@ class Sending:
         self.tally = tally
         self.allow = allow
         self.check = check
+        # Of two attempts that run side by side, only one could have the place.
+        self._place = place if retry.hedge is None else None
         # Tokens of requests on the wire.
         self.pending_tokens = 0
         self._lenient = lenient
@@ -348,7 +340,8 @@ class Sending:
 
     async def _request(self, lane: Lane, batch: Batch) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""
-        rows, record = Rows(batch), CallRecord()
+        rows = Rows(batch, None if self._place is None else self._place(batch))
+        record = CallRecord()
         attempt = _Attempt(self, lane, rows, record)
         budget = shared_budget(lane.provider.quota_key) if self._budgeted else None
         try:
@@ -398,7 +391,11 @@ class _Attempt:
         sending.on_wire.add(self._worker)
         sending.pending_tokens += tokens
         try:
-            answer = await self._lane.provider.embed(texts)
+            in_place = self._lane.in_place
+            if rows.into is None or in_place is None or len(texts) < len(rows.into):
+                answer = await self._lane.provider.embed(texts)
+            else:
+                answer = await in_place.embed_into(texts, rows.into)
             usage = answer.usage
             if usage.estimated:
                 usage = dataclasses.replace(usage, input_tokens=tokens)

@@ -8,6 +8,7 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingProvider,
     EmbeddingRules,
+    InPlaceProvider,
 )
 from tollway.providers.registry import (
     chat_function,
@@ -26,6 +27,7 @@ __all__ = [
     "EmbeddingAnswer",
     "EmbeddingProvider",
     "EmbeddingRules",
+    "InPlaceProvider",
     "chat_function",
     "chat_provider",
     "embedding_function",

@@ -8,7 +8,7 @@ them. A new provider is a class with the members of `EmbeddingProvider` or `Chat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
@@ -31,6 +31,7 @@ __all__ = [
     "EmbeddingAnswer",
     "EmbeddingProvider",
     "EmbeddingRules",
+    "InPlaceProvider",
 ]
 
 ChatParameter: TypeAlias = Literal[
@@ -159,6 +160,26 @@ class EmbeddingProvider(Protocol):
 
     async def aclose(self) -> None:
         """Close what the provider itself opened."""
+        ...
+
+
+@runtime_checkable
+class InPlaceProvider(Protocol):
+    """What an `EmbeddingProvider` is besides, if it can decode answers where they are wanted."""
+
+    async def embed_into(self, texts: Sequence[str], out: NDArray[np.float32]) -> EmbeddingAnswer:
+        """Send one request as `EmbeddingProvider.embed` does.
+
+        Args:
+            texts: n strings.
+            out: Shape (n, d), C-contiguous: where the rows may go; the answer's `vectors` is this
+                array then. After a failure it holds anything.
+
+        Raises:
+            ProviderError: As `embed` does.
+
+        Cancellation closes the request; nothing is written to `out` afterwards.
+        """
         ...
 
 

@@ -32,6 +32,9 @@ from tollway.types import Usage
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Transport
@@ -172,8 +175,17 @@ class OpenAIProvider:
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts; see `EmbeddingProvider.embed`."""
+        return await self._embed(texts, None)
+
+    async def embed_into(self, texts: Sequence[str], out: NDArray[np.float32]) -> EmbeddingAnswer:
+        """Send one request of n texts; see `InPlaceProvider.embed_into`."""
+        return await self._embed(texts, out)
+
+    async def _embed(
+        self, texts: Sequence[str], out: NDArray[np.float32] | None
+    ) -> EmbeddingAnswer:
         asked_base64 = self._base64
-        response, decoded = await self._post(texts, asked_base64)
+        response, decoded = await self._post(texts, asked_base64, out)
         if response.status != 200:
             error = error_of(response, self._key, self._errors, self._feedback)
             if asked_base64 and response.status in {400, 422} and "encoding_format" in str(error):
@@ -199,7 +211,7 @@ class OpenAIProvider:
         return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage, feedback)
 
     async def _post(
-        self, texts: Sequence[str], base64: bool
+        self, texts: Sequence[str], base64: bool, out: NDArray[np.float32] | None
     ) -> tuple[Response, _core.DecodedEmbeddings | None]:
         """Send texts; the rows are decoded already where the transport can and they are right."""
         dimensions, members = self._dimensions, self._extra()
@@ -223,6 +235,7 @@ class OpenAIProvider:
                 base64=base64,
                 extra=extra,
                 length=self.rules.dimensions,
+                out=out,
             )
             return Response(answer.status, answer.headers, answer.body), answer.embeddings
         body = _core.embeddings_body(

@@ -6,15 +6,42 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::quality::RandomState;
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyList, PyString};
 use tollway_core::embed::{self, BodyError, BodyWriter, Caps, Decoded, Digest, PackError, Request};
 
 use crate::batch::Batch;
 use crate::errors;
 use crate::text::Text;
+
+type Distinct<'py> = (
+    Bound<'py, PyList>,
+    Option<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)>,
+);
+
+#[pyfunction]
+fn distinct<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Distinct<'py>> {
+    let batch = Batch::new(texts)?;
+    let strings = batch.strings()?;
+    let texts = strings.iter().map(|string| Text::new(string));
+    let texts = texts.collect::<PyResult<Vec<_>>>()?;
+    let repeats = py.detach(|| embed::repeats(&texts, RandomState::default()));
+    if repeats.firsts.len() == texts.len() {
+        return Ok((PyList::new(py, strings)?, None));
+    }
+    let firsts = PyList::new(py, repeats.firsts.iter().map(|&first| strings[first]))?;
+    Ok((firsts, Some((places(py, repeats.firsts), places(py, repeats.kinds)))))
+}
+
+fn places(py: Python<'_>, places: Vec<usize>) -> Bound<'_, PyArray1<i64>> {
+    let places = places
+        .into_iter()
+        .map(|place| i64::try_from(place).unwrap_or(i64::MAX));
+    PyArray1::from_iter(py, places)
+}
 
 #[pyfunction]
 #[pyo3(signature = (counts, max_texts, max_tokens=None, *, target_tokens=None))]
@@ -35,11 +62,7 @@ fn pack<'py>(
         Ok(counts) => embed::pack(counts, caps),
         Err(_) => embed::pack(&counts.as_array().to_vec(), caps),
     };
-    let offsets = offsets.map_err(not_packed)?;
-    let offsets = offsets
-        .into_iter()
-        .map(|offset| i64::try_from(offset).unwrap_or(i64::MAX));
-    Ok(PyArray1::from_iter(py, offsets))
+    Ok(places(py, offsets.map_err(not_packed)?))
 }
 
 fn not_packed(error: PackError) -> PyErr {
@@ -67,13 +90,10 @@ fn pack_fewest<'py>(
     let requests = py
         .detach(|| embed::pack_fewest(&counts, caps, whole))
         .map_err(not_packed)?;
-    let places = |texts: Vec<usize>| {
-        let texts = texts
-            .into_iter()
-            .map(|text| i64::try_from(text).unwrap_or(i64::MAX));
-        PyArray1::from_iter(py, texts)
-    };
-    Ok(requests.into_iter().map(places).collect())
+    Ok(requests
+        .into_iter()
+        .map(|texts| places(py, texts))
+        .collect())
 }
 
 #[pyfunction]
@@ -308,6 +328,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<DecodedEmbeddings>()?;
     module.add_class::<RowTable>()?;
     module.add_function(wrap_pyfunction!(decode_embeddings, module)?)?;
+    module.add_function(wrap_pyfunction!(distinct, module)?)?;
     module.add_function(wrap_pyfunction!(embeddings_body, module)?)?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
     module.add_function(wrap_pyfunction!(pack_fewest, module)?)?;

@@ -33,7 +33,9 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 
 /// The code points of a `str`, borrowed from the object. They stay as they are for as long as the
 /// object lives, with or without the thread attached: a `str` never changes.
-#[derive(Clone, Copy)]
+///
+/// The form is the narrowest that holds the text, so that equal texts are of one form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Text<'a> {
     Ascii(&'a str),
     Latin1(&'a [u8]),

@@ -6,6 +6,7 @@ mod fewest;
 mod json;
 mod pack;
 mod problem;
+mod repeats;
 mod rows;
 mod vector;
 
@@ -14,5 +15,6 @@ pub use decode::{Decoded, decode, decode_new};
 pub use fewest::pack_fewest;
 pub use pack::{Caps, PackError, TARGET_TEXTS, pack, request_caps};
 pub use problem::{DecodeError, Problem};
+pub use repeats::{Repeats, repeats};
 pub use rows::{Digest, RowTable};
 pub use vector::BadRow;
