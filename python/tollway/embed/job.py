@@ -124,7 +124,9 @@ async def embed_job_async(
         return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
     try:
-        with Input(source, embedder.encoding, chunk=chunk, overlap=overlap, **reading) as documents:
+        async with Input(
+            source, embedder.encoding, chunk=chunk, overlap=overlap, **reading
+        ) as documents:
             total = await documents.total()
             checkpoint = await off_loop(
                 Checkpoint, job_folder(output), embedder.model, embedder.dimensions
