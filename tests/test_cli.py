@@ -209,6 +209,21 @@ def test_outputs_that_cannot_be_written(tollway, sim, docs, tmp_path):
     assert len(sim.ledger) == before
 
 
+def test_a_parquet_in_the_folder_that_is_read(tollway, sim, docs):
+    before = len(sim.ledger)
+    (docs / "deep").mkdir()
+    for output in (docs / "v.parquet", docs / "deep" / "v.parquet"):
+        code, _, err = tollway("embed", docs, output, *to(sim))
+        assert (code, err.count("\n")) == (1, 1)
+        assert err.startswith("tollway: CheckpointError: ")
+        assert "would be read as a part of it the next time" in err
+    assert len(sim.ledger) == before
+    # A .npy is no input.
+    for _ in range(2):
+        code, out, _ = tollway("embed", docs, docs / "v.npy", "--json", *to(sim))
+        assert (code, json.loads(out)["texts"]) == (0, 2)
+
+
 def test_a_job_of_another_model_or_dimension(tollway, sim, docs, tmp_path):
     output = tmp_path / "v.npy"
     assert tollway("embed", docs, output, *to(sim))[0] == 0

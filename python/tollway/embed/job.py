@@ -116,7 +116,7 @@ async def embed_job_async(
     Cancellation: safe at every await; finished rows are kept, requests under way are closed.
     """
     output = Path(output)
-    check_output(output)
+    check_output(output, source)
     # One thread has the job folder: a slow disk delays no answer and no permit.
     thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
 
