@@ -43,6 +43,9 @@ T = TypeVar("T")
 
 _PENDING = 0xFFFF_FFFF
 
+# Seconds between two tellings while no answer comes.
+_TICK = 1.0
+
 
 def job_folder(output: Path) -> Path:
     """Return the job folder of an output: `vectors.npy.job` beside `vectors.npy`."""
@@ -96,8 +99,8 @@ async def embed_job_async(
             documents, read as needed.
         output: Ends in `.npy` or `.parquet`. Replaced at the end, in one step.
         embedder: What embeds.
-        on_progress: Called at the start, after every answer, and while rows from before are
-            counted.
+        on_progress: Called at the start, after every answer, while rows from before are counted,
+            and once a second.
         chunk: Split documents into chunks of at most so many tokens.
         overlap: Tokens that a chunk repeats of the one before.
         reading: `split`, `text_field`, `id_field`, `format` of `read_documents`.
@@ -229,6 +232,7 @@ class _Job:
     async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
         self.show()
+        ticking = asyncio.create_task(self.tick())
         try:
             sending = self.embedder.sending(
                 self.keep,
@@ -243,6 +247,11 @@ class _Job:
             await self.off_loop(self.finish, output, index)
         finally:
             self.stopped = True
+            ticking.cancel()
+            await asyncio.wait([ticking])
+            if not ticking.cancelled():
+                # A caller's function that fails does so after an answer, too.
+                ticking.exception()
             await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
@@ -317,6 +326,12 @@ class _Job:
             self.errors.append(TextError(identity, f"{type(sent.error).__name__}: {sent.error}"))
         self.settled += len(numbers)
         self.show()
+
+    async def tick(self) -> None:
+        """Tell the caller once a second: refusals and retries are seen while no answer comes."""
+        while True:
+            await asyncio.sleep(_TICK)
+            self.show()
 
     def show(self) -> None:
         """Tell the caller how far the job is."""
