@@ -10,11 +10,15 @@ RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.l
 CARGO_TEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
 MEGABYTES ?= 50
+TEXTS ?= 200000
+KILLS ?= 20
+PROMPTS ?= 5000
 # As the extra `litellm` has it.
 LITELLM := $(shell sed -n 's/^litellm = \["\(.*\)"\]/\x27\1\x27/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance test-rust test-python test-openai2 test-litellm build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+# Every target that is a word is a command.
+.PHONY: $(shell grep -oE '^[a-z0-9-]+:' Makefile | tr -d :)
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -129,8 +133,11 @@ bench-embed: build $(VENV)/.bench ## Compare the CPU of an embedding with other 
 bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about three minutes
 	for part in tokens tokens_cold tokens_hard tokens_threads; do $(BIN)/python benches/python/bench_$$part.py || exit 1; done
 
-soak: build $(VENV)/.test ## Kill a job many times and check that nothing is lost
-	$(BIN)/python benches/python/soak_kills.py --kills 50
+soak: build $(VENV)/.test ## Kill a job of TEXTS=200000 under every fault KILLS=20 times, and check every row
+	$(BIN)/python benches/python/soak_kills.py --texts $(TEXTS) --kills $(KILLS)
+
+soak-map: build $(VENV)/.test ## The same with PROMPTS=5000 through LLM.map, killed 10 times
+	$(BIN)/python benches/python/soak_map.py --prompts $(PROMPTS)
 
 soak-limits: build $(VENV)/.test ## Kill and stop processes that share a limiter, and check every admission
 	$(BIN)/python benches/python/soak_limits.py --kills 200 --stops 200

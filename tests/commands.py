@@ -18,10 +18,26 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONWARNINGS": "error", "OPENAI_API_KEY": "any", **more}
 
 
-def start(*arguments: object, stdin: int | None = None, **env: str) -> subprocess.Popen[str]:
-    """Start `tollway ARGUMENTS`, its output piped."""
+def start(
+    *arguments: object,
+    stdin: int | None = None,
+    largest: int | None = None,
+    **env: str,
+) -> subprocess.Popen[str]:
+    """Start `tollway ARGUMENTS`, its output piped.
+
+    Args:
+        arguments: Of the command line.
+        stdin: As `subprocess.Popen` takes it.
+        largest: Bytes that no file of the process can exceed, as if the disk were full.
+        env: More of the environment.
+    """
+    code = "from tollway.cli import main; main()"
+    if largest is not None:
+        limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
+        code = f"import resource; {limit}; {code}"
     return subprocess.Popen(
-        [sys.executable, "-c", "from tollway.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

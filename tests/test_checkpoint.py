@@ -97,6 +97,21 @@ def test_rows_of_another_model_or_dimension(folder, model, dimensions, what):
     again.close()
 
 
+def test_a_folder_without_rows_is_of_no_model(folder):
+    """A first try with the wrong name of a model must not stand in the way of the right one."""
+    Checkpoint(folder, "openai/no-such-model", 4).close()
+    again = Checkpoint(folder, MODEL, None)
+    assert again.dimensions is None
+    again.append(digests("a"), rows(1, 8))
+    again.close()
+    assert f"keeps rows of {MODEL}, not openai/no-such-model" in fails(
+        folder, "openai/no-such-model", 4
+    )
+    last = Checkpoint(folder, MODEL, None)
+    assert last.dimensions == 8
+    last.close()
+
+
 def test_a_second_user_is_told_who_the_first_is(folder):
     code = (
         "import sys, pathlib; from tollway.embed.checkpoint import Checkpoint\n"
@@ -120,7 +135,9 @@ def test_a_second_user_is_told_who_the_first_is(folder):
 
 
 def test_a_folder_that_was_refused_is_free_for_the_next(folder):
-    Checkpoint(folder, MODEL, 4).close()
+    first = Checkpoint(folder, MODEL, 4)
+    first.append(digests("a"), rows(1))
+    first.close()
     fails(folder, "another/model", 4)
     (folder / "vectors").unlink()
     (folder / "vectors").mkdir()

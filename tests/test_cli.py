@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 
 import commands
 from tollway.cli import main
-from tollway.cli.embed import _in_words, _short
+from tollway.cli.embed import _clock, _in_words, _short
 from tollway.embed import Progress
 from tollway.embed.sending import Tally
 from tollway.simulator import Faults, Simulator, vector
@@ -36,7 +37,7 @@ def tollway(monkeypatch, capsys):
     for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE", "TOLLWAY_TRACEBACK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def tollway(*arguments):
         monkeypatch.setattr(sys, "argv", ["tollway", *map(str, arguments)])
@@ -46,7 +47,8 @@ def tollway(monkeypatch, capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     yield tollway
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -209,6 +211,21 @@ def test_outputs_that_cannot_be_written(tollway, sim, docs, tmp_path):
     assert len(sim.ledger) == before
 
 
+def test_a_parquet_in_the_folder_that_is_read(tollway, sim, docs):
+    before = len(sim.ledger)
+    (docs / "deep").mkdir()
+    for output in (docs / "v.parquet", docs / "deep" / "v.parquet"):
+        code, _, err = tollway("embed", docs, output, *to(sim))
+        assert (code, err.count("\n")) == (1, 1)
+        assert err.startswith("tollway: CheckpointError: ")
+        assert "would be read as a part of it the next time" in err
+    assert len(sim.ledger) == before
+    # A .npy is no input.
+    for _ in range(2):
+        code, out, _ = tollway("embed", docs, docs / "v.npy", "--json", *to(sim))
+        assert (code, json.loads(out)["texts"]) == (0, 2)
+
+
 def test_a_job_of_another_model_or_dimension(tollway, sim, docs, tmp_path):
     output = tmp_path / "v.npy"
     assert tollway("embed", docs, output, *to(sim))[0] == 0
@@ -303,11 +320,48 @@ def test_the_words_of_the_longest_job_fit_a_line():
     tally.texts = 98_765_432
     progress = Progress(98_765_432, 100_000_000, tally, None, 3600.0)
     assert _in_words(progress) == (
-        "98,765,432/100,000,000 · 27.4k/s · 12.3G tokens · 87.7k x429 · 98.8k retries"
-    ).replace("k x", "kx")
-    assert len(_in_words(progress)) <= 76
+        "98,765,432/100,000,000 · 27.4k/s · 0:46 left · 12.3G tokens · 87.7kx429 · 98.8k retries"
+    )
+    tally.hedges = 2
+    words = _in_words(dataclasses.replace(progress, texts=98_765_431, cost=1234.5))
+    assert words.endswith(" · 12.3G tokens · $1,234.50 · 87.7kx429 · 98.8k retries · 2 hedges")
+    # A usual job fits a line of 80 beside what is left of its bar.
+    tally = Tally(Usage(4_567_890), sent=950, retries=87, rate_limited=12, texts=54_321)
+    words = _in_words(Progress(54_321, 200_000, tally, 0.0914, 321.5))
+    assert (
+        words == "54,321/200,000 · 169/s · 14:23 left · 4.57M tokens · $0.09 · 12x429 · 87 retries"
+    )
+    assert len(words) <= 80
+    clocks = {
+        0: "0:00",
+        0.2: "0:01",
+        59.5: "1:00",
+        3599.0: "59:59",
+        3600: "1:00:00",
+        1e6: "277:46:40",
+    }
+    assert {seconds: _clock(seconds) for seconds in clocks} == clocks
     numbers = {0: "0", 999.4: "999", 999.6: "1k", 1234: "1.23k", 999_999: "1M", 5e12: "5e+03G"}
     assert {number: _short(number) for number in numbers} == numbers
+
+
+def test_progress_without_a_terminal_is_lines_of_json(tollway, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_LINE_INTERVAL", 0.0)
+    with Simulator(faults=Faults({"500": 0.5}, seed=4)) as failing:
+        arguments = ["--split", "line", "--batch-size", 1, *to(failing)]
+        code, _, err = tollway("embed", docs, tmp_path / "v.npy", *arguments)
+    assert code == 0
+    first, *_, last = [json.loads(line) for line in err.splitlines()]
+    # What the bar shows, by name.
+    assert list(first) == [
+        "texts", "total", "rate", "eta", "tokens", "cost", "requests", "rate_limited", "retries",
+        "hedges", "seconds",
+    ]  # fmt: skip
+    assert (first["texts"], first["total"], first["eta"]) == (0, 4, None)
+    assert (last["texts"], last["total"], last["eta"], last["tokens"]) == (4, 4, 0.0, 4)
+    assert last["rate"] > 0
+    assert last["requests"] - last["retries"] == 4
+    assert last["retries"] == len(failing.ledger) - 4 > 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
@@ -351,5 +405,5 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
     assert max(map(len, frames)) <= 80
     # Nothing is cut off: counts, tokens, and time to go are whole in every frame.
     troubles = r"( · \d+x429)?( · \d+ retries)?"
-    pattern = rf"\S+ [\d,]+/3,000 · \S+/s · \S+ tokens{troubles} (\d+:\d\d:\d\d|-:--:--)?\s*"
+    pattern = rf"\S+ [\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
     assert [frame for frame in frames if not re.fullmatch(pattern, frame)] == []

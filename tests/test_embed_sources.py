@@ -1,13 +1,12 @@
-"""What a job reads and writes beside files: iterables, standard input, Arrow, chunks, callbacks."""
+"""What a job reads and writes beside files: iterables, Arrow, chunks, callbacks."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import io
 import json
+import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import commands
 import tollway
 from tollway import Document, Embedder, Limits, embed_job, embed_stream, to_arrow
 from tollway.embed import embed_job_async, embed_stream_sync, plan
@@ -102,51 +100,6 @@ async def test_documents_are_drawn_only_as_requests_leave(sim, output):
         async with embedder_of(sim, limits=Limits(max_in_flight=1)) as embedder:
             await embed_job_async(texts(), output, embedder)
     assert most <= 256 + 2 * 128 + 1
-
-
-# Standard input
-
-
-class Standard:
-    def __init__(self, data):
-        self.buffer = io.BytesIO(data)
-
-
-@pytest.mark.parametrize(
-    ("data", "given", "ids", "texts"),
-    [
-        (b'{"id": "a", "text": "one"}\n{"text": "two"}\n', {}, ["a", "stdin#2"], ["one", "two"]),
-        (b"one\ntwo\n", {}, ["stdin"], ["one\ntwo\n"]),
-        (b"one\ntwo\n", {"split": "line"}, ["stdin#1", "stdin#2"], ["one", "two"]),
-        (b"text,id\none,x\n", {"format": "csv"}, ["x"], ["one"]),
-        (b'{"not": "records"}', {"format": "txt"}, ["stdin"], ['{"not": "records"}']),
-    ],
-)
-def test_standard_input(sim, output, monkeypatch, tmp_path, data, given, ids, texts):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(sys, "stdin", Standard(data))
-    report = job(sim, "-", output, **given)
-    assert report.texts == len(texts)
-    assert [line["id"] for line in index_of(output)] == ids
-    assert np.load(output).tobytes() == right(texts).tobytes()
-    # The copy is gone, after a failure too.
-    monkeypatch.setattr(sys, "stdin", Standard(b" \n"))
-    with pytest.raises(InputError, match="standard input holds no text; nothing was sent"):
-        job(sim, "-", output)
-    assert list((tmp_path / "tmp").iterdir()) == []
-
-
-def test_a_pipe_on_the_command_line(sim, output):
-    import subprocess  # noqa: PLC0415
-
-    arguments = ["embed", "-", output, "--split", "line", "--dimensions", 8]
-    arguments += ["--model", MODEL, "--base-url", sim.base_url, "--json"]
-    with commands.start(*arguments, stdin=subprocess.PIPE) as process:
-        out, err = process.communicate("one\ntwo\nthree\n", timeout=60)
-    assert process.returncode == 0, err
-    assert json.loads(out)["texts"] == 3
-    assert np.load(output).tobytes() == right(["one", "two", "three"]).tobytes()
 
 
 # Arrow and Parquet
@@ -372,7 +325,5 @@ async def test_vectors_into_an_array_of_ones_own(sim, tmp_path):
 
 def test_importing_brings_in_no_arrow():
     code = "import sys, tollway.embed; assert 'pyarrow' not in sys.modules"
-    import subprocess  # noqa: PLC0415
-
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert Path(tollway.__file__).exists()

@@ -145,6 +145,31 @@ def test_progress_goes_up_to_the_end(sim, output):
         assert (seen[-1].tally.texts, seen[-1].cost) == (90 * (run == 0), None)
 
 
+def test_progress_goes_on_while_no_answer_comes(output):
+    seen: list[tuple[int, int]] = []
+    with Simulator(latency=2.5) as sim:
+        job(
+            ["a"],
+            output,
+            embedder_of(sim),
+            on_progress=lambda progress: seen.append((progress.tally.sent, progress.texts)),
+        )
+    # At least once more between the request and its answer.
+    assert (1, 0) in seen
+    assert seen[-1] == (1, 1)
+
+
+def test_a_progress_function_that_fails_ends_the_job(sim, output):
+    def fail(progress):
+        if progress.texts:
+            raise ArithmeticError("in the caller's own function")
+
+    with pytest.raises(ArithmeticError, match="caller's own"):
+        job(["a"], output, embedder_of(sim), on_progress=fail)
+    # The row is kept all the same.
+    assert job(["a"], output, embedder_of(sim)).requests == 0
+
+
 def test_a_generator_of_texts_has_no_total(sim, output):
     seen: list[Progress] = []
     report = job((f"t{i}" for i in range(10)), output, embedder_of(sim), on_progress=seen.append)

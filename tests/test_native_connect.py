@@ -8,6 +8,7 @@ import contextlib
 import re
 import socket
 import ssl
+import sys
 import threading
 import traceback
 
@@ -17,7 +18,7 @@ import h2.events
 import pytest
 import trustme
 
-from tollway import Embedder
+from tollway import LLM, Embedder
 from tollway.errors import APIConnectionError, ConfigurationError, RetriesExhaustedError
 from tollway.retry import RetryPolicy
 from tollway.simulator import Simulator
@@ -308,13 +309,49 @@ async def test_proxies_that_refuse(authority):
         )
 
 
-def test_a_proxy_that_cannot_be_is_refused_without_its_password(monkeypatch):
+async def test_a_proxy_that_cannot_be_is_refused_without_its_password(monkeypatch):
     with pytest.raises(ConfigurationError, match=r"^proxy must be an address") as caught:
-        NativeTransport(proxy="socks5://user:hunter2@127.0.0.1:1")
+        NativeTransport(proxy="ftp://user:hunter2@127.0.0.1:1")
     assert "hunter2" not in str(caught.value)
     monkeypatch.setenv("HTTPS_PROXY", "ftp://user:hunter2@127.0.0.1:1")
-    with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY must be an address") as caught:
-        NativeTransport()
+    with pytest.raises(ConfigurationError, match=r"HTTPS_PROXY must be an address") as caught:
+        await NativeTransport().send(post("https://api.example/v1"))
+    assert "hunter2" not in str(caught.value)
+
+
+SOCKS = "socks5h://user:hunter2@127.0.0.1:1"
+
+
+async def test_a_socks_proxy_is_refused_with_what_to_do_instead(monkeypatch):
+    model = "openai/text-embedding-3-small"
+    told = r"names a SOCKS proxy.*pip install 'httpx\[socks\]' and give http_client="
+    with pytest.raises(ConfigurationError, match=f"proxy {told}") as caught:
+        Embedder(model, api_key=KEY, proxy=SOCKS)
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.setenv("ALL_PROXY", SOCKS)
+    async with Embedder(model, api_key=KEY, base_url="https://api.example/v1") as embedder:
+        with pytest.raises(ConfigurationError, match=f"ALL_PROXY {told}") as caught:
+            await embedder.embed(["one"])
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_socks_proxy_is_nothing_to_what_is_reached_without_it(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", SOCKS)
+    with Wire() as wire:
+        assert (await NativeTransport().send(post(wire.url))).status == 200
+        assert (await NativeTransport(proxy="").send(post(wire.url))).status == 200
+    with Proxy({}) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.address)
+        answer = await NativeTransport().send(post("http://api.example/v1"))
+    assert answer.body == b"by proxy"
+
+
+async def test_a_socks_proxy_without_what_httpx_needs_for_it(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", SOCKS)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    async with LLM("openai/gpt-4o", api_key=KEY, base_url="https://api.example/v1") as llm:
+        with pytest.raises(ConfigurationError, match="SOCKS proxy.*pip install socksio") as caught:
+            await llm.complete("hello")
     assert "hunter2" not in str(caught.value)
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kills import Course
-
     from tollway.simulator import Ledger
 
 
@@ -72,7 +71,10 @@ def conclude(
             + ")",
         ),
         ("stopped by a spent quota", f"{course.stops}, and started again"),
-        *((name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in figures.items()),
+        *(
+            (name, f"{value:,}" if isinstance(value, int) else str(value))
+            for name, value in figures.items()
+        ),
         ("requests sent", f"{len(ledger):,}"),
         ("of them with a fault", f"{met.total():,}"),
         *((f"  {name}", f"{met[name]:,}") for name in faults),

@@ -127,6 +127,25 @@ def test_an_interrupted_job_ends_within_a_second_and_says_how_to_go_on(tmp_path,
     assert report["reused"] == 800 - len(asked(second)) >= (40 - 4) * 8
 
 
+def test_an_impatient_ctrl_c_ends_as_the_first_one_does(tmp_path):
+    docs, output = tmp_path / "docs.txt", tmp_path / "vectors.npy"
+    write_lines(docs, 400)
+    with (
+        Simulator(latency=0.2) as sim,
+        commands.start("embed", *arguments(sim, docs, output)) as process,
+    ):
+        while len(sim.ledger) < 8:
+            assert process.poll() is None
+            time.sleep(0.001)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.003)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert err.count("\n") == 1
+    assert "every finished row is kept" in err
+
+
 def test_ctrl_c_while_the_provider_does_not_answer(tmp_path):
     docs, output = tmp_path / "docs.txt", tmp_path / "vectors.npy"
     write_lines(docs, 40)
@@ -134,7 +153,10 @@ def test_ctrl_c_while_the_provider_does_not_answer(tmp_path):
         Simulator(latency=30) as sim,
         commands.start("embed", *arguments(sim, docs, output)) as process,
     ):
-        time.sleep(1.2)
+        while len(sim._server._connections) < 4:
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         _, err = process.communicate(timeout=30)

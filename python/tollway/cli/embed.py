@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tollway.cli.options import EmbedOptions, Input, takes_embed_options
-from tollway.cli.signals import stop_on_sigterm
+from tollway.cli.signals import stop_on_signals, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -49,6 +50,7 @@ def embed(
     try:
         report = asyncio.run(_run(source, output, embedder, **options.reading))
     except KeyboardInterrupt:
+        stopped()
         sys.stderr.write(
             "tollway: interrupted; every finished row is kept. "
             "Run the same command again to go on from there.\n"
@@ -62,7 +64,7 @@ def embed(
 async def _run(source: Path, output: Path, embedder: Embedder, **reading: Any) -> JobReport:
     from tollway.embed import embed_job_async  # noqa: PLC0415
 
-    stop_on_sigterm()
+    stop_on_signals()
     async with embedder:
         with _progress() as show:
             return await embed_job_async(source, output, embedder, on_progress=show, **reading)
@@ -75,7 +77,7 @@ def _progress() -> Generator[Callable[[Progress], None]]:
         yield _lines()
         return
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
     from rich.progress import Progress as Bar  # noqa: PLC0415
     from rich.table import Column  # noqa: PLC0415
 
@@ -83,7 +85,6 @@ def _progress() -> Generator[Callable[[Progress], None]]:
     bar = Bar(
         BarColumn(None, table_column=Column(ratio=1)),
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
         expand=True,
     )
@@ -102,21 +103,29 @@ def _progress() -> Generator[Callable[[Progress], None]]:
 
 
 def _in_words(progress: Progress) -> str:
-    """At most about 70 characters, so that it fits a line of 80 with the time to go."""
+    """About 80 characters at the most, the dearest to lose last."""
     tally = progress.tally
     total = "?" if progress.total is None else f"{progress.total:,}"
-    words = [
-        f"{progress.texts:,}/{total}",
-        f"{_short(tally.texts / max(progress.seconds, 1e-3))}/s",
-        f"{_short(tally.usage.input_tokens)} tokens",
-    ]
+    words = [f"{progress.texts:,}/{total}", f"{_short(progress.rate)}/s"]
+    if progress.eta is not None:
+        words.append(f"{_clock(progress.eta)} left")
+    words.append(f"{_short(tally.usage.input_tokens)} tokens")
     if progress.cost:
-        words.append(f"${progress.cost:,.2f}" if progress.cost >= 1 else f"${progress.cost:.4f}")
+        words.append(f"${progress.cost:,.2f}" if progress.cost >= 0.01 else f"${progress.cost:.4f}")
     if tally.rate_limited:
         words.append(f"{_short(tally.rate_limited)}x429")
     if tally.retries:
         words.append(f"{_short(tally.retries)} retries")
+    if tally.hedges:
+        words.append(f"{_short(tally.hedges)} hedges")
     return " · ".join(words)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds: 0:05, 12:34, 1:23:45."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _short(count: float) -> str:
@@ -141,11 +150,14 @@ def _lines() -> Callable[[Progress], None]:
         line = {
             "texts": progress.texts,
             "total": progress.total,
+            "rate": round(progress.rate, 1),
+            "eta": None if progress.eta is None else round(progress.eta, 1),
             "tokens": tally.usage.input_tokens,
-            "requests": tally.sent,
-            "retries": tally.retries,
-            "rate_limited": tally.rate_limited,
             "cost": progress.cost,
+            "requests": tally.sent,
+            "rate_limited": tally.rate_limited,
+            "retries": tally.retries,
+            "hedges": tally.hedges,
             "seconds": round(progress.seconds, 1),
         }
         sys.stderr.write(json.dumps(line) + "\n")

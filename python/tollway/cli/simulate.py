@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tollway.cli.signals import stop_on_sigterm
+from tollway.cli.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from tollway.simulator import Ledger, Simulator
@@ -64,7 +64,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
 
 
 async def _serve(simulator: Simulator) -> None:
-    stop_on_sigterm()
+    stop_on_signals()
     async with simulator:
         url = simulator.base_url
         typer.echo(f"{url}  export OPENAI_BASE_URL={url} OPENAI_API_KEY=any")

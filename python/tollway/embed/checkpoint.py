@@ -101,6 +101,10 @@ class Checkpoint:
         kept = f"{self.folder} keeps rows of"
         if meta.get("version", _VERSION) != _VERSION:
             raise CheckpointError(f"{kept} another version of tollway; finish it with that one")
+        if self._db.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is None:
+            # A first try with a wrong model or key keeps nothing, and binds nobody.
+            self._db.execute("DELETE FROM meta")
+            meta.clear()
         if meta.get("model", model) != model:
             raise CheckpointError(
                 f"{kept} {meta['model']}, not {model}; choose another output or delete the folder"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import AsyncIterable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from tollway.embed.arrow import is_arrow, records
-from tollway.embed.sources import Document, chunked, document_of, read_documents
+from tollway.embed.pipes import copied, guessed, is_pipe
+from tollway.embed.sources import Document, chunked, document_of, kind_of, read_documents
 from tollway.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "Input", "Source"]
 
 Source: TypeAlias = str | Path | Iterable[str | Document] | AsyncIterable[str | Document] | Any
-"""A path, `-` for standard input, an Arrow table or stream, or texts or documents."""
+"""A path (`-` for standard input), an Arrow table or stream, or texts or documents."""
 
 # Documents looked at together: about 2 ms of hashing and counting, during which no answer is read.
 GROUP = 256
 
 
-class Input(contextlib.AbstractContextManager["Input"]):
-    """A source that is open; closed at the end of a `with` block.
+class Input(contextlib.AbstractAsyncContextManager["Input"]):
+    """A source that is open in an `async with` block.
 
     Args:
         source: What is read.
@@ -58,23 +55,33 @@ class Input(contextlib.AbstractContextManager["Input"]):
         self._chunk = chunk
         self._overlap = overlap
         self._reading = reading
+        self._copies = contextlib.AsyncExitStack()
         self._copy: Path | None = None
         self.name = str(source) if isinstance(source, str | Path) else "the input"
+        # What the ids of the texts of a pipe begin with.
+        self._prefix = Path(self.name).name
         if chunk is not None:
             # What cannot work is told before anything is read.
             encoding.chunk("", chunk, overlap)
-        if isinstance(source, str | Path) and str(source) == "-":
-            self.name = "standard input"
-            self._source = self._copy = _copied()
-            self._reading.setdefault("format", None)
-            self._reading["format"] = self._reading["format"] or _guessed(self._copy)
-        elif not isinstance(source, str | Path) and not is_arrow(source) and reading:
+        if self.name == "-":
+            self.name, self._prefix = "standard input", "stdin"
+        if not isinstance(source, str | Path) and not is_arrow(source) and reading:
             raise TypeError(f"{', '.join(reading)} are for files; the source is not one")
 
-    def __exit__(self, *_: object) -> None:
-        """Remove the copy of standard input."""
-        if self._copy is not None:
-            self._copy.unlink(missing_ok=True)
+    async def __aenter__(self) -> Self:
+        """Copy standard input or a pipe to a file, and return itself."""
+        source = self._source
+        if isinstance(source, str | Path) and is_pipe(Path(source)):
+            self._copy = await self._copies.enter_async_context(copied(Path(source)))
+            self._reading["format"] = (
+                self._reading.get("format") or kind_of(Path(source)) or guessed(self._copy)
+            )
+            self._source = self._copy
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove the copy."""
+        await self._copies.aclose()
 
     async def total(self) -> int | None:
         """Read files to their end and count their texts, or say None where that cannot be known.
@@ -141,7 +148,7 @@ class Input(contextlib.AbstractContextManager["Input"]):
         assert self._copy is not None
         if not document.id.startswith(self._copy.name):
             return document
-        return replace(document, id=f"stdin{document.id.removeprefix(self._copy.name)}")
+        return replace(document, id=f"{self._prefix}{document.id.removeprefix(self._copy.name)}")
 
 
 def _grouped(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -156,30 +163,3 @@ def _document(number: int, item: object) -> Document:
     if isinstance(item, str):
         return Document(str(number), item)
     raise TypeError(f"item {number} must be a str or a Document, not {type(item).__name__}")
-
-
-def _copied() -> Path:
-    """Copy standard input to a file of our own: it is read twice, and must not block an answer."""
-    descriptor, name = tempfile.mkstemp(prefix="tollway-stdin-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise InputError(
-            f"cannot keep a copy of standard input in {name}: {error.strerror}; name another "
-            "folder in the environment variable TMPDIR"
-        ) from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)
-
-
-def _guessed(path: Path) -> str:
-    """`parquet` or `jsonl` where the first bytes say so, else `txt`."""
-    with path.open("rb") as file:
-        start = file.read(4096)
-    if start.startswith(b"PAR1"):
-        return "parquet"
-    return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "txt"

@@ -43,6 +43,9 @@ T = TypeVar("T")
 
 _PENDING = 0xFFFF_FFFF
 
+# Seconds between two tellings while no answer comes.
+_TICK = 1.0
+
 
 def job_folder(output: Path) -> Path:
     """Return the job folder of an output: `vectors.npy.job` beside `vectors.npy`."""
@@ -96,8 +99,8 @@ async def embed_job_async(
             documents, read as needed.
         output: Ends in `.npy` or `.parquet`. Replaced at the end, in one step.
         embedder: What embeds.
-        on_progress: Called at the start, after every answer, and while rows from before are
-            counted.
+        on_progress: Called at the start, after every answer, while rows from before are counted,
+            and once a second.
         chunk: Split documents into chunks of at most so many tokens.
         overlap: Tokens that a chunk repeats of the one before.
         reading: `split`, `text_field`, `id_field`, `format` of `read_documents`.
@@ -116,7 +119,7 @@ async def embed_job_async(
     Cancellation: safe at every await; finished rows are kept, requests under way are closed.
     """
     output = Path(output)
-    check_output(output)
+    check_output(output, source)
     # One thread has the job folder: a slow disk delays no answer and no permit.
     thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
 
@@ -124,7 +127,9 @@ async def embed_job_async(
         return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
     try:
-        with Input(source, embedder.encoding, chunk=chunk, overlap=overlap, **reading) as documents:
+        async with Input(
+            source, embedder.encoding, chunk=chunk, overlap=overlap, **reading
+        ) as documents:
             total = await documents.total()
             checkpoint = await off_loop(
                 Checkpoint, job_folder(output), embedder.model, embedder.dimensions
@@ -227,6 +232,7 @@ class _Job:
     async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
         self.show()
+        ticking = asyncio.create_task(self.tick())
         try:
             sending = self.embedder.sending(
                 self.keep,
@@ -241,6 +247,11 @@ class _Job:
             await self.off_loop(self.finish, output, index)
         finally:
             self.stopped = True
+            ticking.cancel()
+            await asyncio.wait([ticking])
+            if not ticking.cancelled():
+                # A caller's function that fails does so after an answer, too.
+                ticking.exception()
             await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
@@ -315,6 +326,12 @@ class _Job:
             self.errors.append(TextError(identity, f"{type(sent.error).__name__}: {sent.error}"))
         self.settled += len(numbers)
         self.show()
+
+    async def tick(self) -> None:
+        """Tell the caller once a second: refusals and retries are seen while no answer comes."""
+        while True:
+            await asyncio.sleep(_TICK)
+            self.show()
 
     def show(self) -> None:
         """Tell the caller how far the job is."""

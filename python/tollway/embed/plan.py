@@ -67,7 +67,7 @@ async def plan_async(source: Source, embedder: Embedder, **reading: Any) -> Plan
     digest = TextDigest(embedder)
     packer = embedder.packer()
     truncated: list[str] = []
-    with Input(source, embedder.encoding, **reading) as documents:
+    async with Input(source, embedder.encoding, **reading) as documents:
         async for group in documents.groups():
             texts += len(group)
             _, is_new = distinct.insert_new([digest(document.text) for document in group])

@@ -45,6 +45,18 @@ class Progress:
     cost: float | None
     seconds: float
 
+    @property
+    def rate(self) -> float:
+        """Texts a second that got their vector in this run, on average."""
+        return self.tally.texts / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end at that rate, or None where that cannot be told."""
+        if self.total is None or not self.rate:
+            return None
+        return max(0, self.total - self.texts) / self.rate
+
 
 @dataclass(frozen=True, slots=True)
 class JobReport:

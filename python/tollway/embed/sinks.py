@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollway.embed.arrow import ParquetWriter, require_arrow
@@ -15,7 +16,6 @@ from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -115,11 +115,16 @@ class Matrix:
             yield self.read(self.rows[start : start + size])
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, source: object) -> None:
     """Refuse an output that cannot be written, before anything is read.
 
+    Args:
+        path: Of the output.
+        source: What the job reads.
+
     Raises:
-        CheckpointError: Its name ends otherwise, or is a folder's.
+        CheckpointError: Its name ends otherwise, or is a folder's; or it is a `.parquet` in the
+            folder that is read, of which it would be a part the next time.
         ConfigurationError: It is `.parquet`, without the extra `arrow`.
     """
     if path.suffix not in {".npy", ".parquet"}:
@@ -133,6 +138,11 @@ def check_output(path: Path) -> None:
             raise CheckpointError(f"cannot write {each}: it is a folder")
     if path.suffix == ".parquet":
         require_arrow()
+        if isinstance(source, str | Path) and Path(source).resolve() in path.resolve().parents:
+            raise CheckpointError(
+                f"{path} lies in {source}, and would be read as a part of it the next time; choose "
+                "another folder"
+            )
 
 
 def write_npy(path: Path, matrix: Matrix) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tollway.tokens import Encoding
 
-__all__ = ["Document", "Format", "Split", "chunked", "document_of", "read_documents"]
+__all__ = ["Document", "Format", "Split", "chunked", "document_of", "kind_of", "read_documents"]
 
 Split = Literal["file", "paragraph", "line"]
 
@@ -127,6 +127,12 @@ def _documents(
             raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
+def kind_of(path: Path) -> str | None:
+    """Return what the name of a file says that it is, or None."""
+    suffix = path.suffix.lower()
+    return suffix[1:] if suffix in _KINDS else None
+
+
 def _files(root: Path, given: Format | None) -> Iterator[tuple[Path, str]]:
     """Yield files and their kinds."""
     # A link that leads nowhere is there, but cannot be read: stat says why.
@@ -136,7 +142,8 @@ def _files(root: Path, given: Format | None) -> Iterator[tuple[Path, str]]:
         kind = root.suffix.lower() if given is None else f".{given}"
         if kind not in _KINDS:
             raise InputError(
-                f"{root} is of no known kind; known are {', '.join(sorted(_KINDS))}, and folders"
+                f"{root} is of no known kind ({', '.join(sorted(_KINDS))}, or a folder); name its "
+                "kind with format"
             )
         yield root, kind
         return

@@ -70,7 +70,9 @@ async def embed_stream(
     Cancellation: safe at every await; requests under way are closed.
     """
     stream = _Stream(embedder, deliver, on_progress)
-    with Input(source, embedder.encoding, chunk=chunk, overlap=overlap, **reading) as documents:
+    async with Input(
+        source, embedder.encoding, chunk=chunk, overlap=overlap, **reading
+    ) as documents:
         sending = embedder.sending(stream.keep, stream.tally, budgeted=True)
         await sending.run(stream.batches(documents, sending.averages))
     return stream.report()

@@ -8,6 +8,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from tollway.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -51,13 +53,17 @@ class LoopClients(Generic[C]):
         weakref.finalize(self, _close_all, self._own, close, os.getpid()).atexit = False
 
     def get(self) -> C:
-        """Return the client of the running loop."""
+        """Return the client of the running loop.
+
+        Raises:
+            ConfigurationError: The environment names a SOCKS proxy, and what it needs is missing.
+        """
         if self._given is not None:
             return self._given
         loop = asyncio.get_running_loop()
         client = self._own.get(loop)
         if client is None:
-            client = self._own[loop] = self._make()
+            client = self._own[loop] = self._made()
         return client
 
     async def open(self) -> C:
@@ -72,6 +78,17 @@ class LoopClients(Generic[C]):
             await anyio.lowlevel.checkpoint()
             _is_loaded = True
         return self.get()
+
+    def _made(self) -> C:
+        try:
+            return self._make()
+        except ImportError as error:
+            if "socksio" not in str(error):
+                raise
+            raise ConfigurationError(
+                "ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names a SOCKS proxy, which needs a package "
+                "more: pip install socksio, or give an http_client of your own"
+            ) from error
 
     async def aclose(self) -> None:
         """Close the running loop's own client; a given one stays open."""

@@ -17,6 +17,7 @@ use super::buffer::Body;
 use super::connect::{Origin, connect, host_and_port};
 use super::connection::{Connection, Unanswered};
 use super::failure::{Failure, root};
+use super::proxy::Proxy;
 use super::{Answer, Request, State};
 
 /// How long each part of an exchange may take; no limit where there is none.
@@ -67,19 +68,20 @@ fn after(start: Instant, time: Duration) -> tokio::time::Instant {
 impl Exchange<'_> {
     async fn run(self, target: Target, request: Request) -> Result<Answer, Failure> {
         let Target { origin, uri } = target;
+        let proxy = self.state.proxy(&origin)?;
         // Whole to a proxy that passes the request on, and to HTTP/2, which takes it apart itself.
-        let form = if !origin.is_https && self.state.proxy(&origin).is_some() {
+        let form = if !origin.is_https && proxy.is_some() {
             uri.clone()
         } else {
             path_of(&uri)?
         };
-        let mut message = message(self.state, &origin, &uri, request);
+        let mut message = message(proxy.filter(|_| !origin.is_https), &uri, request);
         let (mut connection, answer) = loop {
             let idle = self.state.pool.take(&origin);
             let is_new = idle.is_none();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => self.connect(&origin).await?,
+                None => self.connect(&origin, proxy).await?,
             };
             if is_new && let Some(shared) = connection.share() {
                 self.state.pool.put(origin.clone(), shared);
@@ -116,8 +118,11 @@ impl Exchange<'_> {
         })
     }
 
-    async fn connect(&self, origin: &Arc<Origin>) -> Result<Connection, Failure> {
-        let proxy = self.state.proxy(origin);
+    async fn connect(
+        &self,
+        origin: &Arc<Origin>,
+        proxy: Option<&Proxy>,
+    ) -> Result<Connection, Failure> {
         let connecting = async {
             let connected = connect(origin, proxy, || self.state.tls()).await?;
             Connection::new(connected).await
@@ -243,17 +248,8 @@ fn path_of(uri: &Uri) -> Result<Uri, Failure> {
     Uri::from_parts(parts).map_err(|_| Failure::configuration("the address has no proper path"))
 }
 
-fn message(
-    state: &State,
-    origin: &Origin,
-    uri: &Uri,
-    request: Request,
-) -> http::Request<Full<Bytes>> {
-    let proxy = if origin.is_https {
-        None
-    } else {
-        state.proxy(origin)
-    };
+/// What is sent, with the credentials of a proxy that passes it on.
+fn message(proxy: Option<&Proxy>, uri: &Uri, request: Request) -> http::Request<Full<Bytes>> {
     let authority = uri.authority().map(http::uri::Authority::as_str);
     let host = authority.and_then(|host| HeaderValue::try_from(host).ok());
     let mut message = http::Request::new(Full::new(request.body));

@@ -111,7 +111,7 @@ impl State {
         self.tls.get_or_init(|| self.common.tls.config()).clone()
     }
 
-    fn proxy(&self, origin: &Origin) -> Option<&Proxy> {
+    fn proxy(&self, origin: &Origin) -> Result<Option<&Proxy>, Failure> {
         self.proxies
             .for_host(origin.is_https, &origin.host, origin.port)
     }

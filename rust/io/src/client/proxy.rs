@@ -39,8 +39,8 @@ pub enum ProxyChoice {
 /// The proxies of a client.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Proxies {
-    http: Option<Proxy>,
-    https: Option<Proxy>,
+    http: Option<Result<Proxy, Failure>>,
+    https: Option<Result<Proxy, Failure>>,
     except: Vec<Exception>,
     /// The environment's proxies are for what is far away.
     skips_loopback: bool,
@@ -63,8 +63,8 @@ impl Proxies {
     ) -> Result<Self, Failure> {
         let address = match choice {
             ProxyChoice::None => return Ok(Self::default()),
-            ProxyChoice::Address(address) => Some(Proxy::parse(address, "proxy")?),
-            ProxyChoice::Environment => return Self::from_environment(variable),
+            ProxyChoice::Address(address) => Some(Ok(Proxy::parse(address, "proxy")?)),
+            ProxyChoice::Environment => return Ok(Self::from_environment(variable)),
         };
         Ok(Self {
             http: address.clone(),
@@ -73,7 +73,8 @@ impl Proxies {
         })
     }
 
-    fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+    /// One that cannot be used is an error of the requests that it is for, and of no others.
+    fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         let find = |name: &'static str| {
             // A CGI server sets HTTP_PROXY from a header that anybody can send.
             let capitals = name != "http_proxy" || variable("REQUEST_METHOD").is_none();
@@ -85,32 +86,37 @@ impl Proxies {
         let proxy = |name| {
             let value = find(name).map(|value| (name, value));
             let value = value.or_else(|| find("all_proxy").map(|value| ("all_proxy", value)));
-            value
-                .map(|(name, value)| Proxy::parse(&value, &name.to_uppercase()))
-                .transpose()
+            value.map(|(name, value)| Proxy::parse(&value, &name.to_uppercase()))
         };
         let except = find("no_proxy").unwrap_or_default();
-        Ok(Self {
-            http: proxy("http_proxy")?,
-            https: proxy("https_proxy")?,
+        Self {
+            http: proxy("http_proxy"),
+            https: proxy("https_proxy"),
             except: except.split(',').filter_map(Exception::parse).collect(),
             skips_loopback: true,
-        })
+        }
     }
 
     /// The proxy for an address.
-    pub fn for_host(&self, is_https: bool, host: &str, port: u16) -> Option<&Proxy> {
+    pub fn for_host(
+        &self,
+        is_https: bool,
+        host: &str,
+        port: u16,
+    ) -> Result<Option<&Proxy>, Failure> {
         let proxy = if is_https { &self.https } else { &self.http };
-        let proxy = proxy.as_ref()?;
+        let Some(proxy) = proxy else {
+            return Ok(None);
+        };
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();
         let is_loopback =
             host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        if self.skips_loopback && is_loopback {
-            return None;
-        }
         let is_excepted = |exception: &Exception| exception.holds(&host, address, port);
-        (!self.except.iter().any(is_excepted)).then_some(proxy)
+        if self.skips_loopback && is_loopback || self.except.iter().any(is_excepted) {
+            return Ok(None);
+        }
+        proxy.as_ref().map(Some).map_err(Failure::clone)
     }
 }
 
@@ -130,6 +136,13 @@ impl Proxy {
             format!("http://{text}")
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        if scheme.to_ascii_lowercase().starts_with("socks") {
+            return Err(Failure::configuration(format!(
+                "{source} names a SOCKS proxy, which only an httpx client speaks to: pip install \
+                 'httpx[socks]' and give http_client=httpx.AsyncClient(proxy=…), or name a proxy \
+                 that speaks HTTP, or none with proxy=''"
+            )));
+        }
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(wrong());
         }
@@ -235,35 +248,34 @@ fn within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn environment(pairs: &'static [(&str, &str)]) -> Result<Proxies, Failure> {
-        Proxies::new(&ProxyChoice::Environment, |name| {
+    fn environment(pairs: &'static [(&str, &str)]) -> Proxies {
+        let variable = |name: &str| {
             let found = pairs.iter().find(|pair| pair.0 == name)?;
             Some(found.1.to_owned())
-        })
+        };
+        Proxies::new(&ProxyChoice::Environment, variable).expect("nothing is refused yet")
     }
 
     fn port(proxies: &Proxies, is_https: bool, host: &str) -> Option<u16> {
-        proxies
-            .for_host(is_https, host, 443)
-            .map(|proxy| proxy.port)
+        let proxy = proxies.for_host(is_https, host, 443).unwrap();
+        proxy.map(|proxy| proxy.port)
     }
 
     #[test]
     fn each_scheme_has_its_variable_and_all_proxy_is_for_the_rest() {
-        let proxies =
-            environment(&[("HTTPS_PROXY", "http://secure:1"), ("ALL_PROXY", "any:2/")]).unwrap();
+        let proxies = environment(&[("HTTPS_PROXY", "http://secure:1"), ("ALL_PROXY", "any:2/")]);
         assert_eq!(port(&proxies, true, "api.example"), Some(1));
         assert_eq!(port(&proxies, false, "api.example"), Some(2));
         assert_eq!(port(&proxies, true, "localhost"), None);
         assert_eq!(port(&proxies, true, "127.0.0.9"), None);
-        let proxies = environment(&[("http_proxy", "a:1"), ("HTTP_PROXY", "b:2")]).unwrap();
+        let proxies = environment(&[("http_proxy", "a:1"), ("HTTP_PROXY", "b:2")]);
         assert_eq!(port(&proxies, false, "x"), Some(1));
         assert_eq!(port(&proxies, true, "x"), None);
     }
 
     #[test]
     fn a_cgi_request_cannot_name_a_proxy() {
-        let proxies = environment(&[("HTTP_PROXY", "evil:1"), ("REQUEST_METHOD", "GET")]).unwrap();
+        let proxies = environment(&[("HTTP_PROXY", "evil:1"), ("REQUEST_METHOD", "GET")]);
         assert_eq!(port(&proxies, false, "x"), None);
     }
 
@@ -275,8 +287,7 @@ mod tests {
                 "NO_PROXY",
                 " .corp.example, exact.example:8443 ,10.0.0.0/8,fd00::/8, 192.168.1.7,,bad/99",
             ),
-        ])
-        .unwrap();
+        ]);
         for direct in [
             "corp.example",
             "A.Corp.Example.",
@@ -295,8 +306,11 @@ mod tests {
         ] {
             assert_eq!(port(&proxies, true, proxied), Some(1), "{proxied}");
         }
-        assert!(proxies.for_host(true, "exact.example", 8443).is_none());
-        let none = environment(&[("HTTPS_PROXY", "proxy:1"), ("NO_PROXY", "*")]).unwrap();
+        assert!(matches!(
+            proxies.for_host(true, "exact.example", 8443),
+            Ok(None)
+        ));
+        let none = environment(&[("HTTPS_PROXY", "proxy:1"), ("NO_PROXY", "*")]);
         assert_eq!(port(&none, true, "anything"), None);
     }
 
@@ -306,6 +320,7 @@ mod tests {
         let proxies = Proxies::new(&choice, |_| None).unwrap();
         let proxy = proxies
             .for_host(true, "localhost", 443)
+            .unwrap()
             .expect("it is for all");
         assert_eq!((proxy.host.as_str(), proxy.port), ("::1", 3128));
         let expected = format!("Basic {}", STANDARD.encode_to_string("user:p@ss:w"));
@@ -316,7 +331,7 @@ mod tests {
     #[test]
     fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
         for wrong in [
-            "socks5://user:secret@host:1",
+            "ftp://user:secret@host:1",
             "http://user:secret@",
             "http://secret@h:x",
         ] {
@@ -325,5 +340,24 @@ mod tests {
             assert!(failure.message.starts_with("proxy must be"), "{failure}");
             assert!(!failure.message.contains("secret"));
         }
+    }
+
+    #[test]
+    fn a_socks_proxy_is_an_error_of_the_requests_that_it_is_for() {
+        let choice = ProxyChoice::Address("SOCKS5h://user:secret@host:1".to_owned());
+        let failure = Proxies::new(&choice, |_| None).unwrap_err();
+        assert!(failure.message.starts_with("proxy names a SOCKS proxy"));
+        let proxies = environment(&[
+            ("ALL_PROXY", "socks5://user:secret@host:1"),
+            ("HTTPS_PROXY", "secure:2"),
+            ("NO_PROXY", "near.example"),
+        ]);
+        assert_eq!(port(&proxies, true, "far.example"), Some(2));
+        assert_eq!(port(&proxies, false, "near.example"), None);
+        assert_eq!(port(&proxies, false, "127.0.0.1"), None);
+        let failure = proxies.for_host(false, "far.example", 80).unwrap_err();
+        assert!(failure.message.starts_with("ALL_PROXY names a SOCKS proxy"));
+        assert!(failure.message.contains("httpx[socks]"));
+        assert!(!failure.message.contains("secret"));
     }
 }
