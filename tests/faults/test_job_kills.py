@@ -128,6 +128,10 @@ def test_ctrl_c_while_the_provider_does_not_answer(tmp_path):
         Simulator(latency=30) as sim,
         commands.start("embed", *arguments(sim, docs, output)) as process,
     ):
+        # A busy machine may take seconds to start a process.
+        while not (tmp_path / "vectors.npy.job" / "rows.sqlite-wal").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
         time.sleep(1.2)
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
