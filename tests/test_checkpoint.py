@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarm import wait_until
+from tollway.embed import disk
 from tollway.embed.checkpoint import Checkpoint
 from tollway.errors import CheckpointError
 
@@ -175,6 +179,99 @@ def test_rows_that_did_not_reach_the_disk_are_forgotten(folder):
     assert list(kept) == digests("a", "c")
     assert there.tobytes() == rows(3)[[0, 2]].tobytes()
     assert again.append(digests("d"), rows(1)) == 3
+    again.close()
+
+
+class Disk:
+    """What of a job folder would be there after a loss of power."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder
+        # What the disk has of each file; how many answers were kept when that was asked for.
+        self.held = {}
+        self.kept = self.certain = self._asked = 0
+        monkeypatch.setattr(disk, "_INTERVAL", 0.002)
+        monkeypatch.setattr(disk, "synchronize", self.synchronize)
+
+    def synchronize(self, file):
+        number = os.fstat(file).st_ino
+        name = next(path.name for path in self.folder.iterdir() if path.stat().st_ino == number)
+        if name == "vectors":
+            self._asked = self.kept
+        self.held[name] = (self.folder / name).read_bytes()
+        if name == "rows.sqlite-wal":
+            self.certain = self._asked
+
+    def cut_power(self, image, shares, rng):
+        """Leave of what was written since then some part of each file, in any order."""
+        image.mkdir()
+        for path in self.folder.iterdir():
+            data = path.read_bytes()
+            if path.name in shares:
+                held = self.held.get(path.name, b"")
+                data = torn(held, data, shares[path.name], rng)
+            if not path.name.endswith("-shm"):
+                (image / path.name).write_bytes(data)
+
+
+def torn(held, written, share, rng):
+    image = bytearray(held.ljust(len(written), b"\0"))
+    for start in range(0, len(written), 512):
+        if rng.random() < share:
+            image[start : start + 512] = written[start : start + 512]
+    return image
+
+
+@pytest.mark.skipif(os.name != "posix", reason="looks at files that are open")
+@pytest.mark.parametrize("spool", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("lines", [0.0, 0.97, 1.0])
+def test_power_loss(folder, tmp_path, monkeypatch, spool, lines):
+    """What was synchronised is there, and nothing that is there is wrong."""
+    rng = random.Random(f"{spool} {lines}")
+    power = Disk(folder, monkeypatch)
+    checkpoint = Checkpoint(folder, MODEL, 200)
+    names = [f"answer {i}" for i in range(400)]
+    for i, name in enumerate(names):
+        checkpoint.append(digests(name), rows(1, 200, start=i))
+        power.kept += 1
+        if i == 20:
+            wait_until(lambda: power.certain > 5)
+        if i > 100 and rng.random() < 0.01:
+            break
+    # Whatever is synchronised from here on was not to be relied on.
+    certain = power.certain
+    power.cut_power(tmp_path / "image", {"vectors": spool, "rows.sqlite-wal": lines}, rng)
+    checkpoint.close()
+    again = Checkpoint(tmp_path / "image", MODEL, 200)
+    kept, there = everything(again)
+    expected = dict(zip(digests(*names), range(len(names)), strict=True))
+    assert {digests(name)[0] for name in names[:certain]} <= kept.keys() <= expected.keys()
+    assert there.tobytes() == b"".join(
+        rows(1, 200, start=expected[name]).tobytes() for name in kept
+    )
+    again.close()
+
+
+def test_a_disk_that_fails_ends_the_job(folder, monkeypatch):
+    """It is told at the next answer, and what was kept is there."""
+    monkeypatch.setattr(disk, "_INTERVAL", 0.002)
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    failed = threading.Event()
+
+    def fail(file):
+        failed.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "synchronize", fail)
+        checkpoint.append(digests("a"), rows(1))
+        assert failed.wait(30)
+        checkpoint._syncer._thread.join(30)
+        with pytest.raises(CheckpointError, match="finished rows are kept"):
+            checkpoint.append(digests("b"), rows(1, start=1))
+    checkpoint.close()
+    again = Checkpoint(folder, MODEL, 4)
+    assert digests("a")[0] in everything(again)[0]
     again.close()
 
 

@@ -95,8 +95,8 @@ class Sending:
     """One call's requests.
 
     Args:
-        lanes: Where requests may go; each has `max_in_flight` workers, so that the faster takes
-            more.
+        lanes: Where requests may go; each has up to `max_in_flight` workers, as there is work for
+            them, so that the faster takes more.
         retry: When to try again.
         deliver: Awaited with what became of each batch, in order of completion.
         tally: Added to.
@@ -142,6 +142,10 @@ class Sending:
         self._returned: deque[Batch] = deque()
         self._open = 0
         self._changed = asyncio.Condition()
+        # Those who draw batches and send them, and how many of each lane have not ended.
+        self._workers: list[asyncio.Task[None]] = []
+        self._working = dict.fromkeys(self._lanes, 0)
+        self._ended: asyncio.Future[None] | None = None
         # Workers whose request is on the wire, or whose answer is being delivered: paid for.
         self.on_wire: set[asyncio.Task[None] | None] = set()
         self.failure: BaseException | None = None
@@ -165,31 +169,33 @@ class Sending:
         Cancellation: requests under way are closed, what was delivered stays.
         """
         self._source = batches
-        workers: list[asyncio.Task[None]] = []
+        ended = self._ended = asyncio.get_running_loop().create_future()
         try:
             for lane in self._lanes:
                 await lane.provider.open()
-            workers = [
-                asyncio.create_task(self._work(lane))
-                for lane in self._lanes
-                for _ in range(lane.max_in_flight)
-            ]
-            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            for lane in self._lanes:
+                self._begin(lane)
+            await ended
             if self.failure is not None:
-                for worker in workers:
+                for worker in self._workers:
                     if worker not in self.on_wire:
                         worker.cancel()
-                await asyncio.wait(workers, timeout=_GRACE)
+                await asyncio.wait(self._workers, timeout=_GRACE)
                 raise self.failure
         finally:
-            for worker in workers:
+            for worker in self._workers:
                 worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*self._workers, return_exceptions=True)
             await batches.aclose()
             # The traceback of what is raised leads here, and back to it by these: the limiter would
             # live on until it is collected.
-            workers.clear()
-            self.failure = None
+            self._workers.clear()
+            self.failure = self._ended = None
+
+    def _begin(self, lane: Lane) -> None:
+        """Start a worker; one that draws a batch starts the next, up to as many as there may be."""
+        self._working[lane] += 1
+        self._workers.append(asyncio.create_task(self._work(lane)))
 
     async def _work(self, lane: Lane) -> None:
         worker = asyncio.current_task()
@@ -199,6 +205,8 @@ class Sending:
                 batch = await self._draw()
                 if batch is None:
                     return
+                if self._working[lane] < lane.max_in_flight:
+                    self._begin(lane)
                 try:
                     sent = await self._whole(lane, batch)
                     self.on_wire.add(worker)
@@ -216,6 +224,10 @@ class Sending:
                 self.failure = error
             raise
         finally:
+            self._working[lane] -= 1
+            is_over = self.failure is not None or not any(self._working.values())
+            if is_over and self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
             # As in `run`.
             del worker
 

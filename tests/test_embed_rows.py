@@ -1,0 +1,200 @@
+"""Where rows go: into the caller's array, each in its place; and how many requests at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tollway import Embedder, Limits, RetryPolicy, _core
+from tollway.errors import BadRequestError, ConfigurationError
+from tollway.providers import EmbeddingAnswer, EmbeddingRules
+from tollway.simulator import FAULTS, Faults, Simulator, vector
+from tollway.simulator.faults import applies
+from tollway.types import Usage
+
+MODEL = "openai/text-embedding-3-small"
+FAULTY = {name: 0.05 for name in FAULTS if name != "insufficient_quota" and applies(name, rows=2)}
+QUICK = RetryPolicy(base_delay=0.001, max_delay=0.01, max_retries=50, seed=3, budget=None)
+
+
+@pytest.fixture(scope="module")
+def sim():
+    with Simulator() as sim:
+        yield sim
+
+
+def right(texts, dimensions=8):
+    return np.stack([vector(text, dimensions) for text in texts])
+
+
+def embedder_of(sim, **options):
+    return Embedder(MODEL, base_url=sim.base_url, **{"api_key": "any", "dimensions": 8, **options})
+
+
+# Equal texts
+
+
+@given(st.lists(st.text("aé한😀", max_size=3), max_size=30))
+def test_equal_texts_are_found(texts):
+    distinct, repeats = _core.distinct(texts)
+    assert distinct == list(dict.fromkeys(texts))
+    if repeats is None:
+        assert len(distinct) == len(texts)
+    else:
+        firsts, kinds = repeats
+        assert len(distinct) < len(texts)
+        assert firsts.tolist() == [texts.index(text) for text in distinct]
+        assert kinds.tolist() == [distinct.index(text) for text in texts]
+
+
+def test_what_is_a_string_and_what_is_none():
+    class Name(str):
+        """Equal by its letters, whatever it says."""
+
+        __slots__ = ()
+
+        def __eq__(self, other):
+            return False
+
+        __hash__ = str.__hash__
+
+    assert _core.distinct([Name("a"), "a"])[1] is not None
+    for wrong in ([b"a"], "ab", [None]):
+        with pytest.raises(TypeError, match="must be a"):
+            _core.distinct(wrong)
+
+
+# Rows in place
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    kinds=st.lists(st.integers(0, 25), min_size=1, max_size=40),
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 2**16),
+)
+async def test_rows_in_place_under_faults(kinds, batch_size, seed):
+    texts = [f"a text of kind {kind}" for kind in kinds]
+    out = np.full((len(texts), 8), 7.0, np.float32)
+    faults = Faults(FAULTY, seed=seed, delay=0.001, retry_after=0.001)
+    with Simulator(faults=faults) as sim:
+        async with embedder_of(sim, batch_size=batch_size, retry=QUICK) as embedder:
+            assert await embedder.embed(texts, out=out) is out
+    assert out.tobytes() == right(texts).tobytes()
+
+
+async def test_rows_are_decoded_where_they_are_wanted(sim):
+    """Neither copied nor moved: what the provider is given is the caller's memory."""
+    given, texts = [], [f"placed {i}" for i in range(20)]
+    texts[13] = texts[2]
+    out = np.zeros((20, 8), np.float32)
+    async with embedder_of(sim, batch_size=4) as embedder:
+        send = embedder.provider.embed_into
+
+        async def noted(texts, place):
+            answer = await send(texts, place)
+            assert answer.vectors is place
+            given.append((len(texts), np.shares_memory(place, out)))
+            return answer
+
+        embedder.provider.embed_into = noted
+        await embedder.embed(texts, out=out)
+    assert out.tobytes() == right(texts).tobytes()
+    # Fifteen of the nineteen: those of one request lie on both sides of the text that is there
+    # twice.
+    assert given == [(4, True)] * 3 + [(3, True)]
+
+
+@pytest.mark.parametrize("form", ["float16", "reversed", "columns", "normalized"])
+async def test_arrays_that_rows_cannot_be_decoded_into(sim, form):
+    texts = [f"shaped {i}" for i in range(10)]
+    out = {
+        "float16": np.zeros((10, 8), np.float16),
+        "reversed": np.zeros((10, 8), np.float32)[::-1],
+        "columns": np.zeros((10, 16), np.float32)[:, ::2],
+        "normalized": np.zeros((10, 8), np.float32),
+    }[form]
+    async with embedder_of(sim, batch_size=3, normalize=form == "normalized") as embedder:
+        await embedder.embed(texts, out=out)
+    assert np.allclose(out, right(texts), atol=1e-3)
+    assert form == "normalized" or (out == right(texts).astype(out.dtype)).all()
+
+
+async def test_an_array_of_another_shape_is_left_alone(sim):
+    out, before = np.full((3, 9), 7.0, np.float32), len(sim.ledger)
+    async with embedder_of(sim) as embedder:
+        with pytest.raises(ConfigurationError, match=r"out must be of shape \(3, 8\)"):
+            await embedder.embed(["a", "b", "c"], out=out)
+    assert (out == 7.0).all()
+    assert len(sim.ledger) == before
+
+
+class Numbers:
+    """Answers in this process: row i is text i's number; some texts are refused."""
+
+    name, model, priced_as = "numbers", "in-process", "in-process"
+    rules = EmbeddingRules(max_texts=2048, dimensions=2, price="free")
+    limits = Limits(max_in_flight=6)
+
+    def __init__(self, bad=()):
+        self.quota_key = (id(self),)
+        self.bad = set(bad)
+        self.under_way = self.most = 0
+        self.tasks = []
+
+    async def open(self):
+        pass
+
+    async def embed(self, texts):
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.tasks.append(len(asyncio.all_tasks()))
+        # Whoever is to be under way together is so by then.
+        for _ in range(100):
+            await asyncio.sleep(0)
+        self.under_way -= 1
+        if self.bad.intersection(texts):
+            raise BadRequestError("400: one of them", status=400)
+        numbers = np.array([int(text) for text in texts], np.float32)
+        return EmbeddingAnswer(np.stack([numbers, -numbers], axis=1), (), Usage(requests=1))
+
+    async def embed_into(self, texts, out):
+        # As after an answer that was of no use to its end.
+        out[:] = -1.0
+        answer = await self.embed(texts)
+        out[:] = answer.vectors
+        return EmbeddingAnswer(out, (), answer.usage)
+
+    async def aclose(self):
+        pass
+
+
+async def test_rows_without_a_vector_are_nan():
+    texts = [str(i % 30) for i in range(40)]
+    out = np.full((40, 2), 7.0, np.float32)
+    embedder = Embedder(Numbers(bad=["3", "17", "29"]), batch_size=8)
+    await embedder.embed(texts, out=out, on_error="nan")
+    expected = np.array([int(text) for text in texts], np.float32)
+    expected[np.isin(expected, [3, 17, 29])] = np.nan
+    assert np.array_equal(out, np.stack([expected, -expected], axis=1), equal_nan=True)
+
+
+# How many at once
+
+
+@pytest.mark.parametrize(("batches", "most"), [(1, 1), (4, 4), (6, 6), (60, 6)])
+async def test_as_many_at_once_as_there_is_work_for_and_no_more(batches, most):
+    provider = Numbers()
+    texts = [str(i) for i in range(2 * batches)]
+    rows = await Embedder(provider, batch_size=2).embed(texts)
+    assert rows[:, 0].tolist() == [float(text) for text in texts]
+    assert provider.most == most
+    # A small call does not pay for the many that could be: the test, its workers, and one that
+    # found that there was no more.
+    assert max(provider.tasks) <= 2 + most
