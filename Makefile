@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 MEGABYTES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-chat bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,11 @@ $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --target $(VENV)/openai2 'openai>=2.20,<3'
 	@touch $@
 
+# The router asks for another major version of openai than the one that is tested.
+$(VENV)/.litellm: $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --target $(VENV)/litellm 'litellm!=1.82.7,!=1.82.8'
+	@touch $@
+
 lint: build $(VENV)/.lint ## Check style and layering: rustfmt, clippy, ruff, import-linter
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -112,6 +117,11 @@ bench-embed: build $(VENV)/.bench ## Compare the CPU of an embedding with other 
 	cargo build --quiet --release -p tollway-io --example canned
 	$(BIN)/python benches/python/bench_client.py
 	$(BIN)/python -m pytest -q benches/python/bench_embed.py --benchmark-columns=median,iqr,rounds
+
+bench-chat: build $(VENV)/.bench $(VENV)/.litellm ## Compare the CPU of a completion, and fill a quota: four minutes
+	$(BIN)/python benches/python/bench_chat.py --litellm $(VENV)/litellm
+	$(BIN)/python benches/python/study_map.py
+	$(BIN)/python benches/python/bench_chat.py --quota
 
 bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about three minutes
 	for part in tokens tokens_cold tokens_hard tokens_threads; do $(BIN)/python benches/python/bench_$$part.py || exit 1; done
