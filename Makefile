@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 MEGABYTES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-chat bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-chat bench-embed bench-limits bench-retry bench-tokens soak soak-leaks soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -128,6 +128,9 @@ bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: abo
 
 soak: build $(VENV)/.test ## Kill a job many times and check that nothing is lost
 	$(BIN)/python benches/python/soak_kills.py --kills 50
+
+soak-leaks: build $(VENV)/.test ## Make 10,000 calls of every kind and count what stays open, by provider
+	$(BIN)/python benches/python/soak_leaks.py
 
 soak-limits: build $(VENV)/.test ## Kill and stop processes that share a limiter, and check every admission
 	$(BIN)/python benches/python/soak_limits.py --kills 200 --stops 200

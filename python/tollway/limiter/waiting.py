@@ -183,6 +183,11 @@ class Timer:
             limiter.is_called = True
             self._calls.put(weakref.ref(limiter))
         if self._thread is None:
+            self.start()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs; the first call does so too."""
+        if self._thread is None:
             with self._starting:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="tollway-timer", daemon=True)
