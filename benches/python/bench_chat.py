@@ -170,10 +170,8 @@ async def first_tokens(llm: LLM, client: openai.AsyncOpenAI, messages: Any, coun
     pairs = [(await ours(), await sdk()) for _ in range(count)][10:]
     for number, what in enumerate(("on the clock", "of CPU")):
         delays = [mine[number] - theirs[number] for mine, theirs in pairs]
-        low, middle, high = (1e3 * delay for delay in statistics.quantiles(delays, n=4))
-        print(
-            f"first token {middle:+.3f} ms {what} beside the SDK (quartiles {low:+.3f}, {high:+.3f})"
-        )
+        low, middle, high = (f"{1e3 * delay:+.3f}" for delay in statistics.quantiles(delays, n=4))
+        print(f"first token {middle} ms {what} beside the SDK (quartiles {low}, {high})")
 
 
 async def fill_quota(
