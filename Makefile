@@ -130,6 +130,11 @@ bench-embed: build $(VENV)/.bench ## Compare the CPU of an embedding with other 
 	$(BIN)/python benches/python/bench_embed_stages.py --latency
 	$(BIN)/python -m pytest -q benches/python/bench_embed.py --benchmark-columns=median,iqr,rounds
 
+bench-chat: build $(VENV)/.bench $(VENV)/.litellm ## Compare the CPU of a completion, and fill a quota: four minutes
+	$(BIN)/python benches/python/bench_chat.py --litellm $(VENV)/litellm
+	$(BIN)/python benches/python/study_map.py
+	$(BIN)/python benches/python/bench_chat.py --quota
+
 bench-tokens: build $(VENV)/.bench ## Compare token counting with its peers: about three minutes
 	for part in tokens tokens_cold tokens_hard tokens_threads; do $(BIN)/python benches/python/bench_$$part.py || exit 1; done
 
@@ -138,6 +143,9 @@ soak: build $(VENV)/.test ## Kill a job of TEXTS=200000 under every fault KILLS=
 
 soak-map: build $(VENV)/.test ## The same with PROMPTS=5000 through LLM.map, killed 10 times
 	$(BIN)/python benches/python/soak_map.py --prompts $(PROMPTS)
+
+soak-leaks: build $(VENV)/.test ## Make 10,000 calls of every kind and count what stays open, by provider
+	$(BIN)/python benches/python/soak_leaks.py
 
 soak-limits: build $(VENV)/.test ## Kill and stop processes that share a limiter, and check every admission
 	$(BIN)/python benches/python/soak_limits.py --kills 200 --stops 200

@@ -287,3 +287,34 @@ def test_faults_on_the_way_change_no_result(tmp_path):
         llm.aclose_sync()
         assert isinstance(sim.ledger, Ledger)
         assert len(sim.ledger) > len(PROMPTS)
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "threaded"])
+@pytest.mark.parametrize(
+    ("limits", "prompts", "most"),
+    [
+        # 10 a second: they fill it within half a second, the others wait for the limiter.
+        ({"rpm": 600, "sub_window": 1.0}, 12, 10),
+        ({"rpm": 600, "sub_window": (10.0, 1.0)}, 12, 10),
+        ({"rpm": 600, "sub_window": 1.0}, 10, 0),
+        ({"rpm": 600, "sub_window": 0}, 12, 0),
+        ({"sub_window": 1.0}, 12, 0),
+    ],
+)
+def test_workers_start_apart_where_a_second_is_judged(monkeypatch, mode, limits, prompts, most):
+    pauses, sleep = [], asyncio.sleep
+
+    async def note(seconds, *result):
+        if seconds:
+            pauses.append(seconds)
+        return await sleep(0, *result)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    llm, _ = llm_of(said("yes"), limits=RateLimiter(Limits(**limits)))
+    outcomes = llm.map_sync([f"p{i}" for i in range(prompts)], concurrency=12, mode=mode)
+    assert all(outcome.ok for outcome in outcomes)
+    # Where nothing is left to do, no more are started.
+    assert most == 0 or pauses
+    assert len(pauses) <= most
+    share = 2 if mode == "threaded" and (os.cpu_count() or 1) > 1 else 1
+    assert all(pause == pytest.approx(0.05, rel=share) for pause in pauses)

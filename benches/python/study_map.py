@@ -191,11 +191,11 @@ def main():
     limiting.timer = permits.timer = lambda: timer
     open_core = limiting.open_core
     limiting.open_core = lambda *given: Core(open_core(*given))
-    pause = mapping._Starts.pause
+    pause = mapping.Starts.pause
     for case in CASES:
         shown = []
         for name, own in (("apart", pause), ("at once", lambda *_: 0.0)):
-            mapping._Starts.pause = own
+            mapping.Starts.pause = own
             used, refused = virtual_time.run(play(case))
             shown.append(f"{name}: {used:6.2%} used, {refused:3} refused")
         print(f"{case.name:34} {'   '.join(shown)}", flush=True)

@@ -173,7 +173,7 @@ async def run_map(
         raise ConfigurationError(f"mode is asyncio, threaded or batch, not {mode!r}")
     total = len(prompts) if hasattr(prompts, "__len__") else None  # type: ignore[arg-type]
     run = _Run(answer, checkpoint, progress, total)
-    starts = _Starts(limiter, total)
+    starts = Starts(limiter, total)
     if mode == "threaded":
         if isinstance(prompts, AsyncIterable):
             raise ConfigurationError("the threaded mode takes an iterable, not an async one")
@@ -231,7 +231,7 @@ class _Locked:
         return drawn
 
 
-class _Starts:
+class Starts:
     """Starts workers apart where requests are judged over less than a minute.
 
     All at once, they open their connections at once: the first bytes are then late by the time
@@ -279,7 +279,7 @@ async def _in_threads(
     run: _Run,
     prompts: Iterable[Prompt],
     concurrency: int,
-    starts: _Starts,
+    starts: Starts,
     close: Callable[[], Awaitable[None]],
 ) -> None:
     source = _Locked(prompts)

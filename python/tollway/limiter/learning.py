@@ -55,6 +55,8 @@ class Learning:
         self._ramps = ramp is not None
         self._lock = threading.Lock()
         self._held = self._most
+        # What was told last: every call asks, and answers seldom change it.
+        self._told: tuple[dict[str, Any], Limits] | None = None
 
     def begin(self, core: _core.Limiter) -> None:
         """Hold what is assumed in a core made with `most_of(limits)`.
@@ -73,7 +75,10 @@ class Learning:
             name: windows[name] if is_held(self._limits, name, windows[name]) else None
             for name in self._most
         }
-        return dataclasses.replace(self._limits, **changed)
+        told = self._told
+        if told is None or told[0] != changed:
+            told = self._told = changed, dataclasses.replace(self._limits, **changed)
+        return told[1]
 
     def learn(
         self,

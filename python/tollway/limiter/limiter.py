@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import functools
 import os
 import threading
 import time
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RateLimiter"]
 
-# Admissions of one visit of the timer, and the seconds until the next where there are more: in
-# between, the loops run the tasks of the visit before.
-_BATCH = 128
+# Admissions of one visit of the timer. Where there are more, the next comes when the loops have run
+# the tasks of this one, so that no permit is older than a turn of its loop when its request is
+# sent; or after the seconds that follow, where a loop is busy or the tasks are threads'.
+_BATCH = 32
 _PAUSE = 0.001
+_LONGEST_TURN = 0.02
 
 # Seconds after which the bounds of a calendar day are told again: the clock on the wall may be set.
 _TELL_DAY = 600.0
@@ -395,7 +398,8 @@ class RateLimiter:
             self._refuse_all()
             return None
         waiters, wait = self._poll()
-        closed = timer().wake(waiters)
+        again = functools.partial(timer().call, self) if wait == 0.0 else None
+        closed = timer().wake(waiters, again)
         if closed:
             for waiter in waiters:
                 if waiter.loop in closed:
@@ -404,7 +408,9 @@ class RateLimiter:
                 if waiter.loop in closed:
                     self._forget(waiter)
             return 0.0
-        wait = _PAUSE if wait == 0.0 else wait
+        if wait == 0.0:
+            is_in_loops = any(waiter.loop is not None for waiter in waiters)
+            wait = _LONGEST_TURN if is_in_loops else _PAUSE
         if self._zone is not None:
             left = self._tell_day(self._zone)
             wait = left if wait is None else min(wait, left)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["FORKED", "Served", "Timer", "Waiter", "timer"]
 
@@ -120,13 +120,16 @@ class _Inbox:
         self._loop = weakref.ref(loop)
         self._waiters: deque[Wakeable] = deque()
         self._is_called = False
+        self._then: deque[Callable[[], object]] = deque()
 
-    def put(self, waiters: list[Wakeable]) -> None:
+    def put(self, waiters: list[Wakeable], then: Callable[[], object] | None) -> None:
         """Take more, from the timer's thread; RuntimeError where the loop is closed."""
         loop = self._loop()
         if loop is None or loop.is_closed():
             raise RuntimeError("the event loop is closed")
         self._waiters.extend(waiters)
+        if then is not None:
+            self._then.append(then)
         if not self._is_called:
             self._is_called = True
             loop.call_soon_threadsafe(self._tell)
@@ -138,9 +141,14 @@ class _Inbox:
         # Down before the look, so that who puts between them calls again.
         self._is_called = False
         loop = self._loop()
-        if waiters and loop is not None:
+        if loop is None:
+            return
+        if waiters:
             self._is_called = True
             loop.call_soon(self._tell)
+        while self._then and not waiters:
+            # Behind the tasks that were just woken.
+            loop.call_soon(self._then.popleft())
 
 
 class Served(Protocol):
@@ -175,14 +183,25 @@ class Timer:
             limiter.is_called = True
             self._calls.put(weakref.ref(limiter))
         if self._thread is None:
+            self.start()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs; the first call does so too."""
+        if self._thread is None:
             with self._starting:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="tollway-timer", daemon=True)
                     thread.start()
                     self._thread = thread
 
-    def wake(self, waiters: Sequence[Wakeable]) -> set[asyncio.AbstractEventLoop]:
+    def wake(
+        self, waiters: Sequence[Wakeable], then: Callable[[], object] | None = None
+    ) -> set[asyncio.AbstractEventLoop]:
         """Wake in order: threads at once, the tasks of a loop a few in each of its turns.
+
+        Args:
+            waiters: Whom.
+            then: Called in each loop when its tasks have had their turn.
 
         Returns:
             The loops that were closed with their tasks still waiting.
@@ -197,7 +216,7 @@ class Timer:
             if inbox is None:
                 inbox = self._inboxes[loop] = _Inbox(loop)
             try:
-                inbox.put(list(group))
+                inbox.put(list(group), then)
             except RuntimeError:
                 closed.add(loop)
         return closed

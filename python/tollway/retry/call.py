@@ -275,15 +275,10 @@ class Call:
                     result = await self._send(function, permit)
                 else:
                     result = await self._hedged(function, permit)
-            except Exception as error:
-                self._failed(error)
-                wait = self.wait_after(error)
+            except BaseException as error:
+                wait = self._failed(error)
                 if wait is None:
                     raise
-            except BaseException as error:
-                if self._breaker is not None:
-                    self._breaker.failed(self._pass, error)
-                raise
             else:
                 self._succeeded()
                 return result
@@ -335,15 +330,10 @@ class Call:
                 self._record.sent += 1
                 try:
                     result = self._send_sync(function, permit)
-                except Exception as error:
-                    self._failed(error)
-                    wait = self.wait_after(error)
+                except BaseException as error:
+                    wait = self._failed(error)
                     if wait is None:
                         raise
-                except BaseException as error:
-                    if self._breaker is not None:
-                        self._breaker.failed(self._pass, error)
-                    raise
                 else:
                     self._succeeded()
                     return result
@@ -369,10 +359,14 @@ class Call:
                 permit.release()
         return result
 
-    def _failed(self, error: Exception) -> None:
-        self._is_sending = False
+    def _failed(self, error: BaseException) -> float | None:
+        """Return the seconds to the next attempt, or None where the error is to be raised."""
         if self._breaker is not None:
             self._breaker.failed(self._pass, error)
+        if not isinstance(error, Exception):
+            return None
+        self._is_sending = False
+        return self.wait_after(error)
 
     def _succeeded(self) -> None:
         self._is_sending = False

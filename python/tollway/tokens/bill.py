@@ -6,6 +6,7 @@ tiktoken", sections 6 and 7, which gives counts that its API confirmed.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,12 @@ class Cost:
         return Cost(self.text - other.text, self.images - other.images)
 
 
+@functools.lru_cache(64)
+def _format_of(model: str) -> _Format:
+    family = family_of(model, _FORMATS)
+    return _FORMATS[family] if family else _OTHER
+
+
 class Bill:
     """Adds up one request.
 
@@ -92,8 +99,7 @@ class Bill:
     def __init__(self, model: str, tokenizer: Tokenizer | None, image_sizes: Sizes) -> None:
         self._model = bare_name(model)
         self._sizes = image_sizes
-        family = family_of(self._model, _FORMATS)
-        self._format = _FORMATS[family] if family else _OTHER
+        self._format = _format_of(self._model)
         own = tokenizer_for_model(model)
         self._tokenizer = tokenizer or own
         self._exact = self._format.published and self._tokenizer is own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from tollway._core import Encoding, encoding_names, find_encoding
@@ -137,6 +138,7 @@ def family_of(model: str, families: Iterable[str], marks: str = _AFTER_FAMILY) -
     return None
 
 
+@functools.lru_cache(64)
 def bare_name(model_name: str) -> str:
     """Return the model's own name, without its provider or the mark of a fine-tuned one."""
     for provider in _PROVIDERS:
