@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 MEGABYTES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance test-rust test-python test-openai2 build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 test-lightrag build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test-python: build $(VENV)/.test
 # The wire format as the official SDK of the other major version reads it.
 test-openai2: build $(VENV)/.openai2
 	PYTHONPATH=$(VENV)/openai2 $(BIN)/python -m pytest -q tests/conformance
+
+# Apart: LightRAG brings a hundred packages, some of other versions than the tests take.
+test-lightrag: build $(VENV)/.lightrag ## Build and ask a graph with LightRAG as released
+	PYTHONPATH=$(VENV)/lightrag $(BIN)/python -m pytest -q tests/test_lightrag_real.py
 
 conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
 	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
@@ -63,6 +67,10 @@ $(VENV)/.bench: $(VENV)/.python pyproject.toml
 
 $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --target $(VENV)/openai2 'openai>=2.20,<3'
+	@touch $@
+
+$(VENV)/.lightrag: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --target $(VENV)/lightrag --group lightrag
 	@touch $@
 
 lint: build $(VENV)/.lint ## Check style and layering: rustfmt, clippy, ruff, import-linter
