@@ -42,6 +42,10 @@ test-openai2: build $(VENV)/.openai2
 test-litellm: build $(VENV)/.litellm
 	PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q tests/conformance tests/test_litellm.py -k litellm
 
+# Apart: LightRAG brings a hundred packages, some of other versions than the tests take.
+test-lightrag: build $(VENV)/.lightrag ## Build and ask a graph with LightRAG as released
+	PYTHONPATH=$(VENV)/lightrag $(BIN)/python -m pytest -q tests/test_lightrag_real.py
+
 conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
 	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
 
@@ -78,6 +82,10 @@ $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 $(VENV)/.litellm: $(VENV)/.python pyproject.toml
 	rm -rf $(VENV)/litellm
 	$(BIN)/python -m pip install --quiet --target $(VENV)/litellm $(LITELLM)
+	@touch $@
+
+$(VENV)/.lightrag: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --target $(VENV)/lightrag --group lightrag
 	@touch $@
 
 lint: build $(VENV)/.lint ## Check style, layering and licences: rustfmt, clippy, cargo-deny, ruff, import-linter
