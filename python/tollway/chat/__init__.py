@@ -1,5 +1,6 @@
 """Completions: one API over every provider, paced, retried and priced."""
 
+from tollway.chat.items import ItemOutcome, batch_items, batch_items_sync
 from tollway.chat.llm import LLM
 from tollway.chat.map import MapProgress, Outcome
 from tollway.chat.request import CallOptions
@@ -10,8 +11,11 @@ __all__ = [
     "LLM",
     "CallOptions",
     "ChatStream",
+    "ItemOutcome",
     "MapProgress",
     "Outcome",
     "SyncChatStream",
     "ToolRun",
+    "batch_items",
+    "batch_items_sync",
 ]
