@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         MapProgress,
         Outcome,
         SyncChatStream,
+        Template,
         ToolRun,
         batch_items,
         batch_items_sync,
@@ -94,6 +95,7 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "SyncChatStream",
+    "Template",
     "TextPart",
     "TokenBucket",
     "TokenCount",
@@ -125,6 +127,7 @@ __all__ = [
 _HOMES = {
     "ToolRun": "tollway.chat",
     "Outcome": "tollway.chat",
+    "Template": "tollway.chat",
     "ItemOutcome": "tollway.chat",
     "batch_items": "tollway.chat",
     "batch_items_sync": "tollway.chat",

@@ -5,6 +5,7 @@ from tollway.chat.llm import LLM
 from tollway.chat.map import MapProgress, Outcome
 from tollway.chat.request import CallOptions
 from tollway.chat.stream import ChatStream, SyncChatStream
+from tollway.chat.template import Template
 from tollway.chat.tools import ToolRun
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MapProgress",
     "Outcome",
     "SyncChatStream",
+    "Template",
     "ToolRun",
     "batch_items",
     "batch_items_sync",
