@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import operator
 import string
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,17 +38,20 @@ class Template:
         ConfigurationError: A brace that is not closed or not doubled, or what is not a name.
     """
 
-    __slots__ = ("_system", "_user", "system", "user", "variables")
+    __slots__ = ("_count", "_system", "_user", "system", "user", "variables")
 
     def __init__(self, user: str, *, system: str | None = None) -> None:
         self.user = user
         self.system = system
-        self._user, names = _compiled(user)
-        self._system: str | None = None
-        if system is not None:
-            self._system, others = _compiled(system)
-            names |= others
+        self._user = _Text(user)
+        self._system = None if system is None else _Text(system)
+        names = [*self._user.names, *(self._system.names if self._system else ())]
         self.variables: AbstractSet[str] = frozenset(names)
+        self._count = len(self.variables)
+
+    def __reduce__(self) -> tuple[Callable[[str, str | None], Template], tuple[str, str | None]]:
+        """Pickle the texts."""
+        return _template, (self.user, self.system)
 
     def __repr__(self) -> str:
         """Show the template as it was written."""
@@ -85,24 +90,28 @@ class Template:
                 sequence when the row is drawn.
         """
         if not isinstance(rows, Sequence):
-            return (self._row(number, row) for number, row in enumerate(rows))
+            return map(self._filled, rows, itertools.count())
         for number, row in enumerate(rows):
             if row.keys() != self.variables:
-                raise self._mismatch(row, f"row {number}: ")
-        return _Rows(self._row, rows)
+                raise self._mismatch(row, number)
+        return _Rows(self._filled, rows)
 
-    def _row(self, number: int, row: Mapping[str, object]) -> str | list[Message]:
-        return self._filled(row, f"row {number}: ")
+    def _filled(self, values: Mapping[str, object], row: int | None = None) -> str | list[Message]:
+        # As many as there are variables, and a value for each: then no other is among them.
+        if len(values) != self._count:
+            raise self._mismatch(values, row)
+        text, system = self._user, self._system
+        try:
+            user = text.form % text.values(values)
+            if system is None:
+                return user
+            return [Message("system", system.form % system.values(values)), Message("user", user)]
+        except KeyError:
+            if values.keys() == self.variables:
+                raise
+            raise self._mismatch(values, row) from None
 
-    def _filled(self, values: Mapping[str, object], where: str = "") -> str | list[Message]:
-        if values.keys() != self.variables:
-            raise self._mismatch(values, where)
-        user = self._user % values
-        if self._system is None:
-            return user
-        return [Message("system", self._system % values), Message("user", user)]
-
-    def _mismatch(self, values: Mapping[str, object], where: str) -> ConfigurationError:
+    def _mismatch(self, values: Mapping[str, object], row: int | None) -> ConfigurationError:
         missing = sorted(self.variables - values.keys())
         unknown = sorted(map(str, values.keys() - self.variables))
         said: list[str] = []
@@ -111,6 +120,7 @@ class Template:
         for name in unknown:
             near = difflib.get_close_matches(name, self.variables, 1)
             said.append(f"no variable {name}{f' (did you mean {near[0]}?)' if near else ''}")
+        where = "" if row is None else f"row {row}: "
         return ConfigurationError(f"{where}{'; '.join(said)}: in {self!r:.200}")
 
 
@@ -119,7 +129,7 @@ class _Rows(Sequence[Any]):
 
     def __init__(
         self,
-        fill: Callable[[int, Mapping[str, object]], str | list[Message]],
+        fill: Callable[[Mapping[str, object], int], str | list[Message]],
         rows: Sequence[Mapping[str, object]],
     ) -> None:
         self._fill = fill
@@ -129,41 +139,56 @@ class _Rows(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return _Rows(self._fill, self._rows[index])
-        return self._fill(index, self._rows[index])
+        chosen: Any = self._rows[index]
+        return _Rows(self._fill, chosen) if isinstance(index, slice) else self._fill(chosen, index)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._fill, range(len(self._rows)), self._rows)
+        return map(self._fill, self._rows, itertools.count())
 
 
-def _compiled(text: str) -> tuple[str, set[str]]:
-    """Return a text for the operator `%`, which fills it in one pass, and the names of variables.
+class _Text:
+    """A text that the operator `%` fills in one pass.
 
-    Raises:
-        ConfigurationError: As `Template` says.
+    Attributes:
+        form: The text, `%s` for each variable.
+        names: The variables, in the order of `form`.
+        values: Returns the values for `form`.
     """
-    written: list[str] = []
-    names: set[str] = set()
-    try:
-        for literal, name, form, conversion in string.Formatter().parse(text):
-            written.append(literal.replace("%", "%%"))
-            if name is None:
-                continue
-            if not name.isidentifier() or form or conversion:
-                whole = (
-                    name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-                )
-                raise ConfigurationError(
-                    f"{{{whole}}} is no variable: a name alone stands in braces, and {{{{ and }}}} "
-                    f"are braces; in {text!r:.200}"
-                )
-            written.append(f"%({name})s")
-            names.add(name)
-    except ValueError as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise ConfigurationError(
-            f"a brace stands alone, write {{{{ or }}}} ({error}); in {text!r:.200}"
-        ) from error
-    return "".join(written), names
+
+    __slots__ = ("form", "names", "values")
+
+    def __init__(self, text: str) -> None:
+        written: list[str] = []
+        self.names: list[str] = []
+        try:
+            for literal, name, form, conversion in string.Formatter().parse(text):
+                written.append(literal.replace("%", "%%"))
+                if name is None:
+                    continue
+                if not name.isidentifier() or form or conversion:
+                    whole = f"{name}!{conversion}" if conversion else name
+                    raise ConfigurationError(
+                        f"{{{whole}{f':{form}' if form else ''}}} is no variable: a name alone "
+                        f"stands in braces, and {{{{ and }}}} are braces; in {text!r:.200}"
+                    )
+                written.append("%s")
+                self.names.append(name)
+        except ValueError as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"a brace stands alone, write {{{{ or }}}} ({error}); in {text!r:.200}"
+            ) from error
+        self.form = "".join(written)
+        self.values = _getter(self.names)
+
+
+def _getter(names: list[str]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
+    """Return what takes the values of names out of a mapping, as a tuple."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
+
+
+def _template(user: str, system: str | None) -> Template:
+    return Template(user, system=system)
