@@ -192,10 +192,16 @@ async def test_the_quotas_of_two_servers_are_used_up_without_a_refusal():
     quotas = [120, 80]
     sims = [Simulator(rpm=quota, sub_window=0, latency=0.001) for quota in quotas]
     with sims[0], sims[1]:
-        llm = LLM([
-            LLM("openai/m", base_url=sim.base_url, api_key="k", limits=Limits(rpm=quota, sub_window=0))
+        llms = [
+            LLM(
+                "openai/m",
+                base_url=sim.base_url,
+                api_key="k",
+                limits=Limits(rpm=quota, sub_window=0),
+            )
             for sim, quota in zip(sims, quotas, strict=True)
-        ])  # fmt: skip
+        ]
+        llm = LLM(llms)
         outcomes = await llm.map([f"p{i}" for i in range(200)], concurrency=25, deadline=50.0)
         await llm.aclose()
     assert all(outcome.ok for outcome in outcomes)

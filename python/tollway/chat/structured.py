@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from tollway.providers import ChatCapabilities
     from tollway.types import Attempt, Completion
 
-__all__ = ["Wanted", "ask_json", "instructed", "mentions_json", "read_format"]
+__all__ = [
+    "Wanted",
+    "ask_json",
+    "checker",
+    "instructed",
+    "is_strict",
+    "mentions_json",
+    "read_format",
+    "strict_schema",
+]
 
 # The first time, and three more.
 _MOST_ASKS = 4
@@ -70,18 +79,20 @@ def read_format(given: Any) -> Wanted:
     Raises:
         ConfigurationError: It is not `"json"`, a schema, a `JsonFormat` or a pydantic model.
     """
+    if isinstance(given, Wanted):
+        return given
     if given == "json":
         return Wanted(JsonFormat(), _object)
     if isinstance(given, JsonFormat):
-        return Wanted(given, _checker(given.schema))
+        return Wanted(given, checker(given.schema))
     if isinstance(given, type) and hasattr(given, "model_json_schema"):
         model = cast("Any", given)
-        schema = _strict(model.model_json_schema())
-        wanted = JsonFormat(schema, given.__name__, strict=_is_strict(schema))
+        schema = strict_schema(model.model_json_schema())
+        wanted = JsonFormat(schema, given.__name__, strict=is_strict(schema))
         return Wanted(wanted, model.model_validate)
     if isinstance(given, Mapping):
         schema = cast("Mapping[str, Any]", given)
-        return Wanted(JsonFormat(schema, strict=_is_strict(schema)), _checker(schema))
+        return Wanted(JsonFormat(schema, strict=is_strict(schema)), checker(schema))
     raise ConfigurationError(
         'response_format is "json", a JSON schema, a JsonFormat or a pydantic model, not '
         f"{given!r:.80}"
@@ -158,7 +169,8 @@ def _object(value: Any) -> Any:
     return cast("Any", value)
 
 
-def _checker(schema: Mapping[str, Any] | None) -> Callable[[Any], Any]:
+def checker(schema: Mapping[str, Any] | None) -> Callable[[Any], Any]:
+    """Return what checks a value by a schema, and raises ValueError with what is wrong."""
     if schema is None:
         return _object
 
@@ -227,14 +239,14 @@ def _is_of(value: Any, kind: str) -> bool:
     return isinstance(value, _KINDS.get(kind, object))
 
 
-def _strict(schema: Any) -> Any:
+def strict_schema(schema: Any) -> Any:
     """Return a pydantic model's schema as strict modes want it: all members, and no others."""
     if isinstance(schema, list):
-        return [_strict(item) for item in cast("Sequence[Any]", schema)]
+        return [strict_schema(item) for item in cast("Sequence[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
     members = {
-        name: value if name == "default" else _strict(value)
+        name: value if name == "default" else strict_schema(value)
         for name, value in cast("dict[str, Any]", schema).items()
     }
     if "properties" in members and "additionalProperties" not in members:
@@ -243,10 +255,10 @@ def _strict(schema: Any) -> Any:
     return members
 
 
-def _is_strict(schema: Any) -> bool:
+def is_strict(schema: Any) -> bool:
     """Whether every object of a schema lists all its members as required, and allows no others."""
     if isinstance(schema, list):
-        return all(map(_is_strict, cast("Sequence[Any]", schema)))
+        return all(map(is_strict, cast("Sequence[Any]", schema)))
     if not isinstance(schema, Mapping):
         return True
     named = cast("Mapping[str, Any]", schema)
@@ -256,4 +268,4 @@ def _is_strict(schema: Any) -> bool:
             named.get("required", ())
         ):
             return False
-    return all(map(_is_strict, named.values()))
+    return all(map(is_strict, named.values()))
