@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+from tollway.batch import BatchOptions
 from tollway.bridge import run_sync
+from tollway.embed.batching import BatchSending, Unpacked
 from tollway.embed.limits import limiter_of
 from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
 from tollway.embed.rows import normalized
@@ -26,20 +29,23 @@ from tollway.usage import input_cost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from tollway.batch import BatchProgress
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Sent
     from tollway.limiter import Limits
 
-__all__ = ["DEFAULT_MODEL", "Dtype", "Embedder"]
+__all__ = ["DEFAULT_MODEL", "Dtype", "Embedder", "Mode"]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
 
 Dtype = Literal["float32", "float16"]
+Mode = Literal["direct", "batch"]
 
 
 class Embedder:
@@ -170,6 +176,8 @@ class Embedder:
         *,
         on_error: Literal["raise", "nan"] = "raise",
         out: NDArray[Any] | None = None,
+        mode: Mode = "direct",
+        batch: BatchOptions | None = None,
     ) -> NDArray[Any]:
         """Embed texts in as few requests as is good under the limits; equal texts are sent once.
 
@@ -178,6 +186,9 @@ class Embedder:
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
             out: Where to put the vectors: shape (n, d), of any float dtype, such as a memory-mapped
                 `.npy`. Rows without a vector keep what they hold.
+            mode: `batch` hands the texts over to the provider's batch API (OpenAI): half the price,
+                vectors within a day. Nothing is kept when this process ends: a job is resumable.
+            batch: How batches are submitted and waited for.
 
         Returns:
             `out`, or a new array: shape (n, d), of `dtype`, C-contiguous, row i for texts[i];
@@ -217,15 +228,21 @@ class Embedder:
         def finished() -> NDArray[Any]:
             return rows.all(self._dimensions or 0, self.dtype)
 
-        sending = self.sending(keep, Tally(), lenient=on_error == "nan")
+        sending: Sending | BatchSending
+        packer: Packer | Unpacked
+        if mode == "batch":
+            sending, packer = self.batching(keep, Tally(), options=batch), Unpacked()
+        else:
+            _check_choice("mode", mode, ("direct", "batch"))
+            sending = self.sending(keep, Tally(), lenient=on_error == "nan")
+            packer = self.packer()
 
         async def batches() -> AsyncGenerator[Batch]:
             prepared = self.prepare(distinct)
             keys = range(len(ordinals))
             sending.averages.expect(keys, prepared)
-            packer = self.packer()
-            for batch in packer.add(keys, prepared) + packer.flush():
-                yield batch
+            for part in packer.add(keys, prepared) + packer.flush():
+                yield part
 
         try:
             await sending.run(batches())
@@ -243,9 +260,12 @@ class Embedder:
         *,
         on_error: Literal["raise", "nan"] = "raise",
         out: NDArray[Any] | None = None,
+        mode: Mode = "direct",
+        batch: BatchOptions | None = None,
     ) -> NDArray[Any]:
         """Embed as `embed` does, from synchronous code; works inside a running loop too."""
-        return run_sync(self.embed(texts, on_error=on_error, out=out))
+        embedding = self.embed(texts, on_error=on_error, out=out, mode=mode, batch=batch)
+        return run_sync(embedding)
 
     async def embed_query(self, query: str) -> NDArray[Any]:
         """Embed one query, where the model takes queries differently from documents.
@@ -324,6 +344,28 @@ class Embedder:
             budgeted=budgeted,
         )
 
+    def batching(
+        self,
+        deliver: Callable[[Sent], Awaitable[None]],
+        tally: Tally,
+        *,
+        folder: Path | None = None,
+        options: BatchOptions | None = None,
+        told: Callable[[BatchProgress], object] | None = None,
+    ) -> BatchSending:
+        """Return what sends batches through the batch API; see `BatchSending`."""
+        return BatchSending(
+            self.provider,
+            self.retry,
+            deliver,
+            tally,
+            allow=functools.partial(self._allow, batch=True),
+            check=self._check_dimensions,
+            folder=folder,
+            options=options or BatchOptions(),
+            told=told,
+        )
+
     def finish(self, vectors: NDArray[np.float32]) -> NDArray[Any]:
         """Return vectors as they are to come out: normalized, and of `dtype`."""
         import numpy as np  # noqa: PLC0415
@@ -331,8 +373,8 @@ class Embedder:
         done: NDArray[Any] = normalized(vectors) if self.normalize else vectors
         return np.ascontiguousarray(done, np.dtype(self.dtype))
 
-    def _allow(self, tokens: int) -> None:
-        cost = None if self.max_cost is None else self.cost(tokens)
+    def _allow(self, tokens: int, *, batch: bool = False) -> None:
+        cost = None if self.max_cost is None else self.cost(tokens, batch=batch)
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
             raise BudgetExceededError(
                 f"the next request would bring the cost to ${cost:,.6f}, over the "
@@ -349,11 +391,11 @@ class Embedder:
                 f"{self._dimensions}"
             )
 
-    def cost(self, tokens: int) -> float | None:
-        """Return what tokens cost in US dollars; 0.0 where it is free, None where unknown."""
+    def cost(self, tokens: int, *, batch: bool = False) -> float | None:
+        """Return what tokens cost in US dollars, in a batch or not; None where it is unknown."""
         price = self.provider.rules.price
         if price == "listed":
-            return input_cost(self.provider.name, self.provider.priced_as, tokens)
+            return input_cost(self.provider.name, self.provider.priced_as, tokens, batch=batch)
         return 0.0 if price == "free" else None
 
 
