@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -47,11 +48,13 @@ def embed(
     """
     embedder = options.embedder()
     try:
-        report = asyncio.run(_run(source, output, embedder, **options.reading))
+        running = _run(source, output, embedder, mode=options.mode, **options.reading)
+        report = asyncio.run(running)
     except KeyboardInterrupt:
+        left = "" if options.mode == "direct" else "Batches go on at the provider. "
         sys.stderr.write(
             "tollway: interrupted; every finished row is kept. "
-            "Run the same command again to go on from there.\n"
+            f"{left}Run the same command again to go on from there.\n"
         )
         raise SystemExit(130) from None
     typer.echo(_as_json(report) if as_json else _as_text(report, embedder))
@@ -103,13 +106,20 @@ def _progress() -> Generator[Callable[[Progress], None]]:
 
 def _in_words(progress: Progress) -> str:
     """At most about 70 characters, so that it fits a line of 80 with the time to go."""
-    tally = progress.tally
+    tally, batches = progress.tally, progress.batches
     total = "?" if progress.total is None else f"{progress.total:,}"
+    speed = f"{_short(tally.texts / max(progress.seconds, 1e-3))}/s"
+    if batches is not None:
+        speed = f"{batches.stage} {batches.batches}+{batches.waiting} batches"
     words = [
         f"{progress.texts:,}/{total}",
-        f"{_short(tally.texts / max(progress.seconds, 1e-3))}/s",
+        speed,
         f"{_short(tally.usage.input_tokens)} tokens",
     ]
+    if batches is not None:
+        words.insert(2, f"{_short(batches.finished)}/{_short(batches.submitted)} done")
+        if batches.failed:
+            words.append(f"{_short(batches.failed)} failed")
     if progress.cost:
         words.append(f"${progress.cost:,.2f}" if progress.cost >= 1 else f"${progress.cost:.4f}")
     if tally.rate_limited:
@@ -148,6 +158,8 @@ def _lines() -> Callable[[Progress], None]:
             "cost": progress.cost,
             "seconds": round(progress.seconds, 1),
         }
+        if progress.batches is not None:
+            line["batches"] = dataclasses.asdict(progress.batches)
         sys.stderr.write(json.dumps(line) + "\n")
 
     return show
