@@ -148,7 +148,7 @@ def _lines() -> Callable[[Progress], None]:
             return
         due = now + _LINE_INTERVAL
         tally = progress.tally
-        line = {
+        line: dict[str, Any] = {
             "texts": progress.texts,
             "total": progress.total,
             "tokens": tally.usage.input_tokens,

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING
 
-from tollway.batch import BatchRun, Item
+from tollway.batch import BatchOptions, BatchRun, Item
 from tollway.batch.journal import Journal
 from tollway.embed.packing import Batch
 from tollway.embed.rows import Averages, Sent
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.batch import BatchOptions, BatchProgress
+    from tollway.batch import BatchProgress
+    from tollway.embed.embedder import Embedder
     from tollway.embed.packing import Prepared
     from tollway.embed.sending import Tally
     from tollway.errors import TollwayError
-    from tollway.providers import EmbeddingProvider
     from tollway.providers.base import EmbeddingAnswer
     from tollway.providers.batches import BatchResult
-    from tollway.retry import RetryPolicy
 
 __all__ = ["BatchSending", "Unpacked"]
 
@@ -63,12 +62,9 @@ class BatchSending:
     """One call's texts in batches; stands where a `Sending` does.
 
     Args:
-        provider: Its batch API.
-        retry: When to try again.
+        embedder: Its provider's batch API, retries and ceilings.
         deliver: Awaited with what became of texts, in order of completion.
         tally: Added to.
-        allow: As in `Sending`.
-        check: As in `Sending`.
         folder: Where batches are named while they are under way; None for a temporary one.
         options: How to wait.
         told: Called with how far the batches are.
@@ -79,26 +75,20 @@ class BatchSending:
 
     def __init__(
         self,
-        provider: EmbeddingProvider,
-        retry: RetryPolicy,
+        embedder: Embedder,
         deliver: Callable[[Sent], Awaitable[None]],
         tally: Tally,
         *,
-        allow: Callable[[int], None],
-        check: Callable[[int], None],
-        folder: Path | None,
-        options: BatchOptions,
-        told: Callable[[BatchProgress], object] | None,
+        folder: Path | None = None,
+        options: BatchOptions | None = None,
+        told: Callable[[BatchProgress], object] | None = None,
     ) -> None:
-        self._provider = provider
-        self._api = embedding_batches(provider)
-        self._retry = retry
+        self._embedder = embedder
+        self._api = embedding_batches(embedder.provider)
         self._deliver = deliver
         self._tally = tally
-        self._allow = allow
-        self._check = check
         self._folder = folder
-        self._options = options
+        self._options = options or BatchOptions()
         self._told = told
         self._open: dict[str, _Text] = {}
         self.averages = Averages()
@@ -106,7 +96,7 @@ class BatchSending:
     async def run(self, batches: AsyncGenerator[Batch]) -> None:
         """Send every text and deliver what became of it; see `BatchRun.run`."""
         journal = Journal(self._folder, self._api.model, self._api.address)
-        run = BatchRun(self._api, journal, self._retry, self._options, self)
+        run = BatchRun(self._api, journal, self._embedder.retry, self._options, self)
         try:
             await run.run(self._items(batches))
         finally:
@@ -133,7 +123,7 @@ class BatchSending:
 
     def _problem(self, counts: NDArray[np.int64]) -> TollwayError | None:
         """Return why the pieces of a text are no request, or None."""
-        rules, tokens = self._provider.rules, int(counts.sum())
+        rules, tokens = self._embedder.provider.rules, int(counts.sum())
         most = rules.max_request_tokens
         if len(counts) <= rules.max_texts and (most is None or tokens <= most):
             return None
@@ -178,7 +168,7 @@ class BatchSending:
         if answer.bad_rows:
             row, reason = answer.bad_rows[0]
             raise BadResponseError(f"row {row} of an answer is of no use: {reason}", status=200)
-        self._check(answer.vectors.shape[1])
+        self._embedder.check_dimensions(answer.vectors.shape[1])
         return answer
 
     async def _hand_over(
@@ -208,7 +198,7 @@ class BatchSending:
 
     def allow(self, tokens: int) -> None:
         """Raise where a further batch costs too much; see `Work.allow`."""
-        self._allow(self._tally.usage.input_tokens + tokens)
+        self._embedder.allow(self._tally.usage.input_tokens + tokens, batch=True)
 
     def show(self, progress: BatchProgress) -> None:
         """Pass on how far the batches are."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from tollway.batch import BatchOptions
 from tollway.bridge import run_sync
 from tollway.embed.batching import BatchSending, Unpacked
 from tollway.embed.limits import limiter_of
@@ -29,13 +27,12 @@ from tollway.usage import input_cost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.batch import BatchProgress
+    from tollway.batch import BatchOptions
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Sent
     from tollway.limiter import Limits
@@ -231,7 +228,7 @@ class Embedder:
         sending: Sending | BatchSending
         packer: Packer | Unpacked
         if mode == "batch":
-            sending, packer = self.batching(keep, Tally(), options=batch), Unpacked()
+            sending, packer = BatchSending(self, keep, Tally(), options=batch), Unpacked()
         else:
             _check_choice("mode", mode, ("direct", "batch"))
             sending = self.sending(keep, Tally(), lenient=on_error == "nan")
@@ -338,32 +335,10 @@ class Embedder:
             self.retry,
             deliver,
             tally,
-            allow=self._allow,
-            check=self._check_dimensions,
+            allow=self.allow,
+            check=self.check_dimensions,
             lenient=lenient,
             budgeted=budgeted,
-        )
-
-    def batching(
-        self,
-        deliver: Callable[[Sent], Awaitable[None]],
-        tally: Tally,
-        *,
-        folder: Path | None = None,
-        options: BatchOptions | None = None,
-        told: Callable[[BatchProgress], object] | None = None,
-    ) -> BatchSending:
-        """Return what sends batches through the batch API; see `BatchSending`."""
-        return BatchSending(
-            self.provider,
-            self.retry,
-            deliver,
-            tally,
-            allow=functools.partial(self._allow, batch=True),
-            check=self._check_dimensions,
-            folder=folder,
-            options=options or BatchOptions(),
-            told=told,
         )
 
     def finish(self, vectors: NDArray[np.float32]) -> NDArray[Any]:
@@ -373,7 +348,8 @@ class Embedder:
         done: NDArray[Any] = normalized(vectors) if self.normalize else vectors
         return np.ascontiguousarray(done, np.dtype(self.dtype))
 
-    def _allow(self, tokens: int, *, batch: bool = False) -> None:
+    def allow(self, tokens: int, *, batch: bool = False) -> None:
+        """Raise `BudgetExceededError` where tokens, in a batch or not, cost over `max_cost`."""
         cost = None if self.max_cost is None else self.cost(tokens, batch=batch)
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
             raise BudgetExceededError(
@@ -382,7 +358,8 @@ class Embedder:
                 "max_cost to go on"
             )
 
-    def _check_dimensions(self, dimensions: int) -> None:
+    def check_dimensions(self, dimensions: int) -> None:
+        """Raise `BadResponseError` where the length of vectors is not the one before."""
         if self._dimensions is None:
             self._dimensions = dimensions
         elif self._dimensions != dimensions:

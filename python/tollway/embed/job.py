@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tollway import _core
 from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
-from tollway.embed.batching import Unpacked
+from tollway.embed.batching import BatchSending, Unpacked
 from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.inputs import Input, Source
 from tollway.embed.report import JobReport, Progress, TextError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tollway.batch import BatchProgress
-    from tollway.embed.batching import BatchSending
     from tollway.embed.embedder import Embedder, Mode
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Averages, Sent
@@ -276,7 +275,8 @@ class _Job:
                 lenient=len(self.rows) > 0,
                 budgeted=True,
             )
-        return self.embedder.batching(
+        return BatchSending(
+            self.embedder,
             self.keep,
             self.tally,
             folder=self.checkpoint.folder / "batches",
