@@ -58,7 +58,7 @@ class Work(Protocol):
         """
         ...
 
-    def fail(self, name: str, error: TollwayError) -> None:
+    async def fail(self, name: str, error: TollwayError) -> None:
         """Learn that a request has no answer."""
         ...
 
@@ -166,7 +166,7 @@ class BatchRun:
                 try:
                     await self._offer(self._cutter.add(item))
                 except RequestTooLargeError as error:
-                    self._work.fail(item.name, error)
+                    await self._work.fail(item.name, error)
         await self._offer(self._cutter.end())
 
     async def _offer(self, entry: Entry | None) -> None:
@@ -236,14 +236,14 @@ class BatchRun:
             state = await self._retry.call(functools.partial(self._submission.state, entry))
             self._running[entry.number] = entry, state
             if state.status == "refused":
-                self._refused(entry, state)
+                await self._refused(entry, state)
                 moved = True
             elif state.status == "ended":
                 await self._collect(entry, state)
                 moved = True
         return await self._submit_ready() or moved
 
-    def _refused(self, entry: Entry, state: BatchState) -> None:
+    async def _refused(self, entry: Entry, state: BatchState) -> None:
         """Put off a batch that there was no room for; raise any other refusal."""
         error = state.error
         assert error is not None
@@ -264,7 +264,7 @@ class BatchRun:
             self._ready.update((part.number, part) for part in self._cutter.cut_again(entry))
         else:
             name = next(self._journal.requests(entry))[0]
-            self._work.fail(name, RequestTooLargeError(str(error)))
+            await self._work.fail(name, RequestTooLargeError(str(error)))
             self._journal.remove(entry)
 
     def _put_off(self, entry: Entry) -> None:
@@ -300,7 +300,7 @@ class BatchRun:
             failed[name] = BadResponseError(
                 f"batch {state.id} has no result for this request", code="no_result"
             )
-        self._try_again(entry, failed)
+        await self._try_again(entry, failed)
         self._journal.remove(entry)
         del self._running[entry.number]
         self._finished += entry.requests
@@ -314,7 +314,7 @@ class BatchRun:
         open_.difference_update(name for name, _ in group)
         return failed
 
-    def _try_again(self, entry: Entry, failed: Mapping[str, ProviderError]) -> None:
+    async def _try_again(self, entry: Entry, failed: Mapping[str, ProviderError]) -> None:
         """Put what may be tried again into a further batch, and let the rest fail."""
         again: set[str] = set()
         longest = 0.0
@@ -328,7 +328,7 @@ class BatchRun:
             wait = self._wait_after(name, error)
             if isinstance(wait, TollwayError):
                 self._failed += 1
-                self._work.fail(name, wait)
+                await self._work.fail(name, wait)
             else:
                 again.add(name)
                 longest = max(longest, wait)

@@ -185,7 +185,7 @@ class _Work:
             f"the answer is not what was asked for: {problem}; its text is in completion", answer
         )
 
-    def fail(self, name: str, error: TollwayError) -> None:
+    async def fail(self, name: str, error: TollwayError) -> None:
         """Learn that a prompt has no answer."""
         self._end(name, Outcome(error=error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -48,12 +49,14 @@ def embed(
     """
     embedder = options.embedder()
     try:
-        report = asyncio.run(_run(source, output, embedder, **options.reading))
+        running = _run(source, output, embedder, mode=options.mode, **options.reading)
+        report = asyncio.run(running)
     except KeyboardInterrupt:
         stopped()
+        left = "" if options.mode == "direct" else "Batches go on at the provider. "
         sys.stderr.write(
             "tollway: interrupted; every finished row is kept. "
-            "Run the same command again to go on from there.\n"
+            f"{left}Run the same command again to go on from there.\n"
         )
         raise SystemExit(130) from None
     typer.echo(_as_json(report) if as_json else _as_text(report, embedder))
@@ -104,12 +107,19 @@ def _progress() -> Generator[Callable[[Progress], None]]:
 
 def _in_words(progress: Progress) -> str:
     """About 80 characters at the most, the dearest to lose last."""
-    tally = progress.tally
+    tally, batches = progress.tally, progress.batches
     total = "?" if progress.total is None else f"{progress.total:,}"
-    words = [f"{progress.texts:,}/{total}", f"{_short(progress.rate)}/s"]
-    if progress.eta is not None:
-        words.append(f"{_clock(progress.eta)} left")
+    words = [f"{progress.texts:,}/{total}"]
+    if batches is None:
+        words.append(f"{_short(progress.rate)}/s")
+        if progress.eta is not None:
+            words.append(f"{_clock(progress.eta)} left")
+    else:
+        words.append(f"{batches.stage} {batches.batches}+{batches.waiting} batches")
+        words.append(f"{_short(batches.finished)}/{_short(batches.submitted)} done")
     words.append(f"{_short(tally.usage.input_tokens)} tokens")
+    if batches is not None and batches.failed:
+        words.append(f"{_short(batches.failed)} failed")
     if progress.cost:
         words.append(f"${progress.cost:,.2f}" if progress.cost >= 0.01 else f"${progress.cost:.4f}")
     if tally.rate_limited:
@@ -147,7 +157,7 @@ def _lines() -> Callable[[Progress], None]:
             return
         due = now + _LINE_INTERVAL
         tally = progress.tally
-        line = {
+        line: dict[str, Any] = {
             "texts": progress.texts,
             "total": progress.total,
             "rate": round(progress.rate, 1),
@@ -160,6 +170,8 @@ def _lines() -> Callable[[Progress], None]:
             "hedges": tally.hedges,
             "seconds": round(progress.seconds, 1),
         }
+        if progress.batches is not None:
+            line["batches"] = dataclasses.asdict(progress.batches)
         sys.stderr.write(json.dumps(line) + "\n")
 
     return show

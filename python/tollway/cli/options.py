@@ -56,6 +56,13 @@ class EmbedOptions:
         float | None,
         typer.Option(min=0, help="US dollars: the request that would exceed them is not sent."),
     ] = None
+    mode: Annotated[
+        Literal["direct", "batch"],
+        typer.Option(
+            help="Send requests now, or hand the texts to the provider's batch API: half the "
+            "price, vectors within a day (openai)."
+        ),
+    ] = "direct"
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Texts a request; default about 128, by the limits.")
     ] = None

@@ -22,7 +22,7 @@ def plan(
     """Say what embedding SOURCE would take, without sending anything."""
     from tollway.embed import plan as make_plan  # noqa: PLC0415
 
-    planned = make_plan(source, options.embedder(), **options.reading)
+    planned = make_plan(source, options.embedder(), mode=options.mode, **options.reading)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(planned), ensure_ascii=False, indent=2))
         return
@@ -33,7 +33,9 @@ def plan(
         f"tokens    {about}{planned.tokens:,}",
         f"requests  {planned.requests:,}",
         f"cost      {cost}",
-        f"time      {planned.seconds:,.0f} s at the least, for the limits",
+        f"time      {planned.seconds:,.0f} s at the least, for the limits"
+        if options.mode == "direct"
+        else "time      within a day",
     ]
     if planned.truncated:
         lines.append(f"cut       {len(planned.truncated):,} texts over the model's window")

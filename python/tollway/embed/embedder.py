@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tollway import _core
 from tollway.bridge import run_sync
+from tollway.embed.batching import BatchSending, Unpacked
 from tollway.embed.limits import limiter_of
 from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
 from tollway.embed.pool import Lane, providers_of
@@ -33,16 +34,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tollway.batch import BatchOptions
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Sent
     from tollway.limiter import Limits
     from tollway.providers import EmbeddingProvider
 
-__all__ = ["DEFAULT_MODEL", "Dtype", "Embedder"]
+__all__ = ["DEFAULT_MODEL", "Dtype", "Embedder", "Mode"]
 
 DEFAULT_MODEL = "local/universal-sentence-encoder"
 
 Dtype = Literal["float32", "float16"]
+Mode = Literal["direct", "batch"]
 
 
 class Embedder:
@@ -179,6 +182,8 @@ class Embedder:
         *,
         on_error: Literal["raise", "nan"] = "raise",
         out: NDArray[Any] | None = None,
+        mode: Mode = "direct",
+        batch: BatchOptions | None = None,
     ) -> NDArray[Any]:
         """Embed texts in as few requests as is good under the limits; equal texts are sent once.
 
@@ -187,6 +192,9 @@ class Embedder:
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
             out: Where to put the vectors: shape (n, d), of any float dtype, such as a memory-mapped
                 `.npy`. Not to be used until the call has ended; rows without a vector are NaN then.
+            mode: `batch` hands the texts over to the provider's batch API (OpenAI): half the price,
+                vectors within a day. Nothing is kept when this process ends: a job is resumable.
+            batch: How batches are submitted and waited for.
 
         Returns:
             `out`, or a new array: shape (n, d), of `dtype`, C-contiguous, row i for texts[i];
@@ -229,16 +237,21 @@ class Embedder:
             if vectors is not None:
                 rows.put(good, self.finish(vectors))
 
-        sending = self.sending(
-            keep, Tally(), place=rows.place if is_direct else None, lenient=on_error == "nan"
-        )
+        sending: Sending | BatchSending
+        packer: Packer | Unpacked
+        if mode == "batch":
+            sending, packer = BatchSending(self, keep, Tally(), options=batch), Unpacked()
+        else:
+            _check_choice("mode", mode, ("direct", "batch"))
+            place = rows.place if is_direct else None
+            sending = self.sending(keep, Tally(), place=place, lenient=on_error == "nan")
+            packer = self.packer()
 
         async def batches() -> AsyncGenerator[Batch]:
             prepared = self.prepare(distinct)
             sending.averages.expect(keys, prepared)
-            packer = self.packer()
-            for batch in packer.add(keys, prepared) + packer.flush():
-                yield batch
+            for part in packer.add(keys, prepared) + packer.flush():
+                yield part
 
         try:
             await sending.run(batches())
@@ -256,9 +269,12 @@ class Embedder:
         *,
         on_error: Literal["raise", "nan"] = "raise",
         out: NDArray[Any] | None = None,
+        mode: Mode = "direct",
+        batch: BatchOptions | None = None,
     ) -> NDArray[Any]:
         """Embed as `embed` does, from synchronous code; works inside a running loop too."""
-        return run_sync(self.embed(texts, on_error=on_error, out=out))
+        embedding = self.embed(texts, on_error=on_error, out=out, mode=mode, batch=batch)
+        return run_sync(embedding)
 
     async def embed_query(self, query: str) -> NDArray[Any]:
         """Embed one query, where the model takes queries differently from documents.
@@ -332,8 +348,8 @@ class Embedder:
             self.retry,
             deliver,
             tally,
-            allow=self._allow,
-            check=self._check_dimensions,
+            allow=self.allow,
+            check=self.check_dimensions,
             place=place,
             lenient=lenient,
             budgeted=budgeted,
@@ -346,8 +362,9 @@ class Embedder:
         done: NDArray[Any] = normalized(vectors) if self.normalize else vectors
         return np.ascontiguousarray(done, np.dtype(self.dtype))
 
-    def _allow(self, tokens: int) -> None:
-        cost = None if self.max_cost is None else self.cost(tokens)
+    def allow(self, tokens: int, *, batch: bool = False) -> None:
+        """Raise `BudgetExceededError` where tokens, in a batch or not, cost over `max_cost`."""
+        cost = None if self.max_cost is None else self.cost(tokens, batch=batch)
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
             raise BudgetExceededError(
                 f"the next request would bring the cost to ${cost:,.6f}, over the "
@@ -355,7 +372,8 @@ class Embedder:
                 "max_cost to go on"
             )
 
-    def _check_dimensions(self, dimensions: int) -> None:
+    def check_dimensions(self, dimensions: int) -> None:
+        """Raise `BadResponseError` where the length of vectors is not the one before."""
         if self._dimensions is None:
             self._dimensions = dimensions
         elif self._dimensions != dimensions:
@@ -364,11 +382,11 @@ class Embedder:
                 f"{self._dimensions}"
             )
 
-    def cost(self, tokens: int) -> float | None:
-        """Return what tokens cost in US dollars; 0.0 where it is free, None where unknown."""
+    def cost(self, tokens: int, *, batch: bool = False) -> float | None:
+        """Return what tokens cost in US dollars, in a batch or not; None where it is unknown."""
         price = self.provider.rules.price
         if price == "listed":
-            return input_cost(self.provider.name, self.provider.priced_as, tokens)
+            return input_cost(self.provider.name, self.provider.priced_as, tokens, batch=batch)
         return 0.0 if price == "free" else None
 
 

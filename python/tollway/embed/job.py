@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollway import _core
+from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
+from tollway.embed.batching import BatchSending, Unpacked
 from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.inputs import Input, Source
 from tollway.embed.report import JobReport, Progress, TextError
@@ -24,7 +26,7 @@ from tollway.embed.sinks import (
     write_npy,
     write_parquet,
 )
-from tollway.errors import InputError
+from tollway.errors import CheckpointError, ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.embed.embedder import Embedder
+    from tollway.batch import BatchProgress
+    from tollway.embed.embedder import Embedder, Mode
     from tollway.embed.packing import Batch
     from tollway.embed.rows import Averages, Sent
+    from tollway.embed.sending import Sending
     from tollway.embed.sources import Document
 
 __all__ = ["TextDigest", "embed_job", "embed_job_async", "job_folder"]
@@ -60,6 +64,8 @@ def embed_job(
     on_progress: Callable[[Progress], object] | None = None,
     chunk: int | None = None,
     overlap: int = 0,
+    mode: Mode = "direct",
+    batch: BatchOptions | None = None,
     **reading: Any,
 ) -> JobReport:
     """Run `embed_job_async` from synchronous code."""
@@ -71,6 +77,8 @@ def embed_job(
             on_progress=on_progress,
             chunk=chunk,
             overlap=overlap,
+            mode=mode,
+            batch=batch,
             **reading,
         )
     )
@@ -84,6 +92,8 @@ async def embed_job_async(
     on_progress: Callable[[Progress], object] | None = None,
     chunk: int | None = None,
     overlap: int = 0,
+    mode: Mode = "direct",
+    batch: BatchOptions | None = None,
     **reading: Any,
 ) -> JobReport:
     """Embed documents into a `.npy` or `.parquet`, resumably.
@@ -103,6 +113,10 @@ async def embed_job_async(
             and once a second.
         chunk: Split documents into chunks of at most so many tokens.
         overlap: Tokens that a chunk repeats of the one before.
+        mode: `direct` sends requests now; `batch` hands the texts over to the provider's batch API
+            (OpenAI): half the price, vectors within a day. What is under way is named in the job
+            folder, and the same job run again collects it.
+        batch: How batches are submitted and waited for.
         reading: `split`, `text_field`, `id_field`, `format` of `read_documents`.
 
     Raises:
@@ -117,9 +131,19 @@ async def embed_job_async(
             attempts are used up is listed in `errors` and the job goes on.
 
     Cancellation: safe at every await; finished rows are kept, requests under way are closed.
+    Batches go on at the provider, or are cancelled there, as `batch` says.
     """
     output = Path(output)
     check_output(output, source)
+    folder = job_folder(output)
+    batches = folder / "batches"
+    if mode not in {"direct", "batch"}:
+        raise ConfigurationError(f"mode is direct or batch, not {mode!r}")
+    if mode == "direct" and under_way(batches):
+        raise CheckpointError(
+            f'{batches} names batches under way: collect them with mode="batch", or delete it to '
+            "give their vectors up"
+        )
     # One thread has the job folder: a slow disk delays no answer and no permit.
     thread = ThreadPoolExecutor(1, thread_name_prefix="tollway-checkpoint")
 
@@ -131,11 +155,10 @@ async def embed_job_async(
             source, embedder.encoding, chunk=chunk, overlap=overlap, **reading
         ) as documents:
             total = await documents.total()
-            checkpoint = await off_loop(
-                Checkpoint, job_folder(output), embedder.model, embedder.dimensions
-            )
+            checkpoint = await off_loop(Checkpoint, folder, embedder.model, embedder.dimensions)
             try:
-                job = _Job(embedder, checkpoint, on_progress, total, off_loop)
+                options = None if mode == "direct" else batch or BatchOptions()
+                job = _Job(embedder, checkpoint, on_progress, total, off_loop, batch=options)
                 await off_loop(job.load)
                 # The first price loads the price list: a tenth of a second that no permit should
                 # see.
@@ -195,12 +218,17 @@ class _Job:
         on_progress: Callable[[Progress], object] | None,
         total: int | None,
         off_loop: Callable[..., Any],
+        *,
+        batch: BatchOptions | None,
     ) -> None:
         self.embedder = embedder
         self.checkpoint = checkpoint
         self.on_progress = on_progress
         self.total = total
         self.off_loop = off_loop
+        # Of batches; None where requests are sent now.
+        self.batch = batch
+        self.batches: BatchProgress | None = None
         self.tally = Tally()
         self.started = time.monotonic()
         # Digest of a text → its number among the distinct ones; its row in the spool by number.
@@ -234,14 +262,8 @@ class _Job:
         self.show()
         ticking = asyncio.create_task(self.tick())
         try:
-            sending = self.embedder.sending(
-                self.keep,
-                self.tally,
-                # Rows from before show that the model works.
-                lenient=len(self.rows) > 0,
-                budgeted=True,
-            )
-            await sending.run(self.batches(documents, index, sending.averages))
+            sending = self.sending()
+            await sending.run(self.packed(documents, index, sending.averages))
             if not self.order:
                 raise InputError("the input holds no text; nothing was sent")
             await self.off_loop(self.finish, output, index)
@@ -255,11 +277,29 @@ class _Job:
             await _to_its_end(self.off_loop(index.discard))
         return self.report(output)
 
-    async def batches(
+    def sending(self) -> Sending | BatchSending:
+        if self.batch is None:
+            return self.embedder.sending(
+                self.keep,
+                self.tally,
+                # Rows from before show that the model works.
+                lenient=len(self.rows) > 0,
+                budgeted=True,
+            )
+        return BatchSending(
+            self.embedder,
+            self.keep,
+            self.tally,
+            folder=self.checkpoint.folder / "batches",
+            options=self.batch,
+            told=self.show_batches,
+        )
+
+    async def packed(
         self, documents: Input, index: IndexWriter, averages: Averages
     ) -> AsyncGenerator[Batch]:
         """Draw documents and pack the texts that have no row into requests."""
-        packer = self.embedder.packer()
+        packer = self.embedder.packer() if self.batch is None else Unpacked()
         async for group in documents.groups():
             fresh = self.draw(group, index)
             numbers = [number for number, _ in fresh]
@@ -341,10 +381,21 @@ class _Job:
                     self.settled,
                     self.total,
                     self.tally,
-                    self.embedder.cost(self.tally.usage.input_tokens),
+                    self.cost(),
                     time.monotonic() - self.started,
+                    self.batches,
                 )
             )
+
+    def show_batches(self, progress: BatchProgress) -> None:
+        """Tell the caller how far the batches are."""
+        self.batches = progress
+        self.show()
+
+    def cost(self) -> float | None:
+        """Return what this run has cost so far."""
+        tokens = self.tally.usage.input_tokens
+        return self.embedder.cost(tokens, batch=self.batch is not None)
 
     def finish(self, output: Path, index: IndexWriter) -> None:
         """Write the output in input order from the spool."""
@@ -380,7 +431,7 @@ class _Job:
             rate_limited=self.tally.rate_limited,
             hedges=self.tally.hedges,
             budget_wait=self.tally.budget_wait,
-            cost=self.embedder.cost(self.tally.usage.input_tokens),
+            cost=self.cost(),
             seconds=time.monotonic() - self.started,
             truncated=self.truncated,
             errors=self.errors,

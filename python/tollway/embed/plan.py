@@ -13,7 +13,7 @@ from tollway.embed.job import TextDigest
 from tollway.errors import InputError
 
 if TYPE_CHECKING:
-    from tollway.embed.embedder import Embedder
+    from tollway.embed.embedder import Embedder, Mode
 
 __all__ = ["Plan", "plan", "plan_async"]
 
@@ -27,8 +27,9 @@ class Plan:
         distinct: Different texts among them, each sent once.
         tokens: Tokens sent.
         exact: Whether the tokens are the model's own, or an estimate.
-        requests: Requests sent.
-        seconds: Shortest time under the limits, without the time of the answers.
+        requests: Requests sent; in batches one for each text.
+        seconds: Shortest time under the limits, without the time of the answers; 0.0 for batches,
+            which have a day.
         cost: US dollars, or None where no price is known.
         truncated: Ids of documents over the model's window.
     """
@@ -43,17 +44,20 @@ class Plan:
     truncated: list[str]
 
 
-def plan(source: Source, embedder: Embedder, **reading: Any) -> Plan:
+def plan(source: Source, embedder: Embedder, *, mode: Mode = "direct", **reading: Any) -> Plan:
     """Run `plan_async` from synchronous code."""
-    return run_sync(plan_async(source, embedder, **reading))
+    return run_sync(plan_async(source, embedder, mode=mode, **reading))
 
 
-async def plan_async(source: Source, embedder: Embedder, **reading: Any) -> Plan:
+async def plan_async(
+    source: Source, embedder: Embedder, *, mode: Mode = "direct", **reading: Any
+) -> Plan:
     """Count what `embed_job` of the same arguments would send.
 
     Args:
         source: What `embed_job` takes; an iterator is read to its end.
         embedder: What would embed.
+        mode: As in `embed_job`.
         reading: `chunk`, `overlap`, `split`, `text_field`, `id_field`, `format` of `embed_job`.
 
     Raises:
@@ -61,7 +65,7 @@ async def plan_async(source: Source, embedder: Embedder, **reading: Any) -> Plan
         ContextWindowError: A text is over the model's window and too_long="error".
         RequestTooLargeError: A text is more than the whole quota.
     """
-    texts = tokens = requests = 0
+    texts = tokens = requests = sent = 0
     # Digests, not the texts: a plan of millions takes the memory of the job, and no more.
     distinct = _core.RowTable()
     digest = TextDigest(embedder)
@@ -75,20 +79,21 @@ async def plan_async(source: Source, embedder: Embedder, **reading: Any) -> Plan
             ids = [document.id for document in fresh]
             prepared = embedder.prepare([document.text for document in fresh], ids.__getitem__)
             tokens += int(prepared.counts.sum())
+            sent += len(fresh)
             requests += len(packer.add(range(len(fresh)), prepared))
             truncated.extend(ids[i] for i in prepared.truncated)
             await asyncio.sleep(0)
     if texts == 0:
         raise InputError(f"{documents.name} holds no text")
-    requests += len(packer.flush())
+    requests = sent if mode == "batch" else requests + len(packer.flush())
     return Plan(
         texts=texts,
         distinct=len(distinct),
         tokens=tokens,
         exact=embedder.provider.rules.exact,
         requests=requests,
-        seconds=_seconds(embedder, requests, tokens),
-        cost=embedder.cost(tokens),
+        seconds=0.0 if mode == "batch" else _seconds(embedder, requests, tokens),
+        cost=embedder.cost(tokens, batch=mode == "batch"),
         truncated=truncated,
     )
 

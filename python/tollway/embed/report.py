@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tollway.batch import BatchProgress
     from tollway.embed.sending import Tally
     from tollway.types import Usage
 
@@ -37,6 +38,7 @@ class Progress:
         tally: What was used so far.
         cost: US dollars so far, or None where no price is known.
         seconds: Since the start.
+        batches: How far the batches are, with `mode="batch"`; else None.
     """
 
     texts: int
@@ -44,6 +46,7 @@ class Progress:
     tally: Tally
     cost: float | None
     seconds: float
+    batches: BatchProgress | None = None
 
     @property
     def rate(self) -> float:

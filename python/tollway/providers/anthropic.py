@@ -21,7 +21,9 @@ from tollway.errors import (
 )
 from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import ANTHROPIC_FEEDBACK
+from tollway.providers.anthropic_batches import AnthropicBatches
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
+from tollway.providers.base import ChatRequest
 from tollway.providers.errors import ANTHROPIC_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key, error_of
@@ -33,7 +35,7 @@ from tollway.types import Chunk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping
 
-    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
+    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
@@ -190,7 +192,7 @@ class AnthropicProvider:
     async def complete(self, request: ChatRequest) -> Completion:
         """Send one request and return the whole answer; see `ChatProvider.complete`."""
         client = self._clients.get()
-        body = self._body(request)
+        body = self.request_body(request)
         try:
             raw = await client.messages.with_raw_response.create(**body)
             answer = raw.parse()
@@ -203,7 +205,7 @@ class AnthropicProvider:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
         client = self._clients.get()
-        body = self._body(request)
+        body = self.request_body(request)
         try:
             events = await client.messages.create(**body, stream=True)
         except _caught() as error:
@@ -228,7 +230,7 @@ class AnthropicProvider:
             ProviderError: As `complete`.
         """
         client = self._clients.get()
-        body = self._body(request)
+        body = self.request_body(request)
         for name in ("max_tokens", "stop_sequences", "extra_body"):
             body.pop(name, None)
         try:
@@ -241,7 +243,48 @@ class AnthropicProvider:
         """Close the connections of this event loop; an injected client stays open."""
         await self._clients.aclose()
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def batches(self) -> AnthropicBatches:
+        """Return the batch API of this model."""
+        return AnthropicBatches(self)
+
+    async def exchange(self, method: str, path: str, content: bytes = b"") -> dict[str, Any]:
+        """Return the JSON object that answers a request of another kind.
+
+        Raises:
+            ProviderError: It was refused, or had no answer of use.
+        """
+        client = self._clients.get()
+        options = {"headers": {"content-type": "application/json"}}
+        try:
+            if method == "GET":
+                answer = await client.get(path, cast_to=object)
+            else:
+                answer = await client.post(path, content=content, cast_to=object, options=options)
+        except _caught() as error:
+            raise self._failure(error, _NO_CHAT) from _shown(error)
+        if not _is_mapping(answer):
+            raise BadResponseError(f"{self.base_url} answered with no JSON object", status=200)
+        return cast("dict[str, Any]", answer)
+
+    async def batch_results(self, batch: str) -> AsyncGenerator[tuple[str, Any], None]:
+        """Return custom id and result, as the SDK has it, of each request of a batch.
+
+        Raises:
+            ProviderError: On any step.
+        """
+        client = self._clients.get()
+        try:
+            results = await client.messages.batches.results(batch)
+            try:
+                async for each in results:
+                    yield each.custom_id, each.result
+            finally:
+                await results.close()
+        except _caught() as error:
+            raise self._failure(error, _NO_CHAT) from _shown(error)
+
+    def request_body(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the arguments of the SDK's method for a request."""
         most = self.rules.max_output_tokens or _LEAST_OUTPUT
         return messages_body(self.model, request, most, self.capabilities.parameters)
 
@@ -269,19 +312,36 @@ class AnthropicProvider:
         headers = {name.lower(): value for name, value in error.response.headers.items()}
         status: int = error.status_code
         body: Any = error.body
-        if status == 200:
-            fields: Any = cast("dict[str, Any]", body).get("error") if _is_mapping(body) else None
-            kind = cast("dict[str, Any]", fields).get("type") if _is_mapping(fields) else None
-            status = _STATUS.get(str(kind), 500)
         written = body if isinstance(body, str) else json.dumps(body)
-        headers["x-request-id"] = headers.get("request-id", "")
+        known = None if request is _NO_CHAT else request
+        return self.refusal(status, written.encode(), known, headers)
+
+    def refusal(
+        self,
+        status: int,
+        body: bytes,
+        request: ChatRequest | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ProviderError:
+        """Return what an error means, and learn from it what to leave out.
+
+        Args:
+            status: 200 where it came after it, in a stream or a batch.
+            body: JSON.
+            request: What is refused; None for what is no chat.
+            headers: Of the answer.
+        """
+        if status == 200:
+            status = _STATUS.get(_kind_of(body), 500)
+        named = dict(headers or {})
+        named["x-request-id"] = named.get("request-id", "")
         made = error_of(
-            Response(status, headers, written.encode()),
+            Response(status, named, body),
             self._key or self._token,
             self._errors,
             ANTHROPIC_FEEDBACK,
         )
-        if type(made) is BadRequestError:
+        if type(made) is BadRequestError and request is not None:
             change = self._learned.learn(str(made), request)
             if change is not None:
                 return BadResponseError(
@@ -291,6 +351,19 @@ class AnthropicProvider:
                     retry_after=0.0,
                 )
         return made
+
+
+# For requests that are no chat: all that is looked at is the timeout.
+_NO_CHAT = ChatRequest(())
+
+
+def _kind_of(body: bytes) -> str:
+    """Return the type of an error by its body alone."""
+    try:
+        named: Any = json.loads(body)
+        return str(named["error"]["type"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 async def _close(client: Any) -> None:

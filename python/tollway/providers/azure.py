@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tollway.errors import ConfigurationError
 from tollway.limiter import AUTO_LIMITS
@@ -111,6 +111,12 @@ class AzureProvider(OpenAIProvider):
     def priced_as(self) -> str:
         """The model that is deployed."""
         return self._deployed
+
+    def batches(self) -> NoReturn:
+        """Refuse: Azure takes batches of completions only."""
+        raise ConfigurationError(
+            f'azure/{self.model} embeds nothing in batches; mode="batch" is there for openai'
+        )
 
     def _url(self) -> str:
         if self._version is None:

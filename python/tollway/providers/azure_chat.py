@@ -13,7 +13,7 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.openai import check_address, checked_key
-from tollway.providers.openai_chat import OpenAIChatProvider, sdk
+from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
 from tollway.providers.openai_models import learned_of, model_of
 
 if TYPE_CHECKING:
@@ -127,6 +127,19 @@ class AzureChatProvider(OpenAIChatProvider):
         secret = self._key or self._token or f"function {id(self._token_provider)}"
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
         return (self.name, self.base_url, fingerprint, self.model)
+
+    def batches(self) -> OpenAIChatBatches:
+        """Return the batch API of this deployment, which has to be of a type for batches.
+
+        Raises:
+            ConfigurationError: An older API than v1 is used, whose addresses are each deployment's.
+        """
+        if self._version is not None:
+            raise ConfigurationError(
+                f"azure/{self.model} takes batches through its v1 API: leave api_version out, and "
+                "OPENAI_API_VERSION unset"
+            )
+        return OpenAIChatBatches(self, self.base_url, "/chat/completions")
 
     def _secret(self) -> str:
         return self._key or self._token

@@ -26,16 +26,17 @@ from tollway.limiter.feedback import AZURE_FEEDBACK, GROQ_FEEDBACK, OPENAI_FEEDB
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.compatible import endpoint_of, learn_base64, learn_batch, query_model
 from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.openai_batches import OpenAIEmbeddingBatches, form
 from tollway.transport import HttpxTransport, NativeTransport, Request, Response
 from tollway.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from tollway.limiter.feedback import FeedbackTable
+    from tollway.limiter.feedback import Feedback, FeedbackTable
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Transport
 
@@ -187,7 +188,7 @@ class OpenAIProvider:
         asked_base64 = self._base64
         response, decoded = await self._post(texts, asked_base64, out)
         if response.status != 200:
-            error = error_of(response, self._key, self._errors, self._feedback)
+            error = self.refusal(response)
             if asked_base64 and response.status in {400, 422} and "encoding_format" in str(error):
                 self._base64 = False
                 learn_base64(self.base_url, self.model)
@@ -201,23 +202,14 @@ class OpenAIProvider:
             if most is not None:
                 self.rules = dataclasses.replace(self.rules, max_texts=most)
             raise error
-        decoded = decoded or self._decode(response.body, len(texts))
-        usage = Usage(
-            input_tokens=decoded.prompt_tokens or 0,
-            requests=1,
-            estimated=decoded.prompt_tokens is None,
-        )
         feedback = self._feedback.read(response.status, response.headers, now=time.time())
-        return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage, feedback)
+        return _answer(decoded or self._decode(response.body, len(texts)), feedback)
 
     async def _post(
         self, texts: Sequence[str], base64: bool, out: NDArray[np.float32] | None
     ) -> tuple[Response, _core.DecodedEmbeddings | None]:
         """Send texts; the rows are decoded already where the transport can and they are right."""
-        dimensions, members = self._dimensions, self._extra()
-        if self._dimensions_field in members:
-            dimensions = None
-        extra = json.dumps(members).encode() if members else None
+        dimensions, extra = self._members()
         headers = {
             "content-type": "application/json",
             "accept": "application/json",
@@ -242,6 +234,58 @@ class OpenAIProvider:
             self.model, texts, dimensions=dimensions, base64=base64, extra=extra
         )
         return await self._transport.send(Request("POST", self._url(), headers, body)), None
+
+    def _members(self) -> tuple[int | None, bytes | None]:
+        """Return the dimensions to ask for, and further members of the body as JSON."""
+        members = self._extra()
+        dimensions = None if self._dimensions_field in members else self._dimensions
+        return dimensions, json.dumps(members).encode() if members else None
+
+    # What batches take
+
+    def batches(self) -> OpenAIEmbeddingBatches:
+        """Return the batch API of this model."""
+        return OpenAIEmbeddingBatches(self)
+
+    def body(self, texts: Sequence[str]) -> bytes:
+        """Return the body of a request for n texts."""
+        dimensions, extra = self._members()
+        return _core.embeddings_body(
+            self.model, texts, dimensions=dimensions, base64=self._base64, extra=extra
+        )
+
+    def answer(self, body: bytes, count: int) -> EmbeddingAnswer:
+        """Return the vectors of an answer to n texts, checked as those of `embed` are."""
+        return _answer(self._decode(body, count), None)
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        file: bytes | None = None,
+    ) -> Response:
+        """Return the answer to a request of another kind; see `OpenAIAccount.exchange`."""
+        headers = {"accept-encoding": "identity", **self._credential()}
+        content = b""
+        if file is not None:
+            headers["content-type"], content = form(body or {}, file)
+        elif body is not None:
+            headers["content-type"], content = "application/json", json.dumps(body).encode()
+        request = Request(method, f"{self.base_url}{path}", headers, content)
+        response = await self._transport.send(request)
+        if response.status != 200:
+            raise self.refusal(response)
+        return response
+
+    async def download(self, file: str) -> AsyncGenerator[bytes, None]:
+        """Return the content of a file, as one piece; see `OpenAIAccount.download`."""
+        yield (await self.exchange("GET", f"/files/{file}/content")).body
+
+    def refusal(self, response: Response) -> ProviderError:
+        """Return what an answer other than 200 means."""
+        return error_of(response, self._key, self._errors, self._feedback)
 
     def _url(self) -> str:
         return f"{self.base_url}/embeddings"
@@ -271,6 +315,15 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
         await self._transport.aclose()
+
+
+def _answer(decoded: _core.DecodedEmbeddings, feedback: Feedback | None) -> EmbeddingAnswer:
+    usage = Usage(
+        input_tokens=decoded.prompt_tokens or 0,
+        requests=1,
+        estimated=decoded.prompt_tokens is None,
+    )
+    return EmbeddingAnswer(decoded.vectors, decoded.bad_rows, usage, feedback)
 
 
 def connect(

@@ -10,16 +10,21 @@ from tollway.providers.batches import BatchResult, BatchRules, BatchState, cance
 from tollway.transport import Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
     from tollway.errors import ProviderError
+    from tollway.providers.base import EmbeddingAnswer
+    from tollway.providers.openai import OpenAIProvider
 
-__all__ = ["OpenAIAccount", "OpenAIBatches"]
+__all__ = ["FILE", "OpenAIAccount", "OpenAIBatches", "OpenAIEmbeddingBatches", "form"]
 
 # https://platform.openai.com/docs/api-reference/batch/create: 50,000 requests and 200 MB a file,
 # and 50,000 texts where they are embedded.
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200_000_000
+
+# Bytes of a file of results that is read as a whole: less than a transport takes.
+_MAX_ANSWER = 200 << 20
 
 _RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 # As many as a page has at most.
@@ -208,6 +213,40 @@ class OpenAIBatches:
         written = json.dumps(body).encode()
         made = self._account.refusal(Response(status, {"x-request-id": request_id or ""}, written))
         return BatchResult(name, error=made, refused=(status, written), request_id=request_id)
+
+
+class OpenAIEmbeddingBatches(OpenAIBatches):
+    """Batches of one embedding model.
+
+    Args:
+        provider: What sends, writes and reads.
+    """
+
+    def __init__(self, provider: OpenAIProvider) -> None:
+        # The whole answer is read into memory, base64 of float32 and some 400 bytes around it.
+        row = (provider.rules.dimensions or 4096) * 16 // 3 + 400
+        super().__init__(
+            provider,
+            model=f"{provider.name}/{provider.model}",
+            address=provider.base_url,
+            endpoint="/v1/embeddings",
+            max_inputs=min(MAX_REQUESTS, _MAX_ANSWER // row),
+        )
+        self._provider = provider
+
+    async def open(self) -> None:
+        """Make the transport ready."""
+        await self._provider.open()
+
+    def write(self, texts: Sequence[str]) -> bytes:
+        """Return the body of a request; see `EmbeddingBatchAPI.write`."""
+        return self._provider.body(texts)
+
+    def read(self, result: BatchResult, count: int) -> EmbeddingAnswer:
+        """Return the vectors in a result; see `EmbeddingBatchAPI.read`."""
+        if result.error is not None:
+            raise result.error
+        return self._provider.answer(json.dumps(result.body).encode(), count)
 
 
 def form(body: Mapping[str, Any], file: bytes) -> tuple[str, bytes]:

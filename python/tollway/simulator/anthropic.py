@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tollway.simulator.formats import Call
     from tollway.simulator.server import Request
 
-__all__ = ["AnthropicFormat"]
+__all__ = ["AnthropicFormat", "authorize", "refused"]
 
 _PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 # What the reference of POST /v1/messages names, as far as it is taken here.
@@ -68,15 +68,8 @@ class AnthropicFormat:
     def free(self, request: Request, keys: Collection[str] | None) -> Response | None:
         """Answer `count_tokens`; see `Format.free`."""
         if request.method != "POST":
-            raise _error(405, "invalid_request_error", "Method Not Allowed")
-        _, _, bearer = request.headers.get("authorization", "").partition(" ")
-        key = request.headers.get("x-api-key") or bearer
-        if not key:
-            raise _error(401, "authentication_error", "x-api-key header is required")
-        if keys is not None and key not in keys:
-            raise _error(401, "authentication_error", "invalid x-api-key")
-        if "anthropic-version" not in request.headers:
-            raise _error(400, "invalid_request_error", "anthropic-version: header is required")
+            raise refused(405, "invalid_request_error", "Method Not Allowed")
+        authorize(request, keys)
         if request.path == _PATHS[0]:
             return None
         turn = _read({**_body(request), "max_tokens": 1}, Behaviour())
@@ -96,21 +89,21 @@ class AnthropicFormat:
         headers: dict[str, str] = {}
         if denial.retry_after is not None:
             headers["retry-after"] = str(math.ceil(denial.retry_after))
-        return _error(429, "rate_limit_error", message, headers=headers)
+        return refused(429, "rate_limit_error", message, headers=headers)
 
     def fault(self, name: str, model: str, retry_after: float) -> Exception:
         """Return the error; see `Format.fault`."""
         if name == "429":
             headers = {"retry-after": f"{retry_after:g}"}
             message = f"Number of requests for {model} has exceeded your rate limit"
-            return _error(429, "rate_limit_error", message, headers=headers)
+            return refused(429, "rate_limit_error", message, headers=headers)
         if name == "insufficient_quota":
             details = {"error_code": "enforced_spend_limit_reached"}
             message = "You have reached your specified API usage limits"
-            return _error(429, "rate_limit_error", message, details=details)
+            return refused(429, "rate_limit_error", message, details=details)
         if name == "503":
-            return _error(529, "overloaded_error", "Overloaded")
-        return _error(500, "api_error", "Internal server error")
+            return refused(529, "overloaded_error", "Overloaded")
+        return refused(500, "api_error", "Internal server error")
 
     def headers(self, request_id: str, standing: Mapping[str, Standing]) -> dict[str, str]:
         """Return `request-id` and the `anthropic-ratelimit-*` headers."""
@@ -141,7 +134,7 @@ class _Writer:
 
     def filtered(self, turn: Turn) -> Response:
         del turn
-        raise _error(400, "invalid_request_error", "Output blocked by content filtering policy")
+        raise refused(400, "invalid_request_error", "Output blocked by content filtering policy")
 
     def failed(self) -> bytes:
         return dumps({"type": "error", "error": {"type": "api_error", "message": "it failed"}})
@@ -227,7 +220,19 @@ def _event(kind: str, **members: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), dumps({"type": kind, **members}))
 
 
-def _error(
+def authorize(request: Request, keys: Collection[str] | None) -> None:
+    """Refuse with 401 unless the request has a key: one of `keys`, or any where that is None."""
+    _, _, bearer = request.headers.get("authorization", "").partition(" ")
+    key = request.headers.get("x-api-key") or bearer
+    if not key:
+        raise refused(401, "authentication_error", "x-api-key header is required")
+    if keys is not None and key not in keys:
+        raise refused(401, "authentication_error", "invalid x-api-key")
+    if "anthropic-version" not in request.headers:
+        raise refused(400, "invalid_request_error", "anthropic-version: header is required")
+
+
+def refused(
     status: int,
     kind: str,
     message: str,
@@ -235,6 +240,7 @@ def _error(
     headers: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Refused:
+    """Return an error as Anthropic words it."""
     error: dict[str, Any] = {"type": kind, "message": message}
     if details is not None:
         error["details"] = details
@@ -242,7 +248,7 @@ def _error(
 
 
 def _invalid(message: str) -> Refused:
-    return _error(400, "invalid_request_error", message)
+    return refused(400, "invalid_request_error", message)
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -257,10 +263,10 @@ def _read(arguments: dict[str, Any], behaviour: Behaviour) -> Turn:
     if not isinstance(model, str) or not model:
         raise _invalid("model: Field required")
     if model.startswith("missing-"):
-        raise _error(404, "not_found_error", f"model: {model}")
-    refused = sorted(arguments.keys() - _ARGUMENTS | arguments.keys() & behaviour.refuses)
-    if refused:
-        raise _invalid(f"{refused[0]}: Extra inputs are not permitted")
+        raise refused(404, "not_found_error", f"model: {model}")
+    unknown = sorted(arguments.keys() - _ARGUMENTS | arguments.keys() & behaviour.refuses)
+    if unknown:
+        raise _invalid(f"{unknown[0]}: Extra inputs are not permitted")
     most = arguments.get("max_tokens")
     if not isinstance(most, int) or most < 1:
         raise _invalid("max_tokens: Field required")

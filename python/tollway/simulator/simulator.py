@@ -16,6 +16,7 @@ from tollway.errors import ConfigurationError
 from tollway.simulator import faults as faulty
 from tollway.simulator import openai as wire
 from tollway.simulator.anthropic import AnthropicFormat
+from tollway.simulator.anthropic_batches import AnthropicBatchFormat
 from tollway.simulator.batches import BatchBehaviour, BatchFormat, BatchStore
 from tollway.simulator.bedrock import BedrockFormat
 from tollway.simulator.enforcement import Enforcement
@@ -157,7 +158,10 @@ class Simulator:
             dimensions, frozenset(refuses), reasoning, context_window, piece_delay
         )
         self._store = BatchStore(batches, self._in_batch)
-        self._batches: tuple[BatchFormat, ...] = (OpenAIBatchFormat(self._store),)
+        self._batches: tuple[BatchFormat, ...] = (
+            AnthropicBatchFormat(self._store),
+            OpenAIBatchFormat(self._store),
+        )
         self._batch_ordinals, self._line_ordinals = itertools.count(), itertools.count()
         self._path = ledger
         self._ordinals = itertools.count()

@@ -1,0 +1,136 @@
+"""Runs in batches that are killed: each in a process forked from one that has imported everything.
+
+As a program it reads orders, one JSON object a line, and answers each with how its process ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+_WATCHED = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"})
+
+
+class Runs:
+    """The process that forks, from the side of the test."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, **order) -> bool:
+        """Run an order to its end; whether it was killed on the way."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        ended = json.loads(self._process.stdout.readline())
+        assert ended in {0, -signal.SIGKILL}, (ended, order)
+        return ended != 0
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_at_event(folder: str, number: int) -> None:
+    """Die before the so-and-so-many-th change of a file in a folder."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event in _WATCHED and folder in str(arguments[0]):
+            seen += 1
+            if seen == number:
+                _kill()
+
+    sys.addaudithook(hook)
+
+
+async def _map(order: dict) -> None:
+    from tollway import LLM, BatchOptions, RetryPolicy
+
+    def progress(now) -> None:
+        if now.done == order.get("kill_at_answer"):
+            _kill()
+
+    async with LLM(
+        order["model"],
+        base_url=order["base_url"],
+        api_key="k",
+        headers={"x-pid": str(os.getpid())},
+        retry=RetryPolicy(base_delay=0.01, max_delay=0.05),
+    ) as llm:
+        outcomes = await llm.map(
+            order["texts"],
+            mode="batch",
+            checkpoint=order["output"],
+            progress=progress,
+            batch=BatchOptions(**order["options"]),
+        )
+    with open(order["result"], "w") as file:
+        json.dump([outcome.text for outcome in outcomes], file)
+
+
+async def _embed(order: dict) -> None:
+    from tollway import BatchOptions, Embedder, RetryPolicy
+    from tollway.embed import embed_job_async
+
+    def progress(now) -> None:
+        if now.texts == order.get("kill_at_answer"):
+            _kill()
+
+    async with Embedder(
+        order["model"],
+        base_url=order["base_url"],
+        api_key="k",
+        dimensions=8,
+        headers={"x-pid": str(os.getpid())},
+        retry=RetryPolicy(base_delay=0.01, max_delay=0.05),
+    ) as embedder:
+        await embed_job_async(
+            order["texts"],
+            order["output"],
+            embedder,
+            mode="batch",
+            batch=BatchOptions(**order["options"]),
+            on_progress=progress,
+        )
+
+
+def main() -> None:
+    import anthropic  # noqa: F401 - what takes time is imported once
+    import numpy as np  # noqa: F401
+    import openai  # noqa: F401
+
+    import tollway.chat
+    import tollway.embed
+    from tollway.tokens import count_messages
+
+    count_messages([{"role": "user", "content": "warm"}], "gpt-4o")
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(KeyError):
+                _kill_at_event(order["folder"], order["kill_at_event"])
+            asyncio.run(_embed(order) if "embedding" in order["model"] else _map(order))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
