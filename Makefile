@@ -14,7 +14,7 @@ MEGABYTES ?= 50
 LITELLM := $(shell sed -n 's/^litellm = \["\(.*\)"\]/\x27\1\x27/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance test-rust test-python test-openai2 test-litellm build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
+.PHONY: help run test conformance test-rust test-python test-openai2 test-litellm test-hf build lint fmt typecheck loom fuzz fuzz-tokens bench bench-embed bench-limits bench-retry bench-tokens soak soak-limits wheel ci clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-openai2: build $(VENV)/.openai2
 # LiteLLM wants openai 2 where everything else is tested with 3: a folder of its own.
 test-litellm: build $(VENV)/.litellm
 	PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q tests/conformance tests/test_litellm.py -k litellm
+
+test-hf: build $(VENV)/.hf ## Test models of Hugging Face on this machine: tiny ones, made here; torch takes minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/huggingface
 
 conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
 	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
@@ -69,6 +72,10 @@ $(VENV)/.bench: $(VENV)/.python pyproject.toml
 
 $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --target $(VENV)/openai2 'openai>=2.20,<3'
+	@touch $@
+
+$(VENV)/.hf: $(VENV)/.test pyproject.toml
+	$(BIN)/python -m pip install --quiet 'sentence-transformers>=5.3' 'torch>=2.5' 'transformers>=5'
 	@touch $@
 
 $(VENV)/.litellm: $(VENV)/.python pyproject.toml
