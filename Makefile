@@ -46,6 +46,9 @@ test-litellm: build $(VENV)/.litellm
 test-lightrag: build $(VENV)/.lightrag ## Build and ask a graph with LightRAG as released
 	PYTHONPATH=$(VENV)/lightrag $(BIN)/python -m pytest -q tests/test_lightrag_real.py
 
+test-hf: build $(VENV)/.hf ## Test models of Hugging Face on this machine: tiny ones, made here; torch takes minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/huggingface
+
 conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
 	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
 
@@ -77,6 +80,10 @@ $(VENV)/.bench: $(VENV)/.python pyproject.toml
 
 $(VENV)/.openai2: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --target $(VENV)/openai2 'openai>=2.20,<3'
+	@touch $@
+
+$(VENV)/.hf: $(VENV)/.test pyproject.toml
+	$(BIN)/python -m pip install --quiet 'sentence-transformers>=5.3' 'torch>=2.5' 'transformers>=5'
 	@touch $@
 
 $(VENV)/.litellm: $(VENV)/.python pyproject.toml

@@ -21,6 +21,7 @@ from tollway.errors import (
 )
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
 from tollway.providers.ollama import address_of
+from tollway.providers.tool_text import calls_in
 from tollway.simulator import Faults, Simulator, vector
 
 KEY = "sk-simulated-0123456789"
@@ -331,3 +332,37 @@ async def test_a_wrong_key_for_embeddings():
                 with pytest.raises(AuthenticationError) as caught:
                     await embedder.embed(["one"])
             assert KEY not in str(caught.value)
+
+
+# Hugging Face: the rest is in tests/huggingface
+
+
+def test_a_model_on_this_machine_without_the_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'tollway\[huggingface\]'"):
+        LLM("huggingface/some/model")
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "called"),
+    [
+        ('a <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call> b', "a  b", ['{"x": 1}']),
+        ('[TOOL_CALLS] [{"name": "f", "arguments": {}}]', "", ["{}"]),
+        ('<|python_tag|>{"name": "f", "parameters": {"x": "}"}}', "", ['{"x": "}"}']),
+        ('{"name": "f", "parameters": {}}', "", ["{}"]),
+        ('say {"name": "f", "parameters": {}}', 'say {"name": "f", "parameters": {}}', []),
+        (
+            '<tool_call>{"name": "g", "arguments": {}}',
+            '<tool_call>{"name": "g", "arguments": {}}',
+            [],
+        ),
+        ('<tool_call>{"name": "f", "argu', '<tool_call>{"name": "f", "argu', []),
+        ("[1, 2]", "[1, 2]", []),
+        ("<tool_call>" * 3 + "[" * 9999, "<tool_call>" * 3 + "[" * 9999, []),
+    ],
+)
+def test_calls_of_tools_in_a_text(text, rest, called):
+    kept, calls = calls_in(text, {"f"})
+    assert kept == rest
+    assert [call.arguments for call in calls] == called
+    assert len({call.id for call in calls}) == len(calls)

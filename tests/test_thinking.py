@@ -60,4 +60,12 @@ def test_a_stream_is_split_as_a_text_is_unless_its_first_tag_closes(pieces):
     if close >= 0 and (open_ < 0 or close < open_ or not text.lstrip().startswith("<think>")):
         return
     reasoning, answer = split(pieces)
-    assert (reasoning.split(), answer.split()) == tuple(x.split() for x in split_thinking(text))
+    whole_reasoning, whole_answer = split_thinking(text)
+    # A text's blocks are joined by newlines, those of a stream by nothing.
+    assert "".join(reasoning.split()) == "".join(whole_reasoning.split())
+    assert answer == whole_answer
+
+
+def test_nothing_of_what_is_between_a_block_and_the_answer_is_part_of_it():
+    assert split(["<think>", "a", "</think>", "\n", "\n", "b", " c"]) == ("a", "b c")
+    assert split(["\n", " b"]) == ("", "\n b")

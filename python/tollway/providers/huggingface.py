@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tollway.errors import ConfigurationError, NotFoundError
+from tollway.errors import BadRequestError, ConfigurationError, NotFoundError
 from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.huggingface_models import is_out_of_memory
+from tollway.providers.worker import Worker
 from tollway.types import Usage
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class HuggingFaceProvider:
     Args:
         model: Name on the hub, such as `sentence-transformers/all-MiniLM-L6-v2`, or a folder.
         dimensions: Shorter vectors: the first so many values.
-        batch_size: Texts that the model computes together.
+        batch_size: Texts that the model computes together; halved where memory does not suffice.
         device: `cpu`, `cuda`, …; default: what the library chooses.
         options: Further arguments of `SentenceTransformer`. Code that comes with a model is not run
             unless `trust_remote_code=True` says so.
@@ -63,8 +62,7 @@ class HuggingFaceProvider:
         self._options = {"device": device, "truncate_dim": dimensions, **options}
         self._batch_size = batch_size
         self._loaded: Any = None
-        self._worker: ThreadPoolExecutor | None = None
-        self._worker_of = 0
+        self._worker = Worker("tollway-huggingface")
         # Small requests, so that progress shows and Ctrl-C is heard.
         self.rules = EmbeddingRules(max_texts=64, dimensions=dimensions, price="free")
 
@@ -82,20 +80,13 @@ class HuggingFaceProvider:
         """Return what embeds by the model's `encode_query`, in the same thread."""
         return _Queries(self)
 
-    def _thread(self) -> ThreadPoolExecutor:
-        # A forked child has the object but not the thread.
-        if self._worker is None or self._worker_of != os.getpid():
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="tollway-huggingface")
-            self._worker_of = os.getpid()
-        return self._worker
-
     async def open(self) -> None:
         """Load the model.
 
         Raises:
             NotFoundError: There is no such model, or it cannot be read.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread(), self._load)
+        await self._worker.run(self._load)
 
     def _load(self) -> Any:
         if self._loaded is None:
@@ -118,8 +109,7 @@ class HuggingFaceProvider:
 
     async def encode(self, texts: Sequence[str], method: str) -> EmbeddingAnswer:
         """Embed texts by a method of the model."""
-        loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._thread(), self._encode, list(texts), method)
+        vectors = await self._worker.run(self._encode, list(texts), method)
         return EmbeddingAnswer(vectors, (), Usage(requests=1, estimated=True))
 
     def _encode(self, texts: list[str], method: str) -> NDArray[np.float32]:
@@ -128,14 +118,23 @@ class HuggingFaceProvider:
         model = self._load()
         # Releases before 5.0 have one method for both.
         encode = getattr(model, method, model.encode)
-        vectors = encode(texts, batch_size=self._batch_size, show_progress_bar=False)
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+        while True:
+            try:
+                vectors = encode(texts, batch_size=self._batch_size, show_progress_bar=False)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._batch_size == 1:
+                    raise BadRequestError(
+                        f"huggingface/{self.model}: there is not enough memory for one text"
+                    ) from error
+                self._batch_size //= 2
+                continue
+            return np.ascontiguousarray(vectors, dtype=np.float32)
 
     async def aclose(self) -> None:
         """End the worker thread; a later call starts another."""
-        worker, self._worker = self._worker, None
-        if worker is not None and self._worker_of == os.getpid():
-            worker.shutdown(wait=False)
+        self._worker.end()
 
 
 class _Queries(HuggingFaceProvider):

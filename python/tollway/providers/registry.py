@@ -40,6 +40,7 @@ _BUILT_IN_CHAT = {
     "azure": ("tollway.providers.azure_chat", "AzureChatProvider"),
     "bedrock": ("tollway.providers.bedrock", "BedrockProvider"),
     "gemini": ("tollway.providers.gemini", "GeminiProvider"),
+    "huggingface": ("tollway.providers.huggingface_chat", "HuggingFaceChatProvider"),
     "litellm": ("tollway.providers.litellm", "LiteLLMProvider"),
     "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),

@@ -40,6 +40,8 @@ class ThinkSplitter:
     def __init__(self) -> None:
         self._state = "start"
         self._held = ""
+        # What stands between a block and the answer is part of neither.
+        self._has_thought = False
 
     def feed(self, text: str) -> tuple[str, str]:
         """Return (reasoning, answer) of what can be told by now."""
@@ -52,12 +54,13 @@ class ThinkSplitter:
                 seen = held.lstrip()
                 if seen.startswith(_OPEN):
                     held, self._state = seen[len(_OPEN) :].lstrip(), "thinking"
+                    self._has_thought = True
                 elif _OPEN.startswith(seen):
                     self._held = held  # may yet become a tag
                     return "".join(reasoning), ""
                 else:
                     self._state, self._held = "answer", ""
-                    return "".join(reasoning), held
+                    return "".join(reasoning), seen if self._has_thought else held
             end = held.find(_CLOSE)
             if end < 0:
                 keep = _overlap(held)
@@ -70,6 +73,8 @@ class ThinkSplitter:
     def end(self) -> tuple[str, str]:
         """Return (reasoning, answer) of what was held back when the stream ends."""
         held, self._held = self._held, ""
+        if self._state == "start" and self._has_thought:
+            held = held.lstrip()
         return (held, "") if self._state == "thinking" else ("", held)
 
 
