@@ -171,7 +171,7 @@ class FunctionChatProvider:
         if request.extra_headers:
             arguments["extra_headers"] = dict(request.extra_headers)
         arguments.update(request.extra_body)
-        if is_stream and (function.takes_any or "stream" in function.named):
+        if is_stream and function.takes("stream"):
             arguments["stream"] = True
         unknown = [name for name in arguments if not function.takes(name)]
         if unknown:
