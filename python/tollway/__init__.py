@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tollway.chat import (
         LLM,
+        Availability,
         CallOptions,
         ChatStream,
         ItemOutcome,
         MapProgress,
         Outcome,
+        Roles,
         SyncChatStream,
         Template,
         ToolRun,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "Availability",
     "CallOptions",
     "CallRecord",
     "ChatStream",
@@ -94,6 +97,7 @@ __all__ = [
     "RateLimiter",
     "RetryBudget",
     "RetryPolicy",
+    "Roles",
     "SyncChatStream",
     "Template",
     "TextPart",
@@ -127,6 +131,8 @@ __all__ = [
 _HOMES = {
     "ToolRun": "tollway.chat",
     "Outcome": "tollway.chat",
+    "Availability": "tollway.chat",
+    "Roles": "tollway.chat",
     "Template": "tollway.chat",
     "ItemOutcome": "tollway.chat",
     "batch_items": "tollway.chat",

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from tollway.bridge import run_sync
+from tollway.chat.availability import Availability, availability_of
 from tollway.chat.checkpoint import MapCheckpoint
 from tollway.chat.fallback import Chain, Fallbacks
 from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
@@ -151,6 +152,33 @@ class LLM:
     def limiter(self) -> RateLimiter:
         """What calls take their permits from; of a router that of the first."""
         return self._path.limiter
+
+    async def available(self, *, timeout: float = 10.0) -> Availability:
+        """Say whether the model can be reached, and why not; costs no tokens.
+
+        Asked is the cheapest thing that the provider answers: OpenAI, Azure and compatible
+        endpoints for the list of models, Anthropic and Gemini for a count of tokens, Ollama for its
+        version and models. So address, key and, but for Azure's deployments and endpoints that list
+        nothing, the model's name are checked; whether quota or credit is left is not. Bedrock
+        offers nothing of the kind: `ok` is None. Of a router one model is enough; fallbacks are
+        not asked.
+
+        Args:
+            timeout: Seconds to wait for the answer.
+
+        Returns:
+            True where it can be reached, with `reason` and what `models` the server lists. What
+            cannot be reached, is not installed or refuses the key is no exception.
+
+        Cancellation: closes the request.
+        """
+        lanes = self._path.lanes if isinstance(self._path, Router) else None
+        paths = [self._path] if lanes is None else [lane.path for lane in lanes]
+        return await availability_of(cast("list[CallPath]", paths), timeout)
+
+    def available_sync(self, *, timeout: float = 10.0) -> Availability:
+        """Say what `available` says, from synchronous code; works inside a running loop too."""
+        return run_sync(self.available(timeout=timeout))
 
     async def complete(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer a prompt or a conversation.

@@ -14,9 +14,11 @@ from tollway.errors import (
     BadRequestError,
     BadResponseError,
     ConfigurationError,
+    NotFoundError,
     ProviderError,
 )
 from tollway.limiter.feedback import OPENAI_FEEDBACK
+from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
@@ -28,7 +30,7 @@ from tollway.types import Chunk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 
-    from tollway.providers.base import ChatCapabilities, ChatRequest
+    from tollway.providers.base import ChatCapabilities
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
@@ -184,6 +186,33 @@ class OpenAIChatProvider:
             raise self._failure(error, request) from _shown(error)
         finally:
             await pieces.close()
+
+    async def check(self) -> Checked:
+        """List the models, which costs nothing: address and key are right where that succeeds.
+
+        Azure lists models and not deployments; other endpoints may know a model by more names than
+        they list, or list none at all (404).
+
+        Raises:
+            ProviderError: As `complete`.
+        """
+        request = ChatRequest((), timeout=CHECK_TIMEOUT)
+        headers = {} if self._has_credential() else {"Authorization": sdk().Omit()}
+        by = "its list of models"
+        try:
+            listed = await self._clients.get().models.list(
+                extra_headers=headers, timeout=request.timeout
+            )
+        except _caught() as error:
+            failure = self._failure(error, request)
+            if isinstance(failure, NotFoundError) and not self._is_openai:
+                return Checked(f"{by}, which it does not have", None)
+            raise failure from _shown(error)
+        models = tuple(str(model.id) for model in listed.data)
+        is_listed = self.model in models
+        if self.name == "openai" and (is_listed or self._is_openai):
+            return Checked(by, is_listed, models)
+        return Checked(by, None, models)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
