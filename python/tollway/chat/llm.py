@@ -113,7 +113,7 @@ class LLM:
         """Return models as they were given, an `LLM` as what answers for it."""
         if isinstance(model, (list, tuple)):
             return [LLM._unwrapped(each) for each in cast("Sequence[Any]", model)]
-        return model._answering if isinstance(model, LLM) else model
+        return model._answering if isinstance(model, LLM) else model  # noqa: SLF001 - an LLM's own
 
     def __repr__(self) -> str:
         """Show model and limits; of a router its models."""
