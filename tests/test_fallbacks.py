@@ -283,11 +283,16 @@ def test_fallbacks_by_name(monkeypatch):
         base_url="http://127.0.0.1:1/v1",
         fallbacks=["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"],
     )
-    same, other = llm._fallbacks.any
-    assert (same.provider.base_url, same.provider._key) == ("http://127.0.0.1:1/v1", "secret")
+    same, other = llm._answering.fallbacks.any
+    assert (same.path.provider.base_url, same.path.provider._key) == (
+        "http://127.0.0.1:1/v1",
+        "secret",
+    )
     assert other.model == "anthropic/claude-sonnet-4-5"
-    assert [each._path.retry.max_retries for each in (llm, same, other)] == [2, 2, 10]
+    assert [each.path.retry.max_retries for each in (llm._answering, same, other)] == [2, 2, 10]
     given = LLM(
         FakeProvider(said("")), fallbacks=[FakeProvider(said(""))], retry=RetryPolicy(max_retries=7)
     )
-    assert [each._path.retry.max_retries for each in (given, *given._fallbacks.any)] == [7, 7]
+    assert [
+        each.path.retry.max_retries for each in (given._answering, *given._answering.fallbacks.any)
+    ] == [7, 7]

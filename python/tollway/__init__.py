@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from tollway.batch import BatchOptions, BatchProgress
     from tollway.chat import (
         LLM,
+        Availability,
         CallOptions,
         ChatStream,
         ItemOutcome,
         MapProgress,
         Outcome,
+        Roles,
         SyncChatStream,
         Template,
         ToolRun,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "Availability",
     "BatchOptions",
     "BatchProgress",
     "CallOptions",
@@ -97,6 +100,7 @@ __all__ = [
     "RateLimiter",
     "RetryBudget",
     "RetryPolicy",
+    "Roles",
     "SyncChatStream",
     "Template",
     "TextPart",
@@ -132,6 +136,8 @@ _HOMES = {
     "BatchProgress": "tollway.batch",
     "ToolRun": "tollway.chat",
     "Outcome": "tollway.chat",
+    "Availability": "tollway.chat",
+    "Roles": "tollway.chat",
     "Template": "tollway.chat",
     "ItemOutcome": "tollway.chat",
     "batch_items": "tollway.chat",

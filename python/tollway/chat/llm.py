@@ -8,30 +8,31 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
+from tollway.chat.answering import answering_of, fallbacks_of
+from tollway.chat.availability import Availability, availability_of
 from tollway.chat.batch import batch_folder, map_in_batches
 from tollway.chat.checkpoint import MapCheckpoint
-from tollway.chat.fallback import Chain, Fallbacks
+from tollway.chat.fallback import Fallbacks
 from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
-from tollway.chat.path import CallPath
 from tollway.chat.question import Question
 from tollway.chat.request import CallOptions, Prompt, check_options, conversation, identity_of
 from tollway.chat.router import Router, Routing
 from tollway.chat.stream import ChatStream, SyncChatStream
-from tollway.chat.structured import ask_json, read_format
+from tollway.chat.structured import read_format
 from tollway.chat.tools import OnToolError, ToolRun, read_tool, run_loop
-from tollway.errors import CheckpointError, ConfigurationError, TollwayError
-from tollway.limiter import RateLimiter
-from tollway.providers import ChatProvider, chat_function, chat_provider
-from tollway.retry import RetryPolicy, shared_budget
+from tollway.errors import CheckpointError, ConfigurationError
+from tollway.providers import chat_function
 from tollway.types import Message
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
     from types import TracebackType
 
-    from tollway.limiter import Limits
-    from tollway.types import Chunk, Completion
+    from tollway.limiter import Limits, RateLimiter
+    from tollway.providers import ChatProvider
+    from tollway.retry import RetryPolicy
+    from tollway.types import Completion
 
 __all__ = ["LLM"]
 
@@ -102,23 +103,29 @@ class LLM:
             model, options = chat_function(llm_model_func, model, **options), {}
         elif model is None:
             raise ConfigurationError("name a model, such as openai/gpt-4o, or give llm_model_func")
-        given = [fallbacks, context_window_fallbacks, content_policy_fallbacks]
-        policy = retry or (_FEW_RETRIES if any(given) else RetryPolicy())
-        paths = _paths(model, keys, limits, policy, options)
-        self._path: CallPath | Router = paths[0]
-        if len(paths) > 1:
-            self._path = Router(
-                paths,
-                policy,
-                routing=routing,
-                weights=weights,
-                cooldown=cooldown,
-                has_fallback=any(given),
-            )
-        elif routing or weights:
-            raise ConfigurationError("routing and weights are for several models or keys")
         name = model.partition("/")[0] if isinstance(model, str) else None
-        self._fallbacks = Fallbacks(*(_members(each, name, options, retry) for each in given))
+        chains = (fallbacks, context_window_fallbacks, content_policy_fallbacks)
+        after = [fallbacks_of(LLM._unwrapped(each), name, options, retry) for each in chains]
+        self._answering = answering_of(
+            LLM._unwrapped(model),
+            self._options,
+            Fallbacks(*after),
+            options,
+            keys=keys,
+            routing=routing,
+            weights=weights,
+            cooldown=cooldown,
+            limits=limits,
+            retry=retry,
+        )
+        self._path = self._answering.path
+
+    @staticmethod
+    def _unwrapped(model: Any) -> Any:
+        """Return models as they were given, an `LLM` as what answers for it."""
+        if isinstance(model, (list, tuple)):
+            return [LLM._unwrapped(each) for each in cast("Sequence[Any]", model)]
+        return model._answering if isinstance(model, LLM) else model  # noqa: SLF001 - an LLM's own
 
     def __repr__(self) -> str:
         """Show model and limits; of a router its models."""
@@ -140,9 +147,7 @@ class LLM:
 
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
-        await self._path.aclose()
-        for member in self._fallbacks.all:
-            await member.aclose()
+        await self._answering.aclose()
 
     def aclose_sync(self) -> None:
         """Close the connections that synchronous calls opened; later calls open others."""
@@ -162,6 +167,31 @@ class LLM:
     def limiter(self) -> RateLimiter:
         """What calls take their permits from; of a router that of the first."""
         return self._path.limiter
+
+    async def available(self, *, timeout: float = 10.0) -> Availability:
+        """Say whether the model can be reached, and why not; costs no tokens.
+
+        Asked is the cheapest thing that the provider answers: OpenAI, Azure and compatible
+        endpoints for the list of models, Anthropic and Gemini for a count of tokens, Ollama for its
+        version and models. So address, key and, but for Azure's deployments and endpoints that list
+        nothing, the model's name are checked; whether quota or credit is left is not. Bedrock
+        offers nothing of the kind: `ok` is None. Of a router one model is enough; fallbacks are
+        not asked.
+
+        Args:
+            timeout: Seconds to wait for the answer.
+
+        Returns:
+            True where it can be reached, with `reason` and what `models` the server lists. What
+            cannot be reached, is not installed or refuses the key is no exception.
+
+        Cancellation: closes the request.
+        """
+        return await availability_of(self._answering.paths, timeout)
+
+    def available_sync(self, *, timeout: float = 10.0) -> Availability:
+        """Say what `available` says, from synchronous code; works inside a running loop too."""
+        return run_sync(self.available(timeout=timeout))
 
     async def complete(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer a prompt or a conversation.
@@ -189,7 +219,7 @@ class LLM:
         Cancellation: safe at every await; a request under way is closed.
         """
         check_options(options)
-        return await self._complete(prompt, options)
+        return await self._answering.complete(prompt, options)
 
     def complete_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Completion:
         """Answer as `complete` does, from synchronous code; works inside a running loop too."""
@@ -214,7 +244,7 @@ class LLM:
             ConfigurationError: As in `complete`.
         """
         check_options(options)
-        return ChatStream(self._stream(prompt, options))
+        return ChatStream(self._answering.stream(prompt, options))
 
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
@@ -252,12 +282,15 @@ class LLM:
             raise ConfigurationError("max_rounds is 1 or more, on_tool_error result or raise")
         check_options(options)
         named: CallOptions = {**self._options, **options}
-        until = _until(named)
+        deadline = named.get("deadline")
+        until = None if deadline is None else time.monotonic() + deadline
         tools = [read_tool(given) for given in named.get("tools", ())]
         begun = conversation(prompt, named)
 
         async def ask(messages: Sequence[Message]) -> Completion:
-            return await self._complete(prompt, options, messages[len(begun) :], until=until)
+            return await self._answering.complete(
+                prompt, options, messages[len(begun) :], until=until
+            )
 
         return await run_loop(
             ask,
@@ -331,7 +364,7 @@ class LLM:
             return [self.model, wanted and wanted.format, identity_of(request)]
 
         async def answer(prompt: Prompt) -> Completion:
-            return await self._complete(prompt, options, is_budgeted=True)
+            return await self._answering.complete(prompt, options, is_budgeted=True)
 
         with contextlib.ExitStack() as stack:
             kept = None
@@ -340,7 +373,7 @@ class LLM:
                 kept = stack.enter_context(MapCheckpoint(checkpoint, identity, parse))
             folder = None if checkpoint is None else batch_folder(checkpoint)
             if mode == "batch":
-                if isinstance(self._path, Router) or self._fallbacks:
+                if isinstance(self._path, Router) or self._answering.fallbacks:
                     raise ConfigurationError('mode="batch" is for one model, without fallbacks')
                 return await map_in_batches(
                     self._path,
@@ -393,202 +426,5 @@ class LLM:
             )
         )
 
-    def deployment(self) -> CallPath:
-        """Return what a router sends by, for which this is one of several.
-
-        Raises:
-            ConfigurationError: It has options of calls, fallbacks or several models of its own:
-                they belong to the router.
-        """
-        if self._options or self._fallbacks or isinstance(self._path, Router):
-            raise ConfigurationError(
-                f"{self.model} is one of a router's: options of calls and fallbacks go to the LLM "
-                "of all, and its models are named one by one"
-            )
-        return self._path
-
-    async def _complete(
-        self,
-        prompt: Prompt,
-        options: CallOptions,
-        turns: Sequence[Message] = (),
-        *,
-        under: CallOptions | None = None,
-        until: float | None = None,
-        is_budgeted: bool = False,
-    ) -> Completion:
-        """Answer by this model, or by those after it.
-
-        Args:
-            prompt: As in `complete`.
-            options: Named for this call.
-            turns: What was said since.
-            under: Of the `LLM` to which this one is a fallback.
-            until: Time of `time.monotonic()` by which the call ends.
-            is_budgeted: Whether retries are bounded by the budget of the credential and model.
-        """
-        named: CallOptions = {**(under or {}), **self._options, **options}
-        until = self._earlier(until, named)
-        if not self._fallbacks:
-            return await self._answer(prompt, named, turns, until, is_budgeted=is_budgeted)
-        chain = Chain(self, self._fallbacks, until)
-        for member in chain:
-            try:
-                if member is self:
-                    answer = await self._answer(
-                        prompt, named, turns, until, is_budgeted=is_budgeted
-                    )
-                else:
-                    answer = await member._complete(  # noqa: SLF001 - an LLM's own
-                        prompt, options, turns, under=named, until=until, is_budgeted=is_budgeted
-                    )
-            except TollwayError as error:
-                chain.failed(member, member.model, error)
-            else:
-                return chain.signed(answer)
-        raise AssertionError("unreachable")
-
-    async def _answer(
-        self,
-        prompt: Prompt,
-        named: CallOptions,
-        turns: Sequence[Message],
-        until: float | None,
-        *,
-        is_budgeted: bool,
-    ) -> Completion:
-        asked = named.get("response_format")
-        wanted = None if asked is None else read_format(asked)
-        priority = named.get("priority", 0)
-        budget = shared_budget(self._path.quota_key) if is_budgeted else None
-
-        async def ask(said: Sequence[Message]) -> Completion:
-            question = Question(prompt, named, wanted, [*turns, *said])
-            return await self._path.complete(
-                question.build, until=until, priority=priority, budget=budget
-            )
-
-        return await (ask(()) if wanted is None else ask_json(ask, wanted))
-
-    def _stream(
-        self,
-        prompt: Prompt,
-        options: CallOptions,
-        *,
-        under: CallOptions | None = None,
-        until: float | None = None,
-    ) -> AsyncGenerator[Chunk, None]:
-        """Stream by this model, or by those after it, until a first token has come.
-
-        Raises:
-            ConfigurationError: This model cannot be asked so.
-        """
-        if "stream" not in self.provider.capabilities.features:
-            raise ConfigurationError(f"{self.model} does not stream; call complete")
-        named: CallOptions = {**(under or {}), **self._options, **options}
-        until = self._earlier(until, named)
-        asked = named.get("response_format")
-        question = Question(prompt, named, None if asked is None else read_format(asked))
-        first = self._path.stream(
-            self._path.prepare(question.build), until=until, priority=named.get("priority", 0)
-        )
-        if not self._fallbacks:
-            return first
-        return self._stream_chain(first, prompt, options, named, until)
-
-    async def _stream_chain(
-        self,
-        first: AsyncGenerator[Chunk, None],
-        prompt: Prompt,
-        options: CallOptions,
-        named: CallOptions,
-        until: float | None,
-    ) -> AsyncGenerator[Chunk, None]:
-        chain = Chain(self, self._fallbacks, until)
-        for member in chain:
-            try:
-                chunks = first
-                if member is not self:
-                    chunks = member._stream(prompt, options, under=named, until=until)  # noqa: SLF001 - an LLM's own
-                begun = await anext(chunks)
-            except TollwayError as error:
-                chain.failed(member, member.model, error)
-                continue
-            async with contextlib.aclosing(chunks):
-                yield chain.signed_chunk(begun)
-                async for chunk in chunks:
-                    yield chain.signed_chunk(chunk)
-            return
-
-    def _earlier(self, until: float | None, named: CallOptions) -> float | None:
-        """Return when a call ends: a fallback's own deadline runs from when it is asked."""
-        own = (named if until is None else self._options).get("deadline")
-        if own is None:
-            return until
-        return min(time.monotonic() + own, float("inf") if until is None else until)
-
 
 _CALL_OPTIONS = frozenset(CallOptions.__annotations__)
-
-# Where another model can answer, waiting for this one is soon no more worth while.
-_FEW_RETRIES = RetryPolicy(max_retries=2)
-
-
-def _paths(
-    model: str | ChatProvider | Sequence[str | ChatProvider | LLM],
-    keys: Sequence[str] | None,
-    limits: Limits | RateLimiter | Literal["auto"] | None,
-    retry: RetryPolicy,
-    options: dict[str, Any],
-) -> list[CallPath]:
-    """Return what sends to each model, key or deployment."""
-    is_several = isinstance(model, (list, tuple))
-    given = list(cast("Sequence[str | ChatProvider | LLM]", model)) if is_several else [model]
-    if not given:
-        raise ConfigurationError("there is no model to ask")
-    if options and not all(isinstance(each, str) for each in given):
-        raise ConfigurationError("options of the provider go to the provider that is given")
-    if keys is not None and (isinstance(keys, str) or not keys or "api_key" in options):
-        raise ConfigurationError("keys is a list of one key or more, instead of api_key")
-    if keys is not None and not all(isinstance(each, str) for each in given):
-        raise ConfigurationError("keys go to the providers that are given")
-    if isinstance(limits, RateLimiter) and len(given) * len(keys or [""]) > 1:
-        raise ConfigurationError("each of a router's models has a limiter of its own: give Limits")
-    credentials: list[dict[str, Any]] = [{"api_key": key} for key in keys or ()] or [{}]
-    paths: list[CallPath] = []
-    for each in given:
-        if isinstance(each, LLM):
-            paths.append(each.deployment())
-        elif isinstance(each, str):
-            providers = [chat_provider(each, **options, **key) for key in credentials]
-            paths += [CallPath(provider, limits, retry) for provider in providers]
-        else:
-            paths.append(CallPath(cast("ChatProvider", each), limits, retry))
-    return paths
-
-
-def _members(
-    given: Sequence[str | ChatProvider | LLM],
-    provider: str | None,
-    options: dict[str, Any],
-    retry: RetryPolicy | None,
-) -> list[LLM]:
-    """Return fallbacks as `LLM`s."""
-    if isinstance(given, str):
-        raise ConfigurationError("fallbacks are a list of models, in the order to ask them")
-    members: list[LLM] = []
-    for number, each in enumerate(given, 1):
-        policy = retry or (RetryPolicy() if number == len(given) else _FEW_RETRIES)
-        if isinstance(each, LLM):
-            members.append(each)
-        elif isinstance(each, str):
-            shared = options if each.partition("/")[0] == provider else {}
-            members.append(LLM(each, retry=policy, **shared))
-        else:
-            members.append(LLM(each, retry=policy))
-    return members
-
-
-def _until(options: CallOptions) -> float | None:
-    deadline = options.get("deadline")
-    return None if deadline is None else time.monotonic() + deadline

@@ -7,7 +7,7 @@ import itertools
 import operator
 import string
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import ConfigurationError
 from tollway.types import Message
@@ -139,8 +139,10 @@ class _Rows(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        chosen: Any = self._rows[index]
-        return _Rows(self._fill, chosen) if isinstance(index, slice) else self._fill(chosen, index)
+        chosen = cast("Any", self._rows[index])
+        if isinstance(chosen, Mapping):
+            return self._fill(cast("Mapping[str, object]", chosen), operator.index(index))
+        return _Rows(self._fill, chosen)
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._fill, self._rows, itertools.count())

@@ -23,14 +23,14 @@ from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import ANTHROPIC_FEEDBACK
 from tollway.providers.anthropic_batches import AnthropicBatches
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
-from tollway.providers.base import ChatRequest
+from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import ANTHROPIC_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.providers.openai_models import Model, learned_of
 from tollway.tokens.models import family_of
 from tollway.transport import Response, transport_error, transport_exceptions
-from tollway.types import Chunk
+from tollway.types import Chunk, Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping
@@ -238,6 +238,15 @@ class AnthropicProvider:
         except _caught() as error:
             raise self._failure(error, request) from _shown(error)
         return int(counted.input_tokens)
+
+    async def check(self) -> Checked:
+        """Have the tokens of one word counted, which costs nothing.
+
+        Raises:
+            ProviderError: As `complete`; `NotFoundError` where there is no such model.
+        """
+        await self.count_tokens(ChatRequest((Message("user", "Hi"),), timeout=CHECK_TIMEOUT))
+        return Checked("a count of tokens", has_model=True)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""

@@ -22,17 +22,22 @@ if TYPE_CHECKING:
     from tollway.types import Chunk, Completion, JsonFormat, Message, Tool, Usage
 
 __all__ = [
+    "CHECK_TIMEOUT",
     "ChatCapabilities",
     "ChatFeature",
     "ChatParameter",
     "ChatProvider",
     "ChatRequest",
     "ChatRules",
+    "Checked",
     "EmbeddingAnswer",
     "EmbeddingProvider",
     "EmbeddingRules",
     "InPlaceProvider",
 ]
+
+# Seconds for which the answer to a check is waited for.
+CHECK_TIMEOUT = 10.0
 
 ChatParameter: TypeAlias = Literal[
     "temperature",
@@ -270,8 +275,27 @@ class ChatRequest:
     timeout: float = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a provider answered to its cheapest check.
+
+    Attributes:
+        by: What was asked.
+        has_model: Whether it has the model; None where its answer does not tell.
+        models: Names of the models that it lists, if it does.
+    """
+
+    by: str
+    has_model: bool | None
+    models: Sequence[str] = ()
+
+
 class ChatProvider(Protocol):
-    """One chat model behind one address and credential."""
+    """One chat model behind one address and credential.
+
+    A provider that can be checked free of charge has `async def check(self) -> Checked` too, which
+    raises what `complete` raises; see `LLM.available`.
+    """
 
     @property
     def name(self) -> str:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from tollway.errors import BadRequestError, BadResponseError, ConfigurationError, TollwayError
 from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import GEMINI_FEEDBACK
-from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
+from tollway.providers.base import (
+    CHECK_TIMEOUT,
+    ChatRequest,
+    Checked,
+    EmbeddingAnswer,
+    EmbeddingRules,
+)
 from tollway.providers.errors import GEMINI_ERRORS
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
@@ -20,12 +26,12 @@ from tollway.providers.gemini_wire import (
 )
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
-from tollway.types import Chunk, Usage
+from tollway.types import Chunk, Message, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 
-    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
+    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
@@ -205,6 +211,15 @@ class GeminiProvider:
         except caught() as error:
             raise self._failure(error, request) from shown(error)
         return int(counted.total_tokens or 0)
+
+    async def check(self) -> Checked:
+        """Have the tokens of one word counted, which costs nothing.
+
+        Raises:
+            ProviderError: As `complete`; `NotFoundError` where there is no such model.
+        """
+        await self.count_tokens(ChatRequest((Message("user", "Hi"),), timeout=CHECK_TIMEOUT))
+        return Checked("a count of tokens", has_model=True)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""

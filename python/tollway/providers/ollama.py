@@ -19,7 +19,7 @@ from tollway.errors import (
 )
 from tollway.limiter import Limits
 from tollway.limiter.feedback import FeedbackTable
-from tollway.providers.base import ChatCapabilities, ChatRules
+from tollway.providers.base import ChatCapabilities, ChatRules, Checked
 from tollway.providers.errors import OLLAMA_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.messages import openai_message, openai_tool
@@ -140,6 +140,15 @@ class _Server:
         models = tuple(str(model.get("name")) for model in found)
         has_model = self.model in models or f"{self.model}:latest" in models
         return OllamaHealth(str(version.get("version")), models, has_model)
+
+    async def check(self) -> Checked:
+        """Ask for version and models; see `health`.
+
+        Raises:
+            ProviderError: As `health`.
+        """
+        found = await self.health()
+        return Checked("its version and list of models", found.has_model, found.models)
 
     async def _exchange(
         self,

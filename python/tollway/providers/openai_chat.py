@@ -14,10 +14,11 @@ from tollway.errors import (
     BadRequestError,
     BadResponseError,
     ConfigurationError,
+    NotFoundError,
     ProviderError,
 )
 from tollway.limiter.feedback import OPENAI_FEEDBACK
-from tollway.providers.base import ChatRequest
+from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
@@ -195,6 +196,33 @@ class OpenAIChatProvider:
     def batches(self) -> OpenAIChatBatches:
         """Return the batch API of this model."""
         return OpenAIChatBatches(self, self.base_url, "/v1/chat/completions")
+
+    async def check(self) -> Checked:
+        """List the models, which costs nothing: address and key are right where that succeeds.
+
+        Azure lists models and not deployments; other endpoints may know a model by more names than
+        they list, or list none at all (404).
+
+        Raises:
+            ProviderError: As `complete`.
+        """
+        request = ChatRequest((), timeout=CHECK_TIMEOUT)
+        headers = {} if self._has_credential() else {"Authorization": sdk().Omit()}
+        by = "its list of models"
+        try:
+            listed = await self._clients.get().models.list(
+                extra_headers=headers, timeout=request.timeout
+            )
+        except _caught() as error:
+            failure = self._failure(error, request)
+            if isinstance(failure, NotFoundError) and not self._is_openai:
+                return Checked(f"{by}, which it does not have", None)
+            raise failure from _shown(error)
+        models = tuple(str(model.id) for model in listed.data)
+        is_listed = self.model in models
+        if self.name == "openai" and (is_listed or self._is_openai):
+            return Checked(by, is_listed, models)
+        return Checked(by, None, models)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""

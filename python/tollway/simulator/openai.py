@@ -39,6 +39,8 @@ MODELS: Mapping[str, int] = {
     "text-embedding-3-large": 3072,
     "text-embedding-ada-002": 1536,
 }
+# Any other name is a chat model too: a list cannot hold them all.
+_CHAT_MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5-mini")
 # What an Azure deployment of any other name serves.
 _DEPLOYED = "text-embedding-3-small"
 ENCODING = "cl100k_base"
@@ -193,7 +195,7 @@ def models_body() -> bytes:
     """Write the answer to GET /v1/models."""
     data = [
         {"id": name, "object": "model", "created": 0, "owned_by": "tollway-simulator"}
-        for name in MODELS
+        for name in (*MODELS, *_CHAT_MODELS)
     ]
     return json.dumps({"object": "list", "data": data}).encode()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIFormat"]
 
-_AZURE = re.compile(r"/openai/(?:deployments/([^/]+)|v1)(/.+)")
+_AZURE = re.compile(r"/openai(?:/deployments/([^/]+)|/v1|(?=/models$))(/.+)")
 
 
 @dataclass(frozen=True, slots=True)
