@@ -328,7 +328,8 @@ class LLM:
 
         Args:
             prompts: What to answer; drawn when there is room for it.
-            concurrency: Prompts under way at once.
+            concurrency: Prompts under way at once; of them no more are sent than the limiter's
+                `max_in_flight` allows.
             mode: `asyncio` sends from this event loop; `threaded` from up to four threads with a
                 loop each, for functions of yours that block or an interpreter without its lock;
                 `batch` hands them over to the provider's batch API (OpenAI, Azure OpenAI,
