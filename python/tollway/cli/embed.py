@@ -43,8 +43,9 @@ def embed(
 ) -> None:
     """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
 
-    The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to stderr, the report to stdout. Exit codes:
-    0 done, 1 failed, 3 done but some texts have no vector, 130 interrupted.
+    The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to
+    stderr, the report to stdout. Exit codes: 0 done, 1 failed, 3 done but some texts have no
+    vector, 130 interrupted.
     """
     embedder = options.embedder()
     try:
