@@ -83,6 +83,13 @@ def test_standard_input(sim, output, monkeypatch, tmp_path, data, given, ids, te
     monkeypatch.setattr(sys, "stdin", Standard(b" \n"))
     with pytest.raises(InputError, match="standard input holds no text; nothing was sent"):
         job(sim, output)
+    for wrong, words in [
+        (b"one\ncaf\xe9\n", "standard input is not UTF-8: byte 0xe9 at offset 7"),
+        (b'{"text": "one"}\n{"text"', "standard input, line 2 is not JSON"),
+    ]:
+        monkeypatch.setattr(sys, "stdin", Standard(wrong))
+        with pytest.raises(InputError, match=f"^{words}"):
+            job(sim, output)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
