@@ -83,6 +83,17 @@ def test_a_folder_becomes_an_array_and_a_report(tollway, sim, docs, tmp_path):
     code, out, _ = tollway("embed", docs, output, "--split", "paragraph", "--json", *to(sim))
     report = json.loads(out)
     assert (code, report["reused"], report["requests"], report["errors"]) == (0, 3, 0, [])
+    # All that the text says, by name.
+    assert (report["model"], report["dtype"]) == (commands.SMALL, "float32")
+    assert report.keys() >= {
+        "output",
+        "dimensions",
+        "texts",
+        "distinct",
+        "tokens",
+        "cost",
+        "seconds",
+    }
 
 
 def test_texts_without_a_vector_are_exit_code_3(tollway, sim, tmp_path):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import commands
-from kills import Kill, check_ledger, kill_until_done
-from tollway.simulator import Simulator, digest, vector
+from kills import Course, Kill, Run, check_ledger, kill_until_done, paid_twice
+from tollway.simulator import Ledger, Record, Simulator, digest, vector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -71,6 +71,31 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     assert [line["id"] for line in index] == [f"docs.txt#{i + 1}" for i in range(480)]
     # What the killed runs had begun to write is gone or written over.
     assert not list(tmp_path.glob(".*"))
+
+
+def record(arrival, *texts, fault=None):
+    packed = b"".join(map(bytes.fromhex, map(digest, texts)))
+    status = None if fault == "disconnect" else 200
+    return Record(arrival, status, fault, True, len(texts), len(texts), packed, "req")
+
+
+def test_what_the_ledger_shows_of_a_course():
+    """One request more, twice, than was in flight at a kill is noticed, and so is one after it."""
+    course = Course([Run(0.0, killed=True), Run(10.0, killed=False)])
+    bounds = {"in_flight": 1, "batch": 2}
+    spoilt = [record(1.0, "a", "b", fault="disconnect"), record(2.0, "a", "b", fault="nan_row")]
+    fine = [*spoilt, record(3.0, "a"), record(4.0, "c", "d"), record(11.0, "c", "d")]
+    assert paid_twice(Ledger(fine)) == 2
+    check_ledger(Ledger(fine), course, **bounds)
+    for more in (
+        [record(5.0, "e"), record(12.0, "e")],  # another request of the run that was killed
+        [record(12.0, "e"), record(13.0, "e")],  # the last run asks twice by itself
+    ):
+        with pytest.raises(AssertionError):
+            check_ledger(Ledger([*fine, *more]), course, **bounds)
+    # A row that an answer with a fault brought is paid for as well.
+    again = [*fine, record(14.0, "f", "g", fault="null_row"), record(15.0, "f", "g")]
+    assert paid_twice(Ledger(again)) == 3
 
 
 def test_rows_of_the_local_model_across_a_kill(tmp_path):

@@ -44,8 +44,9 @@ def embed(
 ) -> None:
     """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
 
-    The key comes from OPENAI_API_KEY. Progress goes to stderr, the report to stdout. Exit codes:
-    0 done, 1 failed, 3 done but some texts have no vector, 130 interrupted.
+    The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to
+    stderr, the report to stdout. Exit codes: 0 done, 1 failed, 3 done but some texts have no
+    vector, 130 interrupted.
     """
     embedder = options.embedder()
     try:
@@ -59,7 +60,7 @@ def embed(
             f"{left}Run the same command again to go on from there.\n"
         )
         raise SystemExit(130) from None
-    typer.echo(_as_json(report) if as_json else _as_text(report, embedder))
+    typer.echo(_as_json(report, embedder) if as_json else _as_text(report, embedder))
     if report.errors:
         raise SystemExit(3)
 
@@ -177,10 +178,12 @@ def _lines() -> Callable[[Progress], None]:
     return show
 
 
-def _as_json(report: JobReport) -> str:
+def _as_json(report: JobReport, embedder: Embedder) -> str:
     return json.dumps(
         {
             "output": str(report.output),
+            "model": embedder.model,
+            "dtype": embedder.dtype,
             "texts": report.texts,
             "dimensions": report.dimensions,
             "distinct": report.distinct,

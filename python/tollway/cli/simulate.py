@@ -43,7 +43,10 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
         int | None, typer.Option(help="Size of the vectors; the model's own if absent.")
     ] = None,
 ) -> None:
-    """Serve OpenAI's embeddings on this machine, with limits and faults, until Ctrl-C."""
+    """Serve the wire formats of OpenAI and others on this machine, with limits and faults.
+
+    Ctrl-C ends it, and prints what arrived.
+    """
     # The server and numpy are needed here only: the other commands start without them.
     from tollway.simulator import Faults, Simulator  # noqa: PLC0415
 

@@ -135,7 +135,7 @@ class Input(contextlib.AbstractAsyncContextManager["Input"]):
         source, reading = self._source, self._reading
         if isinstance(source, str | Path):
             found = read_documents(source, **reading)
-            return found if self._copy is None else map(self._renamed, found)
+            return found if self._copy is None else self._renamed(found, self._copy)
         if is_arrow(source):
             text, identity = reading.get("text_field", "text"), reading.get("id_field", "id")
             return (
@@ -144,11 +144,16 @@ class Input(contextlib.AbstractAsyncContextManager["Input"]):
             )
         return itertools.starmap(_document, enumerate(cast("Iterable[object]", source)))
 
-    def _renamed(self, document: Document) -> Document:
-        assert self._copy is not None
-        if not document.id.startswith(self._copy.name):
-            return document
-        return replace(document, id=f"{self._prefix}{document.id.removeprefix(self._copy.name)}")
+    def _renamed(self, documents: Iterator[Document], copy: Path) -> Iterator[Document]:
+        """Call a pipe by its own name, in ids and errors, and not by that of its copy."""
+        try:
+            for document in documents:
+                if document.id.startswith(copy.name):
+                    yield replace(document, id=self._prefix + document.id.removeprefix(copy.name))
+                else:
+                    yield document
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), self.name)) from error
 
 
 def _grouped(documents: Iterable[Document]) -> Iterator[list[Document]]:

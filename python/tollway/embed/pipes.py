@@ -95,8 +95,8 @@ def _named_errors() -> Generator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot keep a copy of the input in {tempfile.gettempdir()}: {error.strerror}; name "
-            "another folder in the environment variable TMPDIR"
+            f"cannot keep a copy of the input in {tempfile.tempdir or 'a temporary folder'}: "
+            f"{error.strerror}; name another folder in the environment variable TMPDIR"
         ) from error
 
 

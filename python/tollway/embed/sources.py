@@ -22,12 +22,11 @@ __all__ = ["Document", "Format", "Split", "chunked", "document_of", "kind_of", "
 
 Split = Literal["file", "paragraph", "line"]
 
-_BOM = b"\xef\xbb\xbf"
-
-
-_KINDS = {".csv", ".jsonl", ".md", ".parquet", ".txt"}
-
 Format = Literal["csv", "jsonl", "md", "parquet", "txt"]
+
+_KINDS = {f".{kind}" for kind in get_args(Format)}
+
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
