@@ -401,6 +401,8 @@ class _Job:
         """Write the output in input order from the spool."""
         import numpy as np  # noqa: PLC0415
 
+        # What follows takes as much memory as the table did, which is not asked any more.
+        self.numbers = _core.RowTable()
         rows = np.frombuffer(self.rows, np.uint32)[np.frombuffer(self.order, np.uint32)]
         spool = rows.astype(np.int64)
         spool[rows == _PENDING] = -1

@@ -33,7 +33,10 @@ fn distinct<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Distinc
         return Ok((PyList::new(py, strings)?, None));
     }
     let firsts = PyList::new(py, repeats.firsts.iter().map(|&first| strings[first]))?;
-    Ok((firsts, Some((places(py, repeats.firsts), places(py, repeats.kinds)))))
+    Ok((
+        firsts,
+        Some((places(py, repeats.firsts), places(py, repeats.kinds))),
+    ))
 }
 
 fn places(py: Python<'_>, places: Vec<usize>) -> Bound<'_, PyArray1<i64>> {

@@ -122,30 +122,49 @@ fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
+/// The first of eight bytes that needs an escape.
+fn first_escape(bytes: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    // The top bit of each byte under `n`, and perhaps of bytes after one: a borrow goes upward, so
+    // that the lowest bit is right.
+    let under = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
+    let word = u64::from_le_bytes(bytes);
+    let quotes = under(word ^ (ONES * u64::from(b'"')), 1);
+    let slashes = under(word ^ (ONES * u64::from(b'\\')), 1);
+    let found = under(word, 0x20) | quotes | slashes;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
 fn write_string(body: &mut Vec<u8>, text: &str) {
     body.push(b'"');
     let bytes = text.as_bytes();
     let (mut at, mut plain) = (0, 0);
-    while at < bytes.len() {
-        if let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
-            // No early exit, so that the loop becomes a few SIMD instructions.
-            if !block
-                .iter()
-                .fold(false, |any, byte| any | needs_escape(*byte))
-            {
-                at += BLOCK;
-                continue;
+    let mut escape = |at: usize| {
+        body.extend_from_slice(&bytes[plain..at]);
+        write_escape(body, bytes[at]);
+        plain = at + 1;
+    };
+    while let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
+        // No early exit, so that the loop becomes a few SIMD instructions.
+        let any = block
+            .iter()
+            .fold(false, |any, &byte| any | needs_escape(byte));
+        let (words, _) = block.as_chunks::<8>();
+        let mut words = words.iter().enumerate();
+        let place = |(word, &bytes): (usize, &[u8; 8])| Some(8 * word + first_escape(bytes)?);
+        match any.then(|| words.find_map(place)).flatten() {
+            None => at += BLOCK,
+            Some(found) => {
+                escape(at + found);
+                at += found + 1;
             }
         }
-        let end = bytes.len().min(at + BLOCK);
-        for (i, &byte) in bytes[at..end].iter().enumerate() {
-            if needs_escape(byte) {
-                body.extend_from_slice(&bytes[plain..at + i]);
-                write_escape(body, byte);
-                plain = at + i + 1;
-            }
+    }
+    for (i, &byte) in bytes[at..].iter().enumerate() {
+        if needs_escape(byte) {
+            escape(at + i);
         }
-        at = end;
     }
     body.extend_from_slice(&bytes[plain..]);
     body.push(b'"');
