@@ -9,7 +9,7 @@ import logging
 
 import pytest
 
-from chat_fakes import llm_of, said
+from chat_fakes import Submitted, llm_of, said
 from tollway import LLM, BatchOptions, RetryPolicy
 from tollway.errors import (
     APITimeoutError,
@@ -279,7 +279,7 @@ async def test_nothing_is_submitted_twice_over_a_bad_line(model, fault):
 async def test_a_batch_that_is_refused_whole_is_an_error(tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(refused=1) as sim:
-        with pytest.raises(BadRequestError, match="was refused.*nothing of it was done") as caught:
+        with pytest.raises(BadRequestError, match="nothing of it was done") as caught:
             await run(of(sim), checkpoint=path)
         assert caught.value.code == "invalid_json_line"
         assert not (tmp_path / "answers.jsonl.batches").exists()
@@ -311,9 +311,9 @@ async def test_the_queue_for_tokens_is_learned_and_held():
 async def test_a_queue_that_is_full_of_others_is_waited_for(caplog):
     async with simulated(seconds=0.3, enqueued_tokens=1_000) as sim:
         long = "word " * 900
-        first = asyncio.create_task(run(of(sim), [long]))
-        while not sim.batches:
-            await asyncio.sleep(0.01)
+        submitted = Submitted()
+        first = asyncio.create_task(run(of(sim), [long], progress=submitted))
+        await submitted.wait()
         second = run(of(sim), ["other " * 900])
         (answer,) = await second
         assert answer.ok
@@ -352,10 +352,9 @@ async def test_a_full_queue_of_requests_empties_with_our_own():
 async def test_what_is_interrupted_is_collected_by_the_next_run(model, tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=0.3) as sim:
-        running = asyncio.create_task(run(of(sim, model), checkpoint=path))
-        while not sim.batches:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        submitted = Submitted()
+        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
+        await submitted.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -378,11 +377,12 @@ async def test_what_is_interrupted_is_collected_by_the_next_run(model, tmp_path,
 async def test_batches_are_cancelled_where_that_is_asked_for(model, tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=1.0) as sim:
+        submitted = Submitted()
+        cancelling = with_options(on_interrupt="cancel")
         running = asyncio.create_task(
-            run(of(sim, model), batch=with_options(on_interrupt="cancel"), checkpoint=path)
+            run(of(sim, model), batch=cancelling, checkpoint=path, progress=submitted)
         )
-        while not sim.batches:
-            await asyncio.sleep(0.01)
+        await submitted.wait()
         await asyncio.sleep(0.3)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -398,10 +398,9 @@ async def test_batches_are_cancelled_where_that_is_asked_for(model, tmp_path, ca
 async def test_a_batch_of_another_model_is_not_given_up(tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=5) as sim:
-        running = asyncio.create_task(run(of(sim), checkpoint=path))
-        while not sim.batches:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        submitted = Submitted()
+        running = asyncio.create_task(run(of(sim), checkpoint=path, progress=submitted))
+        await submitted.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -437,10 +436,10 @@ async def test_equal_prompts_are_told_apart(tmp_path):
 async def test_no_secret_and_no_stranger_reads_what_is_kept(tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=5) as sim:
-        running = asyncio.create_task(run(of(sim, api_key="sk-secret"), checkpoint=path))
-        while not sim.batches:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        submitted = Submitted()
+        llm = of(sim, api_key="sk-secret")
+        running = asyncio.create_task(run(llm, checkpoint=path, progress=submitted))
+        await submitted.wait()
         folder = tmp_path / "answers.jsonl.batches"
         assert folder.stat().st_mode & 0o077 == 0
         for file in folder.iterdir():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import commands
+from chat_fakes import Submitted
 from tollway import BatchOptions, Embedder, RetryPolicy
 from tollway.embed import embed_job_async
 from tollway.errors import (
@@ -140,10 +141,9 @@ async def test_a_job_at_half_the_price(tmp_path):
 async def test_a_job_goes_on_where_it_was(tmp_path):
     output = tmp_path / "v.npy"
     async with simulated(seconds=0.3) as sim:
-        running = asyncio.create_task(job(sim, output))
-        while not sim.batches:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        submitted = Submitted()
+        running = asyncio.create_task(job(sim, output, on_progress=submitted))
+        await submitted.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
