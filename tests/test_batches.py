@@ -276,6 +276,25 @@ async def test_nothing_is_submitted_twice_over_a_bad_line(model, fault):
         assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}
 
 
+@BOTH
+async def test_an_outage_while_it_is_waited_ends_nothing(model, caplog):
+    async with simulated(seconds=0.1) as sim:
+        handler, refused = sim._server._handler, 0
+
+        async def handle(request):
+            nonlocal refused
+            if sim.batches and refused < 3 * (1 + FAST.max_retries):
+                refused += 1
+                return None
+            return await handler(request)
+
+        sim._server._handler = handle
+        assert right(PROMPTS, await run(of(sim, model)))
+        # One more, unanswered, is the submission's own.
+        assert (refused, sim.batches) == (12, 1)
+    assert "again later" in caplog.text
+
+
 async def test_a_batch_that_is_refused_whole_is_an_error(tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(refused=1) as sim:

@@ -121,7 +121,8 @@ class BatchRun:
             BudgetExceededError: `work` does not allow the next batch; the others are collected.
             ProviderError: A batch was refused as a whole, or the provider refuses to be asked.
                 Other batches go on; the next run with the same journal collects them.
-            RetriesExhaustedError: A request to the provider failed in every attempt.
+            RetriesExhaustedError: A submission failed in every attempt. (To look at what was
+                submitted is tried for as long as it takes.)
             CheckpointError: The journal cannot be written, or names a batch that is not there.
 
         Cancellation: batches under way go on at the provider, or are cancelled there, as the
@@ -233,15 +234,21 @@ class BatchRun:
         for entry in list(self._lost.values()):
             await self._submit(entry)
         for entry, _ in list(self._running.values()):
-            state = await self._retry.call(functools.partial(self._submission.state, entry))
-            self._running[entry.number] = entry, state
-            if state.status == "refused":
-                await self._refused(entry, state)
-                moved = True
-            elif state.status == "ended":
-                await self._collect(entry, state)
-                moved = True
+            try:
+                moved = await self._look_at(entry) or moved
+            except RetriesExhaustedError as error:
+                # Nothing is lost by waiting: a run of a day outlives an outage of an hour.
+                _logger.warning("%s; looking for batch %s again later", error, entry.batch)
         return await self._submit_ready() or moved
+
+    async def _look_at(self, entry: Entry) -> bool:
+        state = await self._retry.call(functools.partial(self._submission.state, entry))
+        self._running[entry.number] = entry, state
+        if state.status == "refused":
+            await self._refused(entry, state)
+        elif state.status == "ended":
+            await self._collect(entry, state)
+        return state.status != "running"
 
     async def _refused(self, entry: Entry, state: BatchState) -> None:
         """Put off a batch that there was no room for; raise any other refusal."""
