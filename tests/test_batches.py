@@ -534,3 +534,21 @@ async def test_a_journal_that_is_none(tmp_path, caplog):
         (folder / "000007.jsonl").write_text(json.dumps({"a": "b"}))
         assert right(PROMPTS, await run(of(sim), checkpoint=tmp_path / "answers.jsonl"))
         assert not folder.exists()
+
+
+async def test_interrupted_in_the_middle_of_a_submission(tmp_path, caplog):
+    path = tmp_path / "answers.jsonl"
+    async with Simulator(latency=0.3, batches=BatchBehaviour()) as sim:
+        running = asyncio.create_task(run(of(sim), checkpoint=path))
+        # The file is there; the batch is on its way.
+        await asyncio.sleep(0)
+        folder = tmp_path / "answers.jsonl.batches"
+        async with asyncio.timeout(30):
+            while not list(folder.glob("*.json")):  # noqa: ASYNC110 - of another's making
+                await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert "perhaps one more of 10 requests" in caplog.text
+        assert right(PROMPTS, await run(of(sim), checkpoint=path))
+        assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}

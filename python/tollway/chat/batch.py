@@ -28,7 +28,7 @@ from tollway.usage import cost_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from tollway.batch import BatchOptions, BatchProgress
     from tollway.chat.checkpoint import MapCheckpoint
@@ -138,7 +138,9 @@ class _Work:
         self._progress = MapProgress(total=total)
         self.outcomes: dict[int, Outcome] = {}
 
-    async def items(self, prompts: Iterable[Prompt] | AsyncIterable[Prompt]) -> AsyncIterator[Item]:
+    async def items(
+        self, prompts: Iterable[Prompt] | AsyncIterable[Prompt]
+    ) -> AsyncGenerator[Item]:
         """Draw the prompts, and yield the requests of those that have no answer yet."""
         number = 0
         async for prompt in _each(prompts):
