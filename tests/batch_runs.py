@@ -9,9 +9,16 @@ import asyncio
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+
+import httpx2
+
+from tollway import LLM, BatchOptions, Embedder, RetryPolicy
+from tollway.embed import embed_job_async
+from tollway.errors import TollwayError
 
 _WATCHED = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"})
 
@@ -59,20 +66,23 @@ def _kill_at_event(folder: str, number: int) -> None:
     sys.addaudithook(hook)
 
 
-async def _map(order: dict) -> None:
-    from tollway import LLM, BatchOptions, RetryPolicy
-
+async def _map(order: dict) -> list[str]:
     def progress(now) -> None:
         if now.done == order.get("kill_at_answer"):
             _kill()
 
-    async with LLM(
-        order["model"],
-        base_url=order["base_url"],
-        api_key="k",
-        headers={"x-pid": str(os.getpid())},
-        retry=RetryPolicy(base_delay=0.01, max_delay=0.05),
-    ) as llm:
+    async with (
+        # Loading certificates takes longer than all the rest.
+        httpx2.AsyncClient(verify=False) as client,
+        LLM(
+            order["model"],
+            base_url=order["base_url"],
+            api_key="k",
+            http_client=client,
+            headers={"x-pid": str(os.getpid())},
+            retry=RetryPolicy(base_delay=0.01, max_delay=0.05),
+        ) as llm,
+    ):
         outcomes = await llm.map(
             order["texts"],
             mode="batch",
@@ -80,14 +90,10 @@ async def _map(order: dict) -> None:
             progress=progress,
             batch=BatchOptions(**order["options"]),
         )
-    with open(order["result"], "w") as file:
-        json.dump([outcome.text for outcome in outcomes], file)
+    return [outcome.text for outcome in outcomes]
 
 
 async def _embed(order: dict) -> None:
-    from tollway import BatchOptions, Embedder, RetryPolicy
-    from tollway.embed import embed_job_async
-
     def progress(now) -> None:
         if now.texts == order.get("kill_at_answer"):
             _kill()
@@ -110,26 +116,33 @@ async def _embed(order: dict) -> None:
         )
 
 
+async def _warm() -> None:
+    """Have everything imported that the first request of either SDK imports."""
+    for model in ("openai/gpt-4o", "anthropic/claude-haiku-4-5"):
+        client = httpx2.AsyncClient(verify=False)
+        options = {"base_url": "http://127.0.0.1:9", "api_key": "k", "http_client": client}
+        async with client, LLM(model, retry=RetryPolicy(max_retries=0), **options) as llm:
+            with contextlib.suppress(TollwayError):
+                await llm.map(["warm"], mode="batch")
+
+
 def main() -> None:
-    import anthropic  # noqa: F401 - what takes time is imported once
-    import numpy as np  # noqa: F401
-    import openai  # noqa: F401
-
-    import tollway.chat
-    import tollway.embed
-    from tollway.tokens import count_messages
-
-    count_messages([{"role": "user", "content": "warm"}], "gpt-4o")
+    asyncio.run(_warm())
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()
         if not child:
             with contextlib.suppress(KeyError):
                 _kill_at_event(order["folder"], order["kill_at_event"])
-            asyncio.run(_embed(order) if "embedding" in order["model"] else _map(order))
+            if "embedding" in order["model"]:
+                asyncio.run(_embed(order))
+            else:
+                answers = json.dumps(asyncio.run(_map(order)))
+                pathlib.Path(order["result"]).write_text(answers, encoding="utf-8")
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import get_args
 
@@ -75,3 +76,17 @@ def llm_of(*script, retry=NO_WAIT, **options):
     }
     provider = FakeProvider(*script, **ours, **rules)
     return LLM(provider, **{"limits": RateLimiter(Limits()), "retry": retry, **options}), provider
+
+
+class Submitted:
+    """A progress callback that tells when the first batch is under way."""
+
+    def __init__(self):
+        self._event = asyncio.Event()
+
+    def __call__(self, now):
+        if now.batches is not None and now.batches.batches:
+            self._event.set()
+
+    async def wait(self):
+        await self._event.wait()

@@ -71,3 +71,32 @@ def test_no_price_is_guessed():
     assert cost_of("nobody", "gpt-4o", Usage(input_tokens=10)) is None
     assert input_cost("openai", "gpt-99", 10) is None
     assert input_cost("openai", "text-embedding-3-small", 1_000_000) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "input_price", "output_price"),
+    # https://platform.openai.com/docs/pricing, https://docs.claude.com/en/docs/about-claude/pricing:
+    # the column for batches, US dollars a million tokens.
+    [
+        ("openai", "gpt-4o-mini", 0.075, 0.30),
+        ("openai", "gpt-4.1", 1.00, 4.00),
+        ("anthropic", "claude-haiku-4-5", 0.50, 2.50),
+        ("anthropic", "claude-sonnet-4-5", 1.50, 7.50),
+        ("openai", "text-embedding-3-small", 0.01, 0.0),
+        ("openai", "text-embedding-3-large", 0.065, 0.0),
+    ],
+)
+def test_batches_cost_half(provider, model, input_price, output_price):
+    # Few enough for every model's first tier.
+    usage = Usage(input_tokens=100_000, output_tokens=100_000)
+    if not output_price:
+        usage = Usage(input_tokens=100_000)
+        assert input_cost(provider, model, 1_000_000, batch=True) == pytest.approx(input_price)
+    cost = cost_of(provider, model, usage, batch=True)
+    assert cost == pytest.approx((input_price + output_price) / 10)
+
+
+def test_no_price_of_a_batch_is_guessed():
+    assert cost_of("groq", "llama-3.1-8b-instant", Usage(input_tokens=10)) is not None
+    assert cost_of("groq", "llama-3.1-8b-instant", Usage(input_tokens=10), batch=True) is None
+    assert cost_of("openai", "gpt-99", Usage(input_tokens=10), batch=True) is None

@@ -134,7 +134,8 @@ class Journal:
         self._last += 1
         entry = Entry(self._last, secrets.token_hex(4), self._model, self._address)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # Requests are nobody else's business.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = self._lines(entry).open("wb")
         except OSError as error:
             raise self.failure(error) from error

@@ -26,7 +26,7 @@ from tollway.errors import (
 from tollway.retry.hint import hint_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from tollway.batch.cutting import Item
     from tollway.batch.journal import Entry, Journal
@@ -114,14 +114,15 @@ class BatchRun:
         self._cancelled: set[int] = set()
         self._over: BudgetExceededError | None = None
 
-    async def run(self, items: AsyncIterator[Item]) -> None:
+    async def run(self, items: AsyncGenerator[Item]) -> None:
         """Hand over every item and settle it.
 
         Raises:
             BudgetExceededError: `work` does not allow the next batch; the others are collected.
             ProviderError: A batch was refused as a whole, or the provider refuses to be asked.
                 Other batches go on; the next run with the same journal collects them.
-            RetriesExhaustedError: A request to the provider failed in every attempt.
+            RetriesExhaustedError: A submission failed in every attempt. (To look at what was
+                submitted is tried for as long as it takes.)
             CheckpointError: The journal cannot be written, or names a batch that is not there.
 
         Cancellation: batches under way go on at the provider, or are cancelled there, as the
@@ -158,11 +159,12 @@ class BatchRun:
             self._submitted += entry.requests
             self._lost[entry.number] = entry
 
-    async def _draw(self, items: AsyncIterator[Item]) -> None:
-        async for item in items:
-            if item.name in self._resumed:
-                self._wanted.add(item.name)
-            else:
+    async def _draw(self, items: AsyncGenerator[Item]) -> None:
+        async with contextlib.aclosing(items):
+            async for item in items:
+                if item.name in self._resumed:
+                    self._wanted.add(item.name)
+                    continue
                 try:
                     await self._offer(self._cutter.add(item))
                 except RequestTooLargeError as error:
@@ -213,11 +215,12 @@ class BatchRun:
         is_new = entry.batch is None and not entry.is_resumed
         known = {other.batch for other, _ in self._running.values()}
         attempt = functools.partial(self._submission.attempt, entry, known)
+        # Should it be interrupted now, it may have arrived.
+        self._lost[entry.number] = entry
         state = await self._retry.call(attempt)
         if state is None:
-            self._lost[entry.number] = entry
             return
-        self._lost.pop(entry.number, None)
+        del self._lost[entry.number]
         entry.batch = state.id
         self._journal.save(entry)
         self._running[entry.number] = entry, state
@@ -233,15 +236,21 @@ class BatchRun:
         for entry in list(self._lost.values()):
             await self._submit(entry)
         for entry, _ in list(self._running.values()):
-            state = await self._retry.call(functools.partial(self._submission.state, entry))
-            self._running[entry.number] = entry, state
-            if state.status == "refused":
-                await self._refused(entry, state)
-                moved = True
-            elif state.status == "ended":
-                await self._collect(entry, state)
-                moved = True
+            try:
+                moved = await self._look_at(entry) or moved
+            except RetriesExhaustedError as error:
+                # Nothing is lost by waiting: a run of a day outlives an outage of an hour.
+                _logger.warning("%s; looking for batch %s again later", error, entry.batch)
         return await self._submit_ready() or moved
+
+    async def _look_at(self, entry: Entry) -> bool:
+        state = await self._retry.call(functools.partial(self._submission.state, entry))
+        self._running[entry.number] = entry, state
+        if state.status == "refused":
+            await self._refused(entry, state)
+        elif state.status == "ended":
+            await self._collect(entry, state)
+        return state.status != "running"
 
     async def _refused(self, entry: Entry, state: BatchState) -> None:
         """Put off a batch that there was no room for; raise any other refusal."""
@@ -269,6 +278,7 @@ class BatchRun:
 
     def _put_off(self, entry: Entry) -> None:
         pause = self._options.poll if self._running else self._options.longest_poll
+        self._lost.pop(entry.number, None)
         entry.not_before = asyncio.get_running_loop().time() + pause
         # It may be another batch for the provider's list, and is a new one for ours.
         entry.is_resumed = False
@@ -383,14 +393,19 @@ class BatchRun:
     # The end before the end
 
     async def _interrupted(self) -> None:
-        entries = [entry for entry, _ in self._running.values()]
-        if self._options.on_interrupt == "cancel" and entries:
+        known = [entry for entry, _ in self._running.values()]
+        known += [entry for entry in self._lost.values() if entry.batch is not None]
+        if self._options.on_interrupt == "cancel" and known:
             # The task is being cancelled: what it awaits from here on is not.
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(_GRACE):
-                    await asyncio.gather(*map(self._cancel, entries), return_exceptions=True)
-        left = [str(entry.batch) for entry in entries if entry.number not in self._cancelled]
-        left += [f"perhaps one more of {entry.requests:,}" for entry in self._lost.values()]
+                    await asyncio.gather(*map(self._cancel, known), return_exceptions=True)
+        left = [str(entry.batch) for entry in known if entry.number not in self._cancelled]
+        left += [
+            f"perhaps one more of {entry.requests:,} requests"
+            for entry in self._lost.values()
+            if entry.batch is None and entry.attempted is not None
+        ]
         if left:
             _logger.warning(
                 "interrupted; at %s these batches go on and are charged: %s. Run the same again "
@@ -398,11 +413,11 @@ class BatchRun:
                 self._api.address,
                 ", ".join(left),
             )
-        if len(left) < len(entries):
+        if self._cancelled:
             _logger.warning(
                 "interrupted; %d batches were cancelled at %s. What was answered by then is "
                 "collected by the same run",
-                len(entries) - len(left),
+                len(self._cancelled),
                 self._api.address,
             )
 

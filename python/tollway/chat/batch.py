@@ -13,7 +13,14 @@ from tollway.batch import BatchRun, Item
 from tollway.batch.journal import Journal
 from tollway.chat.map import MapProgress, Outcome
 from tollway.chat.repair import JsonError
-from tollway.errors import ConfigurationError, ProviderError, StructuredOutputError, TollwayError
+from tollway.errors import (
+    BadRequestError,
+    BadResponseError,
+    ConfigurationError,
+    ProviderError,
+    StructuredOutputError,
+    TollwayError,
+)
 from tollway.providers.batches import chat_batches
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.tokens import count_messages
@@ -21,7 +28,7 @@ from tollway.usage import cost_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from tollway.batch import BatchOptions, BatchProgress
     from tollway.chat.checkpoint import MapCheckpoint
@@ -90,6 +97,23 @@ async def map_in_batches(
     return [work.outcomes[number] for number in range(len(work.outcomes))]
 
 
+@dataclasses.dataclass(slots=True)
+class _Prompt:
+    """A prompt under way.
+
+    Attributes:
+        number: Its place among all.
+        prompt: It.
+        tokens: Of its request.
+        written: Hash of the body that was sent.
+    """
+
+    number: int
+    prompt: Prompt
+    tokens: int
+    written: int
+
+
 class _Work:
     """The prompts of one map."""
 
@@ -110,12 +134,13 @@ class _Work:
         self._wanted = wanted
         self._checkpoint = checkpoint
         self._told = told
-        # By name: the number of the prompt, the prompt, and its tokens.
-        self._open: dict[str, tuple[int, Prompt, int]] = {}
+        self._open: dict[str, _Prompt] = {}
         self._progress = MapProgress(total=total)
         self.outcomes: dict[int, Outcome] = {}
 
-    async def items(self, prompts: Iterable[Prompt] | AsyncIterable[Prompt]) -> AsyncIterator[Item]:
+    async def items(
+        self, prompts: Iterable[Prompt] | AsyncIterable[Prompt]
+    ) -> AsyncGenerator[Item]:
         """Draw the prompts, and yield the requests of those that have no answer yet."""
         number = 0
         async for prompt in _each(prompts):
@@ -141,31 +166,43 @@ class _Work:
         except TollwayError as error:
             self._settle(number, Outcome(error=error))
             return None
-        self._open[name] = number, prompt, tokens
+        self._open[name] = _Prompt(number, prompt, tokens, hash(body))
         return Item(name, body, tokens)
 
     async def take(self, results: Sequence[tuple[str, BatchResult]]) -> Mapping[str, ProviderError]:
         """Keep the answers in results; see `Work.take`."""
         failed: dict[str, ProviderError] = {}
         for name, result in results:
-            number, prompt, tokens = self._open.get(name, (None, "", 0))
+            prompt = self._open.get(name)
             try:
-                request = None if result.refused is None or number is None else self._ask(prompt)
-                answer = _priced(self._api.read(result, request), tokens, self._provider)
+                answer = self._checked(self._read(result, prompt))
             except ProviderError as error:
                 failed[name] = error
                 continue
-            try:
-                answer = self._checked(answer)
             except StructuredOutputError as error:
                 self._end(name, Outcome(error=error))
                 continue
             if self._checkpoint is not None:
                 key = _key(name)
-                if number is not None or self._checkpoint.get(key) is None:
+                if prompt is not None or self._checkpoint.get(key) is None:
                     self._checkpoint.add(key, answer)
             self._end(name, Outcome(answer))
         return failed
+
+    def _read(self, result: BatchResult, prompt: _Prompt | None) -> Completion:
+        if prompt is None:
+            return _priced(self._api.read(result, None), 0, self._provider)
+        request = None if result.refused is None else self._ask(prompt.prompt)
+        try:
+            answer = self._api.read(result, request)
+        except BadRequestError as error:
+            if hash(self._api.write(self._ask(prompt.prompt))) == prompt.written:
+                raise
+            # The first refusal of the batch has taught what all of them are to leave out.
+            raise BadResponseError(
+                f"{error}; sent again without", status=error.status, retry_after=0.0
+            ) from error
+        return _priced(answer, prompt.tokens, self._provider)
 
     def _checked(self, answer: Completion) -> Completion:
         """Return an answer with its value, where one was asked for.
@@ -191,9 +228,12 @@ class _Work:
 
     def again(self, name: str) -> bytes | None:
         """Return the body with what has been learned since; see `Work.again`."""
-        if name not in self._open:
+        prompt = self._open.get(name)
+        if prompt is None:
             return None
-        return self._api.write(self._ask(self._open[name][1]))
+        body = self._api.write(self._ask(prompt.prompt))
+        prompt.written = hash(body)
+        return body
 
     def allow(self, tokens: int) -> None:
         """Allow any number."""
@@ -205,7 +245,7 @@ class _Work:
 
     def _end(self, name: str, outcome: Outcome) -> None:
         if name in self._open:
-            self._settle(self._open.pop(name)[0], outcome)
+            self._settle(self._open.pop(name).number, outcome)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         self.outcomes[number] = outcome
