@@ -20,9 +20,11 @@ from tollway.errors import (
     RetriesExhaustedError,
 )
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
+from tollway.providers.anthropic_wire import messages_body
+from tollway.providers.bedrock_wire import converse_arguments
 from tollway.providers.ollama import address_of
 from tollway.providers.tool_text import calls_in
-from tollway.simulator import Faults, Simulator, vector
+from tollway.simulator import Faults, Simulator, reply, vector
 
 KEY = "sk-simulated-0123456789"
 AWS = {"region": "us-east-1", "aws_access_key_id": KEY, "aws_secret_access_key": "secret"}
@@ -165,6 +167,29 @@ async def test_reasoning_stands_apart(sim, name):
     async with make(name, sim) as llm:
         answer = await llm.complete("[[think step by step]] [[say so]]")
     assert (answer.reasoning, answer.text) == ("step by step", "so")
+
+
+def marked(name, mark):
+    system = Message("system", "be brief", extra={name: mark})
+    return ChatRequest([system, Message("user", "one", extra={name: mark}), Message("user", "two")])
+
+
+async def test_the_conversation_is_cached_up_to_where_it_is_marked(sim):
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    body = messages_body("m", marked("anthropic", mark), 10, frozenset())
+    assert body["system"] == [{"type": "text", "text": "be brief", **mark}]
+    assert [block.get("cache_control") for block in body["messages"][0]["content"]] == [
+        mark["cache_control"],
+        None,
+    ]
+    point = {"cachePoint": {"type": "default"}}
+    arguments = converse_arguments("m", marked("bedrock", point))
+    assert arguments["system"] == [{"text": "be brief"}, point]
+    assert arguments["messages"][0]["content"] == [{"text": "one"}, point, {"text": "two"}]
+    for name, given in (("anthropic", mark), ("bedrock", point)):
+        async with make(name, sim) as llm:
+            answer = await llm.complete(marked(name, given).messages)
+            assert answer.text == reply(("system", "be brief"), ("user", "one\n\ntwo"))
 
 
 # Anthropic
