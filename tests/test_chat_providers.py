@@ -227,7 +227,34 @@ async def test_tokens_by_the_provider_s_own_count(sim, name):
         answer = await llm.complete("hello there")
         request = ChatRequest([Message("user", "hello there")])
         counted = await llm.provider.count_tokens(request)
-    assert counted == answer.usage.input_tokens
+        assert counted == answer.usage.input_tokens
+        local = await llm.count_tokens("hello there")
+        assert local.estimated
+        asked = await llm.count_tokens("hello there", ask_provider=True)
+        assert (asked, asked.estimated) == (counted, False)
+        # A longer one: with system prompt and tools, as it would be sent.
+        long = {"system_prompt": "be brief", "tools": [WEATHER]}
+        assert await llm.count_tokens("hello there", **long) > local
+
+
+async def test_a_count_is_retried_and_never_asked_for_where_nobody_counts(sim):
+    # Nobody listens there.
+    nowhere = LLM(
+        "anthropic/claude-haiku-4-5",
+        api_key=KEY,
+        base_url="http://127.0.0.1:1",
+        retry=RetryPolicy(max_retries=2, base_delay=0.001),
+    )
+    async with nowhere as llm:
+        with pytest.raises(RetriesExhaustedError) as caught:
+            await llm.count_tokens("hello", ask_provider=True)
+    assert len(caught.value.attempts) == 3
+    sent = len(sim.ledger)
+    async with make("ollama", sim) as llm:
+        assert await llm.count_tokens("hello") > 0
+        with pytest.raises(ConfigurationError, match="no endpoint that counts"):
+            await llm.count_tokens("hello", ask_provider=True)
+    assert len(sim.ledger) == sent
 
 
 # Gemini

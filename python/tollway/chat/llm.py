@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatRequest
     from tollway.retry import RetryBudget
+    from tollway.tokens import TokenCount
     from tollway.types import Completion, JsonFormat
 
 __all__ = ["LLM"]
@@ -178,6 +179,32 @@ class LLM:
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
         return SyncChatStream(self.stream(prompt, **options))
+
+    async def count_tokens(
+        self, prompt: Prompt, *, ask_provider: bool = False, **options: Unpack[CallOptions]
+    ) -> TokenCount:
+        """Return the input tokens of a prompt with its system prompt, history and tools.
+
+        Args:
+            prompt: As in `complete`.
+            ask_provider: Whether to send it to the provider's own endpoint that counts (Anthropic,
+                Gemini): exact and free of charge, but a request, retried like any other. Otherwise
+                nothing is sent.
+            options: As in `complete`.
+
+        Returns:
+            The count; `estimated` says that the model's tokenizer is not public and its tokens
+            were not asked for.
+
+        Raises:
+            ConfigurationError: The provider has no such endpoint, or as in `complete`.
+            TollwayError: As `complete`, where the provider is asked.
+        """
+        named = self._merge(options)
+        request = self._request(conversation(prompt, named), named)
+        if not ask_provider:
+            return self._path.count_locally(request)
+        return await self._path.count(request, until=_until(named))
 
     async def run_tools(
         self,

@@ -13,13 +13,14 @@ from tollway.embed.limits import limiter_of
 from tollway.errors import (
     APITimeoutError,
     BadResponseError,
+    ConfigurationError,
     DeadlineExceededError,
     ProviderError,
     StreamInterruptedError,
 )
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.retry import CallRecord, shared_breaker
-from tollway.tokens import count_messages, tokenizer_for_model
+from tollway.tokens import TokenCount, count_messages, tokenizer_for_model
 from tollway.tokens.estimate import TokenEstimator
 from tollway.types import Chunk, Usage
 from tollway.usage import cost_of
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tollway.limiter.feedback import Feedback
     from tollway.providers import ChatProvider, ChatRequest
     from tollway.retry import RetryBudget, RetryPolicy
-    from tollway.tokens import TokenCount
     from tollway.types import Completion
 
 __all__ = ["CallPath"]
@@ -109,7 +109,7 @@ class CallPath:
             record: Filled in while the call runs.
         """
         provider = self.provider
-        counted = self._count(request)
+        counted = self.count_locally(request)
         reserved = self._reserve(request, counted)
         await provider.open()
 
@@ -142,11 +142,34 @@ class CallPath:
         )
         return cast("Completion", done.value)
 
+    async def count(self, request: ChatRequest, *, until: float | None = None) -> TokenCount:
+        """Return the tokens of a request as the provider's own endpoint counts them.
+
+        Such endpoints have limits of their own, which the limiter knows nothing of.
+
+        Raises:
+            ConfigurationError: The provider has none.
+        """
+        count_tokens = getattr(self.provider, "count_tokens", None)
+        if count_tokens is None:
+            raise ConfigurationError(
+                f"{self.model} has no endpoint that counts: leave out ask_provider"
+            )
+        await self.provider.open()
+        counted: int = await self.retry.call(
+            lambda: count_tokens(request), breaker=self.breaker, until=until
+        )
+        local = self.count_locally(request)
+        tokenizer = tokenizer_for_model(self.provider.rules.token_model)
+        if local.estimated and isinstance(tokenizer, TokenEstimator):
+            tokenizer.learn(local.basis, counted)
+        return TokenCount(counted)
+
     async def stream(
         self, request: ChatRequest, *, until: float | None = None, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
         """Send a request and pass on its pieces; see `LLM.stream`."""
-        counted = self._count(request)
+        counted = self.count_locally(request)
         reserved = self._reserve(request, counted)
         await self.provider.open()
         assembly = Assembly(self.provider.name, self.provider.model)
@@ -242,7 +265,8 @@ class CallPath:
 
     # Tokens and money
 
-    def _count(self, request: ChatRequest) -> TokenCount:
+    def count_locally(self, request: ChatRequest) -> TokenCount:
+        """Return the tokens of a request by published rules, or an estimate that says so."""
         return count_messages(
             [openai_message(message) for message in request.messages],
             self.provider.rules.token_model,
