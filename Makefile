@@ -49,8 +49,9 @@ test-lightrag: build $(VENV)/.lightrag ## Build and ask a graph with LightRAG as
 test-hf: build $(VENV)/.hf ## Test models of Hugging Face on this machine: tiny ones, made here; torch takes minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/huggingface
 
-conformance: build $(VENV)/.test ## Run every chat provider through the same cases and print the matrix
-	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --matrix
+conformance: build $(VENV)/.test $(VENV)/.litellm ## Run every chat provider through the same cases and write docs/conformance.md
+	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --page
+	PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q tests/conformance/test_chat.py --page -k litellm
 
 build: $(VENV)/.build ## Set up .venv with a release build and the extra `local`
 

@@ -20,9 +20,11 @@ from tollway.errors import (
     RetriesExhaustedError,
 )
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
+from tollway.providers.anthropic_wire import messages_body
+from tollway.providers.bedrock_wire import converse_arguments
 from tollway.providers.ollama import address_of
 from tollway.providers.tool_text import calls_in
-from tollway.simulator import Faults, Simulator, vector
+from tollway.simulator import Faults, Simulator, reply, vector
 
 KEY = "sk-simulated-0123456789"
 AWS = {"region": "us-east-1", "aws_access_key_id": KEY, "aws_secret_access_key": "secret"}
@@ -167,6 +169,29 @@ async def test_reasoning_stands_apart(sim, name):
     assert (answer.reasoning, answer.text) == ("step by step", "so")
 
 
+def marked(name, mark):
+    system = Message("system", "be brief", extra={name: mark})
+    return ChatRequest([system, Message("user", "one", extra={name: mark}), Message("user", "two")])
+
+
+async def test_the_conversation_is_cached_up_to_where_it_is_marked(sim):
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    body = messages_body("m", marked("anthropic", mark), 10, frozenset())
+    assert body["system"] == [{"type": "text", "text": "be brief", **mark}]
+    assert [block.get("cache_control") for block in body["messages"][0]["content"]] == [
+        mark["cache_control"],
+        None,
+    ]
+    point = {"cachePoint": {"type": "default"}}
+    arguments = converse_arguments("m", marked("bedrock", point))
+    assert arguments["system"] == [{"text": "be brief"}, point]
+    assert arguments["messages"][0]["content"] == [{"text": "one"}, point, {"text": "two"}]
+    for name, given in (("anthropic", mark), ("bedrock", point)):
+        async with make(name, sim) as llm:
+            answer = await llm.complete(marked(name, given).messages)
+            assert answer.text == reply(("system", "be brief"), ("user", "one\n\ntwo"))
+
+
 # Anthropic
 
 
@@ -202,7 +227,34 @@ async def test_tokens_by_the_provider_s_own_count(sim, name):
         answer = await llm.complete("hello there")
         request = ChatRequest([Message("user", "hello there")])
         counted = await llm.provider.count_tokens(request)
-    assert counted == answer.usage.input_tokens
+        assert counted == answer.usage.input_tokens
+        local = await llm.count_tokens("hello there")
+        assert local.estimated
+        asked = await llm.count_tokens("hello there", ask_provider=True)
+        assert (asked, asked.estimated) == (counted, False)
+        # A longer one: with system prompt and tools, as it would be sent.
+        long = {"system_prompt": "be brief", "tools": [WEATHER]}
+        assert await llm.count_tokens("hello there", **long) > local
+
+
+async def test_a_count_is_retried_and_never_asked_for_where_nobody_counts(sim):
+    # Nobody listens there.
+    nowhere = LLM(
+        "anthropic/claude-haiku-4-5",
+        api_key=KEY,
+        base_url="http://127.0.0.1:1",
+        retry=RetryPolicy(max_retries=2, base_delay=0.001),
+    )
+    async with nowhere as llm:
+        with pytest.raises(RetriesExhaustedError) as caught:
+            await llm.count_tokens("hello", ask_provider=True)
+    assert len(caught.value.attempts) == 3
+    sent = len(sim.ledger)
+    async with make("ollama", sim) as llm:
+        assert await llm.count_tokens("hello") > 0
+        with pytest.raises(ConfigurationError, match="no endpoint that counts"):
+            await llm.count_tokens("hello", ask_provider=True)
+    assert len(sim.ledger) == sent
 
 
 # Gemini

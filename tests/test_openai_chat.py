@@ -8,8 +8,12 @@ import itertools
 import json
 import os
 import pathlib
+import sys
+import time
 import traceback
+import typing
 
+import azure.core.credentials
 import httpx2
 import openai
 import pytest
@@ -24,10 +28,12 @@ from tollway.errors import (
     ContextWindowExceededError,
     RetriesExhaustedError,
 )
-from tollway.providers import ChatRequest
+from tollway.providers import ChatRequest, chat_provider
 from tollway.providers.openai_models import Learned, Model, model_of
 from tollway.providers.openai_wire import ChunkReader, completion_of, usage_of
 from tollway.simulator import Simulator, reply
+from tollway.types import Usage
+from tollway.usage import cost_of
 
 KEY = "sk-proj-0123456789abcdefghij"
 FILES = pathlib.Path("/proc/self/fd")
@@ -133,6 +139,86 @@ async def test_azure_takes_tokens_from_a_provider(is_async):
     async with LLM("azure/d", azure_ad_token_provider=failing, **given) as llm:
         with pytest.raises(AuthenticationError, match="OSError"):
             await llm.complete("hello")
+
+
+class Identity:
+    """A credential as `azure.identity.aio` has them."""
+
+    made: typing.ClassVar[list[Identity]] = []
+
+    def __init__(self):
+        self.is_closed = False
+        self.scopes = []
+        self.made.append(self)
+
+    async def get_token(self, *scopes, **_):
+        self.scopes += scopes
+        return azure.core.credentials.AccessToken("managed", int(time.time()) + 3600)
+
+    async def close(self):
+        self.is_closed = True
+
+
+async def test_azure_takes_a_managed_identity_and_closes_its_own(monkeypatch):
+    import azure.identity.aio  # noqa: PLC0415 - imported on first use, as tollway does
+
+    monkeypatch.setattr(azure.identity.aio, "DefaultAzureCredential", Identity)
+    monkeypatch.setattr(Identity, "made", [])
+    with Simulator(api_keys={"managed"}) as sim:
+        given = {"azure_endpoint": sim.base_url.removesuffix("/v1"), "base_model": "gpt-4o"}
+        for version in ("2025-01-01", None):
+            async with LLM("azure/d", credential="default", api_version=version, **given) as llm:
+                assert (await llm.complete("hello")).text == reply(("user", "hello"))
+            (own,) = Identity.made
+            assert own.is_closed
+            assert set(own.scopes) == {"https://cognitiveservices.azure.com/.default"}
+            Identity.made.clear()
+        injected = Identity()
+        async with LLM("azure/d", credential=injected, **given) as llm:
+            assert (await llm.complete("hello")).text
+        assert injected.scopes
+        assert not injected.is_closed
+    with pytest.raises(ConfigurationError, match="not several"):
+        LLM("azure/d", credential="default", api_key=KEY, **given)
+    monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
+    async with LLM("azure/d", credential="default", **given) as llm:
+        with pytest.raises(ConfigurationError, match=r"tollway\[azure\]"):
+            await llm.complete("hello")
+
+
+@pytest.mark.parametrize(
+    ("host", "variable", "lacks"),
+    [
+        ("api.deepseek.com", "DEEPSEEK_API_KEY", {"images", "json_schema", "seed"}),
+        ("api.upstage.ai/v1", "UPSTAGE_API_KEY", {"images"}),
+        ("api.groq.com/openai/v1", "GROQ_API_KEY", set()),
+        ("elsewhere.example/v1", "OPENAI_API_KEY", set()),
+    ],
+)
+def test_what_is_published_of_an_endpoint_is_known(monkeypatch, host, variable, lacks):
+    monkeypatch.setenv("OPENAI_API_KEY", "another-key")
+    monkeypatch.setenv(variable, KEY)
+    named = chat_provider("openai/m", base_url=f"https://{host}")
+    given = chat_provider("openai/m", base_url=f"https://{host}", api_key=KEY)
+    assert named.quota_key == given.quota_key
+    assert not lacks & (named.capabilities.features | named.capabilities.parameters)
+    everything = {"images", "json_schema", "seed"}
+    assert everything - lacks <= named.capabilities.features | named.capabilities.parameters
+
+
+def test_prices_of_endpoints_that_are_listed():
+    priced = LLM("openai/deepseek-chat", base_url="https://api.deepseek.com", api_key=KEY)
+    assert priced.provider.rules.price == "listed"
+    assert cost_of("deepseek", "deepseek-chat", Usage(1_000_000, 1)) > 0
+
+
+def test_usage_of_a_stream_in_groq_s_older_place():
+    reader = ChunkReader(split=True)
+    piece = {
+        "choices": [{"delta": {}, "finish_reason": "stop"}],
+        "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+    }
+    assert reader.read(piece).usage == Usage(3, 1, output_tokens=2)
 
 
 async def test_an_injected_client_is_used_and_left_open():

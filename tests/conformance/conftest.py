@@ -1,11 +1,14 @@
-"""Prints the matrix of chat cases and providers: `pytest tests/conformance --matrix`."""
+"""Collects the matrix of chat cases and providers: `--matrix` prints it, `--page` writes it."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
+
+from conformance.chat_bench import CASES
+from conformance.chat_providers import ENTRIES
+from conformance.matrix import PAGE, merged, table
 
 COLUMNS: list[str] = []
 ROWS: dict[str, dict[str, str]] = {}
@@ -22,21 +25,25 @@ async def _litellm_s_connections():
         litellm.in_memory_llm_clients_cache.flush_cache()
 
 
+@pytest.fixture
+def found():
+    """Return the columns of this run and what was found by now."""
+    return COLUMNS, ROWS
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "litellm" in item.name:
             # What pydantic says of LiteLLM's own types.
             for kind in ("UserWarning", "DeprecationWarning"):
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
+    # The page is compared with what all the others found.
+    items.sort(key=lambda item: item.name.startswith("test_the_page"))
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--matrix",
-        nargs="?",
-        const="-",
-        help="print the table of providers and cases, or write it into this file",
-    )
+    parser.addoption("--matrix", action="store_true", help="print the table of providers and cases")
+    parser.addoption("--page", action="store_true", help="write it into docs/conformance.md")
 
 
 def pytest_runtest_logreport(report):
@@ -52,14 +59,11 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    target = config.getoption("--matrix", None)
-    if not target or not ROWS:
+    if not ROWS:
         return
-    lines = [f"| case | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-    for name, marks in ROWS.items():
-        cells = " | ".join(marks.get(column, "") for column in COLUMNS)
-        lines.append(f"| {name.replace('_', ' ')} | {cells} |")
-    if target == "-":
-        terminalreporter.write_line("\n".join(lines))
-    else:
-        Path(target).write_text("\n".join(lines) + "\n")
+    if config.getoption("--matrix", None):
+        terminalreporter.write_line(table(COLUMNS, ROWS))
+    if config.getoption("--page", None):
+        text = PAGE.read_text() if PAGE.exists() else ""
+        entries = [entry for entry in ENTRIES if entry.name in COLUMNS]
+        PAGE.write_text(merged(text, entries, [case.name for case in CASES], ROWS))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatProvider
     from tollway.retry import RetryPolicy
+    from tollway.tokens import TokenCount
     from tollway.types import Completion
 
 __all__ = ["LLM"]
@@ -249,6 +250,35 @@ class LLM:
     def stream_sync(self, prompt: Prompt, **options: Unpack[CallOptions]) -> SyncChatStream:
         """Answer as `stream` does, from synchronous code: `for chunk in llm.stream_sync(…)`."""
         return SyncChatStream(self.stream(prompt, **options))
+
+    async def count_tokens(
+        self, prompt: Prompt, *, ask_provider: bool = False, **options: Unpack[CallOptions]
+    ) -> TokenCount:
+        """Return the input tokens of a prompt with its system prompt, history and tools.
+
+        Args:
+            prompt: As in `complete`.
+            ask_provider: Whether to send it to the provider's own endpoint that counts (Anthropic,
+                Gemini): exact and free of charge, but a request, retried like any other. Otherwise
+                nothing is sent.
+            options: As in `complete`.
+
+        Returns:
+            The count; `estimated` says that the model's tokenizer is not public and its tokens
+            were not asked for.
+
+        Raises:
+            ConfigurationError: The provider has no such endpoint, or as in `complete`.
+            TollwayError: As `complete`, where the provider is asked.
+        """
+        check_options(options)
+        named: CallOptions = {**self._options, **options}
+        question, path = Question(prompt, named), self._answering.paths[0]
+        if not ask_provider:
+            return path.prepare(question.build).counted
+        deadline = named.get("deadline")
+        until = None if deadline is None else time.monotonic() + deadline
+        return await path.count(question.build, until=until)
 
     async def run_tools(
         self,

@@ -14,13 +14,14 @@ from tollway.errors import (
     APITimeoutError,
     BadRequestError,
     BadResponseError,
+    ConfigurationError,
     DeadlineExceededError,
     ProviderError,
     StreamInterruptedError,
 )
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.retry import CallRecord, shared_breaker
-from tollway.tokens import count_messages, tokenizer_for_model
+from tollway.tokens import TokenCount, count_messages, tokenizer_for_model
 from tollway.tokens.estimate import TokenEstimator
 from tollway.types import Chunk, Usage
 from tollway.usage import cost_of
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tollway.limiter.feedback import Feedback
     from tollway.providers import ChatProvider, ChatRequest
     from tollway.retry import RetryBudget, RetryPolicy
-    from tollway.tokens import TokenCount
     from tollway.types import Attempt, Completion
 
 __all__ = ["Begun", "Build", "CallPath", "Prepared"]
@@ -235,6 +235,30 @@ class CallPath:
         if record.attempts:
             answer = dataclasses.replace(answer, attempts=self._named(record))
         return answer
+
+    async def count(self, build: Build, *, until: float | None = None) -> TokenCount:
+        """Return the tokens of a request as the provider's own endpoint counts them.
+
+        Such endpoints have limits of their own, which the limiter knows nothing of.
+
+        Raises:
+            ConfigurationError: The provider has none.
+        """
+        count_tokens = getattr(self.provider, "count_tokens", None)
+        if count_tokens is None:
+            raise ConfigurationError(
+                f"{self.model} has no endpoint that counts: leave out ask_provider"
+            )
+        prepared = self.prepare(build)
+        await self.provider.open()
+        counted: int = await self.retry.call(
+            lambda: count_tokens(prepared.request), breaker=self.breaker, until=until
+        )
+        local = prepared.counted
+        tokenizer = tokenizer_for_model(self.provider.rules.token_model)
+        if local.estimated and isinstance(tokenizer, TokenEstimator):
+            tokenizer.learn(local.basis, counted)
+        return TokenCount(counted)
 
     async def stream(
         self, prepared: Prepared, *, until: float | None = None, priority: int = 0

@@ -83,8 +83,9 @@ class AnthropicProvider:
     """One model of Anthropic.
 
     Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`
-    with `temperature=None`; it goes back with the answer's `message`, signed as it came. A message
-    is cached up to its end where its `extra` is `{"anthropic": {"cache_control": {…}}}`.
+    with `temperature=None`; it goes back with the answer's `message`, signed as it came. The
+    conversation is cached up to the end of a message, system prompts among them, whose `extra` is
+    `{"anthropic": {"cache_control": {"type": "ephemeral"}}}`.
 
     Args:
         model: `claude-haiku-4-5`.

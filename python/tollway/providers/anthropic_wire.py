@@ -56,7 +56,9 @@ def messages_body(
         "timeout": request.timeout,
     }
     if system:
-        body["system"] = [{"type": "text", "text": text} for text in system]
+        body["system"] = [
+            _cached({"type": "text", "text": text_of(message)}, message) for message in system
+        ]
     if request.stop:
         body["stop_sequences"] = list(request.stop)
     if request.tools:
@@ -242,9 +244,16 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
                 for call in message.tool_calls
             ),
         ]
-    if blocks and "cache_control" in own:
-        blocks[-1] = {**blocks[-1], "cache_control": own["cache_control"]}
+    if blocks:
+        blocks[-1] = _cached(blocks[-1], message)
     return blocks
+
+
+def _cached(block: Mapping[str, Any], message: Message) -> dict[str, Any]:
+    """Return the last block of a message, with the mark where it is to be cached up to it."""
+    own: Mapping[str, Any] = message.extra.get("anthropic") or {}
+    mark = {"cache_control": own["cache_control"]} if "cache_control" in own else {}
+    return {**block, **mark}
 
 
 def _replayed(message: Message, content: Sequence[Mapping[str, Any]] | None) -> list[Any]:

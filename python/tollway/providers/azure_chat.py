@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import inspect
 import os
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
 from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
 from tollway.providers.openai_models import learned_of, model_of
@@ -24,16 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["AzureChatProvider"]
 
 
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/managed-identity
+_SCOPE = "https://cognitiveservices.azure.com/.default"
+
+
 class AzureChatProvider(OpenAIChatProvider):
     """One deployment at Azure OpenAI.
 
-    Exactly one of a key, a token and a token provider is used. For a managed identity:
-
-        from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
-
-        credential = DefaultAzureCredential()  # close it in the end
-        scope = "https://cognitiveservices.azure.com/.default"
-        LLM("azure/my-gpt", azure_ad_token_provider=get_bearer_token_provider(credential, scope))
+    Exactly one of a key, a token, a token provider and a credential is used. With a managed
+    identity: `LLM("azure/my-gpt", credential="default")`.
 
     Args:
         model: Name of the deployment.
@@ -45,6 +46,8 @@ class AzureChatProvider(OpenAIChatProvider):
         api_key: Else from `AZURE_OPENAI_API_KEY`.
         azure_ad_token: Else from `AZURE_OPENAI_AD_TOKEN`.
         azure_ad_token_provider: A function, async or not, that returns a token.
+        credential: One of `azure.identity.aio`, left open; or `default` for a
+            `DefaultAzureCredential` of its own, which is closed with the provider.
         http_client: As in `OpenAIChatProvider`.
         client: An `openai.AsyncAzureOpenAI` to use as it is, but for its retries; left open.
         headers: Further headers of every request.
@@ -66,6 +69,7 @@ class AzureChatProvider(OpenAIChatProvider):
         api_key: str | None = None,
         azure_ad_token: str | None = None,
         azure_ad_token_provider: Callable[[], str | Awaitable[str]] | None = None,
+        credential: Any = None,
         http_client: Any = None,
         client: Any = None,
         headers: Mapping[str, str] | None = None,
@@ -94,11 +98,25 @@ class AzureChatProvider(OpenAIChatProvider):
             or environment.get("OPENAI_API_VERSION")
             or environment.get("AZURE_OPENAI_API_VERSION")
         )
-        given = [value for value in (api_key, azure_ad_token, azure_ad_token_provider) if value]
+        given = [
+            value
+            for value in (api_key, azure_ad_token, azure_ad_token_provider, credential)
+            if value
+        ]
         if len(given) > 1:
             raise ConfigurationError(
-                "give one of api_key, azure_ad_token and azure_ad_token_provider, not several"
+                "give one of api_key, azure_ad_token, azure_ad_token_provider and credential, not "
+                "several"
             )
+        self._credential = credential
+        self._credentials: LoopClients[Any] = LoopClients(
+            lambda: identity(model).DefaultAzureCredential(),
+            close_credential,
+            None if credential == "default" else credential,
+        )
+        if credential is not None:
+            azure_ad_token_provider = self._identity_token
+            self._token_provider = azure_ad_token_provider
         if not given and client is None:
             azure_ad_token = environment.get("AZURE_OPENAI_AD_TOKEN")
             api_key = None if azure_ad_token else environment.get("AZURE_OPENAI_API_KEY")
@@ -107,7 +125,7 @@ class AzureChatProvider(OpenAIChatProvider):
         if not (self._key or self._token or azure_ad_token_provider or client is not None):
             raise ConfigurationError(
                 f"azure/{model} needs a credential: set the environment variable "
-                "AZURE_OPENAI_API_KEY, or give api_key or azure_ad_token_provider"
+                "AZURE_OPENAI_API_KEY, or give api_key, credential or azure_ad_token_provider"
             )
         served = base_model or model
         self._set_up(learned_of(self.base_url, model, model_of(served)), client)
@@ -124,7 +142,9 @@ class AzureChatProvider(OpenAIChatProvider):
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, deployment."""
-        secret = self._key or self._token or f"function {id(self._token_provider)}"
+        given = self._credential or self._token_provider
+        named = given if isinstance(given, str) else f"function {id(given)}"
+        secret = self._key or self._token or named
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
         return (self.name, self.base_url, fingerprint, self.model)
 
@@ -171,6 +191,17 @@ class AzureChatProvider(OpenAIChatProvider):
             **options,
         )
 
+    async def aclose(self) -> None:
+        """Close this event loop's connections and credential; what was injected stays open."""
+        await super().aclose()
+        await self._credentials.aclose()
+
+    async def _identity_token(self) -> str:
+        credential = self._credentials.get()
+        provider = identity(self.model).get_bearer_token_provider(credential, _SCOPE)
+        token: str = await provider()
+        return token
+
     async def _fresh_token(self) -> str:
         assert self._token_provider is not None
         try:
@@ -182,3 +213,22 @@ class AzureChatProvider(OpenAIChatProvider):
             raise AuthenticationError(
                 f"azure/{self.model}: the token provider failed ({type(error).__name__})"
             ) from error
+
+
+def identity(model: str) -> Any:
+    """Return the module of Azure's asynchronous credentials.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        return importlib.import_module("azure.identity.aio")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"azure/{model} with a managed identity needs Azure's: pip install 'tollway[azure]'"
+        ) from error
+
+
+async def close_credential(credential: Any) -> None:
+    """Close a credential that the provider made."""
+    await credential.close()

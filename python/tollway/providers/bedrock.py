@@ -45,7 +45,9 @@ class BedrockProvider:
     """One chat model of Bedrock.
 
     Thinking is asked for by `extra_body={"additionalModelRequestFields": {"thinking": {…}}}`; it
-    goes back with the answer's `message`, signed as it came.
+    goes back with the answer's `message`, signed as it came. The conversation is cached up to the
+    end of a message, system prompts among them, whose `extra` is
+    `{"bedrock": {"cachePoint": {"type": "default"}}}`.
 
     Args:
         model: `anthropic.claude-haiku-4-5-20251001-v1:0`, an inference profile or an ARN.

@@ -44,12 +44,23 @@ def converse_arguments(model: str, request: ChatRequest) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "modelId": model,
         "messages": [
-            {"role": who, "content": [block for message in said for block in _blocks(message)]}
+            {
+                "role": who,
+                "content": [
+                    block
+                    for message in said
+                    for block in (*_blocks(message), *_cache_point(message))
+                ],
+            }
             for who, said in turns(messages)
         ],
     }
     if system:
-        arguments["system"] = [{"text": text} for text in system]
+        arguments["system"] = [
+            block
+            for message in system
+            for block in ({"text": text_of(message)}, *_cache_point(message))
+        ]
     # Newer models of Anthropic take one of temperature and topP.
     is_implied = request.top_p is not None and "temperature" in request.defaults
     given = {
@@ -227,6 +238,12 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
             for call in message.tool_calls
         ),
     ]
+
+
+def _cache_point(message: Message) -> list[dict[str, Any]]:
+    """Return the mark that the conversation is to be cached up to the end of a message."""
+    own: Mapping[str, Any] = message.extra.get("bedrock") or {}
+    return [{"cachePoint": own["cachePoint"]}] if "cachePoint" in own else []
 
 
 def _replayed(

@@ -6,8 +6,20 @@ import re
 import threading
 import urllib.parse
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-__all__ = ["Endpoint", "endpoint_of", "learn_base64", "learn_batch", "query_model"]
+if TYPE_CHECKING:
+    from tollway.providers.base import ChatFeature, ChatParameter
+
+__all__ = [
+    "ChatEndpoint",
+    "Endpoint",
+    "chat_endpoint",
+    "endpoint_of",
+    "learn_base64",
+    "learn_batch",
+    "query_model",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,42 @@ def endpoint_of(base_url: str, model: str) -> Endpoint:
         # https://console.upstage.ai/api/embeddings
         return Endpoint(100, 204_800, 4000, base64=False)
     return Endpoint()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEndpoint:
+    """What one endpoint's chats differ in.
+
+    Attributes:
+        key: The variable that has its key, before that of OpenAI.
+        prices: Its name in the price list, or None.
+        no_features: What its models cannot do.
+        no_parameters: What they do not take, or ignore.
+    """
+
+    key: str = "OPENAI_API_KEY"
+    prices: str | None = None
+    no_features: frozenset[ChatFeature] = frozenset()
+    no_parameters: frozenset[ChatParameter] = frozenset()
+
+
+_CHAT = {
+    # https://api-docs.deepseek.com/api/create-chat-completion: JSON without a schema, text alone.
+    "api.deepseek.com": ChatEndpoint(
+        "DEEPSEEK_API_KEY",
+        "deepseek",
+        frozenset({"images", "json_schema"}),
+        frozenset({"seed", "parallel_tool_calls"}),
+    ),
+    # https://console.upstage.ai/api/responses: text alone; what it does not know is ignored.
+    "api.upstage.ai": ChatEndpoint("UPSTAGE_API_KEY", None, frozenset({"images"})),
+    "api.groq.com": ChatEndpoint("GROQ_API_KEY", "groq"),
+}
+
+
+def chat_endpoint(base_url: str) -> ChatEndpoint:
+    """Return what is published of an address; elsewhere the first refusals tell."""
+    return _CHAT.get(urllib.parse.urlsplit(base_url).hostname or "", ChatEndpoint())
 
 
 def learn_base64(base_url: str, model: str) -> None:

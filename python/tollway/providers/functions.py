@@ -180,7 +180,8 @@ class FunctionChatProvider:
 
     def _said(self, messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
         """Return the prompt, and the arguments for what was said before it."""
-        system, (*history, last) = split_system(messages)
+        instructions, (*history, last) = split_system(messages)
+        system = [text_of(message) for message in instructions]
         if last.role != "user":
             raise ConfigurationError(
                 f"the function {self.model} answers a user's message, not one of {last.role}"

@@ -62,7 +62,7 @@ def contents_and_config(
         "http_options": _http_options(request),
     }
     if system:
-        config["system_instruction"] = {"parts": [{"text": text} for text in system]}
+        config["system_instruction"] = {"parts": [{"text": text_of(message)} for message in system]}
     for name, value in (
         ("temperature", request.temperature),
         ("max_output_tokens", request.max_tokens),

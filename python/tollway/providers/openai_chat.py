@@ -19,11 +19,12 @@ from tollway.errors import (
 )
 from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
+from tollway.providers.compatible import chat_endpoint
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_batches import FILE, OpenAIBatches
-from tollway.providers.openai_models import Learned, learned_of, model_of
+from tollway.providers.openai_models import Learned, elsewhere, learned_of, model_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
 from tollway.transport import Response, response_class, transport_error, transport_exceptions
 from tollway.types import Chunk
@@ -48,8 +49,9 @@ class OpenAIChatProvider:
 
     Args:
         model: `gpt-4o`; with a `base_url` of your own, whatever that serves.
-        api_key: Else from `OPENAI_API_KEY`; or an async function that returns one. Needed at
-            OpenAI, and wherever the endpoint asks.
+        api_key: Else from `OPENAI_API_KEY`, before that from `DEEPSEEK_API_KEY`, `GROQ_API_KEY`
+            or `UPSTAGE_API_KEY` at these; or an async function that returns one. Needed at OpenAI,
+            and wherever the endpoint asks.
         base_url: Else from `OPENAI_BASE_URL` or `OPENAI_API_BASE`, else OpenAI's.
         http_client: For the SDK to send with: an `httpx2.AsyncClient`, `httpx.AsyncClient` for
             openai 2.
@@ -87,26 +89,35 @@ class OpenAIChatProvider:
         self.base_url = (given or BASE_URL).rstrip("/")
         check_address(self.base_url)
         self._is_openai = self.base_url == BASE_URL
+        endpoint = chat_endpoint(self.base_url)
         # A function's keys change: what it returns is struck out of nothing.
         self._ask_key = api_key if callable(api_key) else None
         self._key = (
             ""
             if callable(api_key)
-            else checked_key(api_key or os.environ.get("OPENAI_API_KEY"), f"openai/{model}")
+            else checked_key(
+                api_key or os.environ.get(endpoint.key) or os.environ.get("OPENAI_API_KEY"),
+                f"openai/{model}",
+                endpoint.key,
+            )
         )
         if self._is_openai and not self._key and self._ask_key is None:
             raise ConfigurationError(
                 f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
                 "api_key"
             )
-        known = model_of(model) if self._is_openai else None
         feedback, self.limits = hosted(self.base_url, at_openai=self._is_openai)
-        self._set_up(learned_of(self.base_url, model, known), client)
+        if self._is_openai:
+            learned = learned_of(self.base_url, model, model_of(model))
+        else:
+            known = elsewhere(endpoint.no_features, endpoint.no_parameters)
+            learned = learned_of(self.base_url, model, known, max_tokens="max_tokens")
+        self._set_up(learned, client)
         self.rules = self._learned.rules(
             token_model=model,
             charges_max_tokens="larger" if self._is_openai else "no",
             feedback=feedback,
-            price_provider="openai" if self._is_openai else None,
+            price_provider="openai" if self._is_openai else endpoint.prices,
             price_model=model,
         )
 

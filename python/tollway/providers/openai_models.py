@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.base import ChatRequest
 
-__all__ = ["Learned", "Model", "learned_of", "model_of"]
+__all__ = ["Learned", "Model", "elsewhere", "learned_of", "model_of"]
 
 _ALL_FEATURES: frozenset[ChatFeature] = frozenset(get_args(ChatFeature))
 _ALL_PARAMETERS: frozenset[ChatParameter] = frozenset(get_args(ChatParameter))
@@ -69,13 +69,19 @@ _MODELS = {
     "gpt-3.5-turbo": Model(16_385, 4_096, _TEXT, _CHAT),
 }
 _UNKNOWN = Model()
-_ELSEWHERE = Model(features=_ALL_FEATURES)
 
 
 def model_of(name: str) -> Model:
     """Return what a model at OpenAI takes; of one that is not known, that it takes everything."""
     family = family_of(name.removeprefix("ft:"), _MODELS)
     return _UNKNOWN if family is None else _MODELS[family]
+
+
+def elsewhere(
+    no_features: AbstractSet[ChatFeature], no_parameters: AbstractSet[ChatParameter]
+) -> Model:
+    """Return what a model of another endpoint takes: everything but this, until it refuses."""
+    return Model(features=_ALL_FEATURES - no_features, parameters=_ALL_PARAMETERS - no_parameters)
 
 
 # An endpoint words it in its own way, but that something is not taken is one of these.
@@ -184,21 +190,17 @@ _all: dict[tuple[str, str], Learned] = {}
 
 
 def learned_of(
-    base_url: str, name: str, known: Model | None, *, max_tokens: str | None = None
+    base_url: str, name: str, known: Model, *, max_tokens: str = "max_completion_tokens"
 ) -> Learned:
     """Return what a model at an address takes: the same object for all who ask.
 
     Args:
         base_url: The address.
         name: The model, as the address knows it.
-        known: What is known of it beforehand; None where only answers will tell.
-        max_tokens: How it names the most tokens of an answer; None for OpenAI's name where it is
-            known, else the older one.
+        known: What is known of it beforehand.
+        max_tokens: How it likely names the most tokens of an answer.
     """
     learned = _all.get((base_url, name))
     if learned is None:
-        max_tokens = max_tokens or ("max_tokens" if known is None else "max_completion_tokens")
-        learned = _all.setdefault(
-            (base_url, name), Learned(known or _ELSEWHERE, max_tokens=max_tokens)
-        )
+        learned = _all.setdefault((base_url, name), Learned(known, max_tokens=max_tokens))
     return learned

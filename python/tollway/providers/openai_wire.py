@@ -127,7 +127,8 @@ class ChunkReader:
     def read(self, piece: object) -> Chunk | None:
         """Return an event's JSON as a `Chunk`; None where it brings nothing."""
         named = _members(piece)
-        usage = named.get("usage")
+        # Groq's older place for it.
+        usage = named.get("usage") or _members(named.get("x_groq")).get("usage")
         counted = None if usage is None else usage_of(usage)
         model = named.get("model") or None
         choice = _first(named.get("choices"))

@@ -19,13 +19,13 @@ __all__ = ["Speaker", "arguments_of", "names_of_calls", "split_system", "turns"]
 Speaker: TypeAlias = Literal["user", "assistant"]
 
 
-def split_system(messages: Sequence[Message]) -> tuple[list[str], list[Message]]:
-    """Return the texts of system prompts, wherever they stand, and the other messages."""
-    system = [text_of(message) for message in messages if message.role in {"system", "developer"}]
+def split_system(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """Return the system prompts that say something, wherever they stand, and the others."""
+    system = [message for message in messages if message.role in {"system", "developer"}]
     rest = [message for message in messages if message.role not in {"system", "developer"}]
     if not rest:
         raise ConfigurationError("there are system prompts alone: there is nothing to answer")
-    return [text for text in system if text], rest
+    return [message for message in system if text_of(message)], rest
 
 
 def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:

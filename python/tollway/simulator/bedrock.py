@@ -278,7 +278,8 @@ def _read(model: str, arguments: dict[str, Any], behaviour: Behaviour, *, is_str
     refused = sorted(arguments.keys() - _ARGUMENTS | arguments.keys() & behaviour.refuses)
     if refused:
         raise _invalid(f"extraneous key [{refused[0]}] is not permitted")
-    said = [Said("system", block["text"]) for block in arguments.get("system") or ()]
+    system: list[dict[str, Any]] = arguments.get("system") or []
+    said = [Said("system", block["text"]) for block in system if "text" in block]
     roles: list[str] = []
     for message in arguments.get("messages") or ():
         roles.append(message["role"])
@@ -323,7 +324,8 @@ def _said(message: Mapping[str, Any]) -> list[Said]:
     texts: list[str] = []
     images: list[str] = []
     calls: list[str] = []
-    for block in message["content"]:
+    marked: list[dict[str, Any]] = message["content"]
+    for block in (block for block in marked if "cachePoint" not in block):
         if "text" in block:
             texts.append(block["text"])
         elif "image" in block:
