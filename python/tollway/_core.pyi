@@ -22,6 +22,7 @@ __all__ = [
     "Scheduler",
     "TokenBucket",
     "decode_embeddings",
+    "distinct",
     "embeddings_body",
     "encoding_names",
     "find_encoding",
