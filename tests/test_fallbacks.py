@@ -10,6 +10,7 @@ import pytest
 
 from chat_fakes import EVERYTHING, NO_WAIT, FakeProvider, said
 from tollway import LLM, Limits, RateLimiter, RetryPolicy, ToolCall
+from tollway.chat import answering
 from tollway.errors import (
     AuthenticationError,
     BadRequestError,
@@ -25,6 +26,7 @@ from tollway.errors import (
     StructuredOutputError,
 )
 from tollway.providers import ChatCapabilities
+from tollway.retry import shared_budget
 from tollway.types import Chunk
 
 END = Chunk(finish_reason="stop")
@@ -296,3 +298,31 @@ def test_fallbacks_by_name(monkeypatch):
     assert [
         each.path.retry.max_retries for each in (given._answering, *given._answering.fallbacks.any)
     ] == [7, 7]
+
+
+async def test_the_last_answer_of_a_tool_loop_is_held_to_a_form():
+    call = said("", finish_reason="tool_calls", tool_calls=(ToolCall("1", "now", "{}"),))
+    a = Member("a", call, said("no JSON"), said('{"name": "Ada"}'))
+
+    def now() -> str:
+        """Tell the time."""
+        return "noon"
+
+    run = await of(a).run_tools("who?", tools=[now], response_format=Person)
+    assert run.completion.parsed == Person(name="Ada")
+    assert (run.rounds, len(a.requests), run.usage.requests) == (1, 3, 3)
+
+
+async def test_retries_of_a_map_are_bounded_for_each_model(monkeypatch):
+    asked = []
+
+    def budget(key):
+        asked.append(key)
+        return shared_budget(key)
+
+    monkeypatch.setattr(answering, "shared_budget", budget)
+    a, b = Member("a", BadRequestError("x")), Member("b")
+    await of(a, b).map(["p"])
+    assert asked == [a.quota_key, b.quota_key]
+    await of(a, b).complete("p")
+    assert len(asked) == 2

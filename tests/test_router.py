@@ -226,6 +226,25 @@ async def test_who_waits_takes_the_first_permit_of_any():
     assert [limiter.snapshot().in_flight for limiter in limiters] == [0, 0]
 
 
+async def test_whenever_a_wait_is_cancelled_every_permit_comes_back():
+    draw = random.Random(5)
+    a, b = (Deployment(name, limits=Limits(max_in_flight=2)) for name in "ab")
+    llm = of(a, b)
+    limiters = [each.path.limiter for each in llm._path.lanes]
+    for _ in range(150):
+        tasks = [asyncio.create_task(llm.complete("hello")) for _ in range(12)]
+        for _ in range(draw.randrange(12)):
+            await asyncio.sleep(0)
+        for task in draw.sample(tasks, 8):
+            task.cancel()
+            if draw.random() < 0.5:
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await until(lambda: [limiter.waiting for limiter in limiters] == [0, 0])
+    await until(lambda: [limiter.snapshot().in_flight for limiter in limiters] == [0, 0])
+    assert [each.under_way for each in llm._path.lanes] == [0, 0]
+
+
 # What follows a failure
 
 

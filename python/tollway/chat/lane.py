@@ -55,8 +55,8 @@ class Lane:
         self._cools_until = 0.0
         # In a row; a success ends the row.
         self._failures = 0
-        # Requests of this router that are on the wire.
-        self.under_way = 0
+        # Requests of this router that are on the wire; each step on a set is whole, in any thread.
+        self._requests: set[object] = set()
         # When it was last chosen, as a number that grows with each choice of its router.
         self.chosen = 0
         self._seconds: dict[Kind, float] = {}
@@ -73,6 +73,11 @@ class Lane:
         """Requests under way at once."""
         path = self.path
         return path.limiter.limits.max_in_flight or path.provider.limits.max_in_flight or 25
+
+    @property
+    def under_way(self) -> int:
+        """Requests of this router that are on the wire."""
+        return len(self._requests)
 
     @property
     def is_doubtful(self) -> bool:
@@ -110,11 +115,12 @@ class Lane:
     @contextlib.contextmanager
     def request(self) -> Generator[None]:
         """Count a request as under way."""
-        self.under_way += 1
+        request = object()
+        self._requests.add(request)
         try:
             yield
         finally:
-            self.under_way -= 1
+            self._requests.discard(request)
 
     def succeeded(self, kind: Kind, took: float) -> None:
         """Note an answer, and the seconds from sending to it."""

@@ -188,22 +188,21 @@ class Turn:
 
     async def _first_of(self, lanes: Sequence[Lane], priority: int) -> tuple[Lane, Permit] | None:
         """Wait for all deployments at once; return the first that admits, None where none does."""
-        waits = {asyncio.ensure_future(self._hold(lane, priority)): lane for lane in lanes}
-        kept: tuple[Lane, Permit] | None = None
+        waits = {asyncio.create_task(self._hold(lane, priority)): lane for lane in lanes}
+        first: asyncio.Task[Permit | None] | None = None
         pending = set(waits)
         try:
-            while pending and kept is None:
+            while pending and first is None:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                admitted = ((waits[wait], wait.result()) for wait in done)
-                kept = next(((lane, permit) for lane, permit in admitted if permit), None)
+                first = next((wait for wait in done if wait.result() is not None), None)
         finally:
-            for wait in pending:
-                wait.cancel()
-            for result in await asyncio.gather(*waits, return_exceptions=True):
-                is_kept = kept is not None and result is kept[1]
-                if result is not None and not isinstance(result, BaseException) and not is_kept:
-                    _give_back(result)
-        return kept
+            # Without waiting for them: the call may be cancelled at every wait.
+            for wait in waits:
+                if wait is not first:
+                    wait.cancel()
+                    wait.add_done_callback(_return_permit)
+        permit = None if first is None else first.result()
+        return None if first is None or permit is None else (waits[first], permit)
 
     async def _hold(self, lane: Lane, priority: int) -> Permit | None:
         """Wait for a deployment's permit; None where it refuses the request, or everything."""
@@ -324,3 +323,9 @@ def _hint(error: Exception) -> float:
 def _give_back(permit: Permit) -> None:
     permit.cancel()
     permit.release()
+
+
+def _return_permit(wait: asyncio.Task[Permit | None]) -> None:
+    """Give back the permit of a wait that nobody needs any more, if it has one."""
+    if not wait.cancelled() and wait.exception() is None and (permit := wait.result()) is not None:
+        _give_back(permit)
