@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import (
-    APIConnectionError,
-    APITimeoutError,
     AuthenticationError,
-    BadRequestError,
-    BadResponseError,
     ConfigurationError,
     ProviderError,
 )
 from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.compatible import chat_endpoint
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.loops import LoopClients
+from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_models import Learned, elsewhere, learned_of, model_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
-from tollway.transport import Response, response_class, transport_error, transport_exceptions
+from tollway.transport import Response, response_class, transport_exceptions
 from tollway.types import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 
-    from tollway.providers.base import ChatCapabilities, ChatRequest
+    from tollway.providers.base import ChatRequest
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
 __all__ = ["OpenAIChatProvider", "sdk"]
 
 
-class OpenAIChatProvider:
+class OpenAIChatProvider(ChatFrame):
     """One chat model of OpenAI, or of a compatible endpoint.
 
     What an endpoint does not take is learned from its first 400 and remembered for the process:
@@ -77,9 +72,7 @@ class OpenAIChatProvider:
         self._headers = dict(headers or {})
         self._http_client = http_client
         if client is not None:
-            if base_url or api_key or http_client:
-                raise ConfigurationError("the address, key and http_client are those of the client")
-            client = client.with_options(max_retries=0)
+            client = own_client(client, base_url, api_key, http_client)
             base_url, api_key = str(client.base_url), client.api_key or None
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
@@ -119,25 +112,17 @@ class OpenAIChatProvider:
 
     def _set_up(self, learned: Learned, client: Any) -> None:
         self._learned = learned
-        self._clients: LoopClients[Any] = LoopClients(
-            self._make_client, _close if self._http_client is None else _leave_open, client
-        )
-
-    def __repr__(self) -> str:
-        """Show the model and the address, never the key."""
-        return f"<{type(self).__name__} {self.model} at {self.base_url}>"
+        self._clients = sdk_clients(self._make_client, self._http_client, client)
 
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
         secret = self._key or f"function {id(self._ask_key)}"
-        fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(secret), self.model)
 
     @property
-    def capabilities(self) -> ChatCapabilities:
-        """What the model can do, as far as it has not shown otherwise."""
-        return self._learned.capabilities
+    def _place(self) -> str:
+        return self.base_url
 
     def _secret(self) -> str:
         """Return what no message may show; empty for none."""
@@ -160,39 +145,24 @@ class OpenAIChatProvider:
         """Make this loop's client, and import the SDK, which takes a second."""
         self._clients.get()
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Send one request and return the whole answer; see `ChatProvider.complete`."""
-        try:
-            answer = await self._send(request, chat_body(self.model, request, self._learned))
-            parsed = answer.json()
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+    async def _answer(self, request: ChatRequest) -> Completion:
+        answer = await self._send(request, chat_body(self.model, request, self._learned))
         return completion_of(
-            parsed, answer.headers, self.name, model=self.model, split=not self._is_openai
+            answer.json(), answer.headers, self.name, model=self.model, split=not self._is_openai
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
         body = {**chat_body(self.model, request, self._learned), "stream": True}
         if "stream_usage" in self.capabilities.features:
             body["stream_options"] = {"include_usage": True}
-        try:
-            pieces = await self._send(request, body)
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+        pieces = await self._send(request, body)
         reader = ChunkReader(split=not self._is_openai)
         headers = pieces.response.headers
         try:
             yield Chunk(headers=headers, request_id=headers.get("x-request-id"))
             async for piece in pieces:
-                chunk = reader.read(piece)
-                if chunk is not None:
-                    yield chunk
-            rest = reader.end()
-            if rest is not None:
-                yield rest
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+                yield reader.read(piece)
+            yield reader.end()
         finally:
             await pieces.close()
 
@@ -223,68 +193,32 @@ class OpenAIChatProvider:
         response = response_class(sdk())
         return await client.post("/chat/completions", cast_to=response, body=body, options=options)
 
-    def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
-        """Return what one of the exceptions of `_caught` means."""
+    def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         openai = sdk()
-        where = f"{self.name}/{self.model} at {self.base_url}"
+        # openai 2 passes on the exceptions of its HTTP library while a stream is read.
+        kinds = (openai.OpenAIError, json.JSONDecodeError, *transport_exceptions())
+        if not isinstance(error, kinds):
+            return None
+        known = sdk_failure(error, openai, openai.OpenAIError, self._where, timeout)
+        if known is not None:
+            return known
         if isinstance(error, openai.APIStatusError):
-            return self._refusal(cast("Any", error).response, request)
-        if isinstance(error, openai.APITimeoutError):
-            return APITimeoutError(f"{where} did not answer within {request.timeout:g} s")
-        if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__
-            known = transport_error(cause, where) if isinstance(cause, Exception) else None
-            return known or APIConnectionError(f"{where} could not be reached, or broke off")
+            response: Any = cast("Any", error).response
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return self._error_of(Response(response.status_code, headers, response.content))
         if isinstance(error, openai.APIError):
             return self._broken_off(cast("Any", error).body)
-        if isinstance(error, openai.OpenAIError):
-            return AuthenticationError(f"{where}: {error}")
-        return transport_error(error, where) or BadResponseError(
-            f"{where} answered with something else than JSON"
-        )
+        return AuthenticationError(f"{self._where}: {error}")
 
-    def _refusal(self, response: Any, request: ChatRequest) -> ProviderError:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        made = error_of(
-            Response(response.status_code, headers, response.content),
-            self._secret(),
-            self._errors,
-            self.rules.feedback or OPENAI_FEEDBACK,
-        )
-        if isinstance(made, BadRequestError) and not self._is_known(made):
-            change = self._learned.learn(str(made), request)
-            if change is not None:
-                return BadResponseError(
-                    f"{self.base_url} {change}, which is remembered",
-                    status=made.status,
-                    request_id=made.request_id,
-                    retry_after=0.0,
-                )
-        return made
-
-    def _is_known(self, error: BadRequestError) -> bool:
-        return type(error) is not BadRequestError
+    def _error_of(self, response: Response) -> ProviderError:
+        feedback = self.rules.feedback or OPENAI_FEEDBACK
+        return error_of(response, self._secret(), self._errors, feedback)
 
     def _broken_off(self, body: object) -> ProviderError:
         """Return what an error means that came inside a stream, after the status 200."""
         status = body.get("status") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return error_of(
-            Response(
-                status if isinstance(status, int) else 500, {}, json.dumps({"error": body}).encode()
-            ),
-            self._secret(),
-            self._errors,
-            self.rules.feedback or OPENAI_FEEDBACK,
-        )
-
-
-async def _close(client: Any) -> None:
-    await client.close()
-
-
-async def _leave_open(client: Any) -> None:
-    """Leave an SDK's client be that sends with one of the user's: closing it would close that."""
-    del client
+        code = status if isinstance(status, int) else 500
+        return self._error_of(Response(code, {}, json.dumps({"error": body}).encode()))
 
 
 def sdk() -> Any:
@@ -298,16 +232,3 @@ def sdk() -> Any:
     except ImportError as error:
         raise ConfigurationError("this needs the OpenAI SDK: pip install openai") from error
     return openai
-
-
-def _caught() -> tuple[type[Exception], ...]:
-    """Return what the SDK raises: its own, a body that is no JSON, and in a stream the library's.
-
-    openai 2 passes on the exceptions of its HTTP library while a stream is read.
-    """
-    return (sdk().OpenAIError, json.JSONDecodeError, *transport_exceptions())
-
-
-def _shown(error: Exception) -> Exception | None:
-    """Return the cause to show: the SDK's own message of a refusal may repeat the key."""
-    return None if hasattr(error, "status_code") else error
