@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
-from tollway.bridge import run_sync
+from tollway.bridge import Closing, run_sync
 from tollway.chat.checkpoint import MapCheckpoint
 from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
 from tollway.chat.path import CallPath
@@ -30,7 +30,6 @@ from tollway.types import Message
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-    from types import TracebackType
 
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatRequest
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["LLM"]
 
 
-class LLM:
+class LLM(Closing):
     """Answers prompts and conversations through one model.
 
     LLMs of the same provider, address, credential and model share one limiter in a process, and
@@ -83,26 +82,9 @@ class LLM:
         """Show model and limits."""
         return f"<LLM {self.model}, {self.limiter!r}>"
 
-    async def __aenter__(self) -> Self:
-        """Return itself; `aclose` is called at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close as `aclose` does."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
         await self.provider.aclose()
-
-    def aclose_sync(self) -> None:
-        """Close the connections that synchronous calls opened; later calls open others."""
-        run_sync(self.aclose())
 
     @property
     def model(self) -> str:
