@@ -11,6 +11,7 @@ import pytest
 
 from chat_fakes import Submitted, llm_of, said
 from tollway import LLM, BatchOptions, RetryPolicy
+from tollway.chat.question import Question
 from tollway.errors import (
     APITimeoutError,
     BadRequestError,
@@ -106,7 +107,7 @@ async def test_batches_are_cut_by_bytes():
     async with simulated() as sim:
         llm = of(sim)
         api = llm.provider.batches()
-        line = len(api.write(llm._formatted("x" * 1000, {}, None))) + api.rules.line_bytes
+        line = len(api.write(Question("x" * 1000, {}).build(llm.provider))) + api.rules.line_bytes
         rules = dataclasses.replace(api.rules, max_bytes=3 * line + 100)
         api.rules = rules
         llm.provider.batches = lambda: api

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["run_sync"]
+__all__ = ["Closing", "run_sync"]
 
 T = TypeVar("T")
 
@@ -68,6 +69,26 @@ async def _settle() -> None:
     current = asyncio.current_task()
     cancelled = [task for task in asyncio.all_tasks() if task is not current and task.cancelling()]
     await asyncio.gather(*cancelled, return_exceptions=True)
+
+
+class Closing(ABC):
+    """What is closed at the end of an `async with`, or by hand."""
+
+    async def __aenter__(self) -> Self:
+        """Return itself; `aclose` is called at the end of the block."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close as `aclose` does."""
+        await self.aclose()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections that were opened for this event loop."""
+
+    def aclose_sync(self) -> None:
+        """Close the connections that synchronous calls opened; later calls open others."""
+        run_sync(self.aclose())
 
 
 def _after_fork() -> None:

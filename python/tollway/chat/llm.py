@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from tollway.batch import BatchOptions, under_way
-from tollway.bridge import run_sync
+from tollway.bridge import Closing, run_sync
 from tollway.chat.answering import answering_of, fallbacks_of
 from tollway.chat.availability import Availability, availability_of
 from tollway.chat.batch import batch_folder, map_in_batches
@@ -27,7 +27,6 @@ from tollway.types import Message
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-    from types import TracebackType
 
     from tollway.limiter import Limits, RateLimiter
     from tollway.providers import ChatProvider
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LLM"]
 
 
-class LLM:
+class LLM(Closing):
     """Answers prompts and conversations through one model.
 
     LLMs of the same provider, address, credential and model share one limiter in a process, and
@@ -133,26 +132,9 @@ class LLM:
         shown: object = self._path if isinstance(self._path, Router) else self.limiter
         return f"<LLM {self.model}, {shown!r}>"
 
-    async def __aenter__(self) -> Self:
-        """Return itself; `aclose` is called at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close as `aclose` does."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
         await self._answering.aclose()
-
-    def aclose_sync(self) -> None:
-        """Close the connections that synchronous calls opened; later calls open others."""
-        run_sync(self.aclose())
 
     @property
     def provider(self) -> ChatProvider:

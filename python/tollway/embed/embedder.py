@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from tollway import _core
-from tollway.bridge import run_sync
+from tollway.bridge import Closing, run_sync
 from tollway.embed.batching import BatchSending, Unpacked
 from tollway.embed.limits import limiter_of
 from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
@@ -29,7 +29,6 @@ from tollway.usage import input_cost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -48,7 +47,7 @@ Dtype = Literal["float32", "float16"]
 Mode = Literal["direct", "batch"]
 
 
-class Embedder:
+class Embedder(Closing):
     """Embeds texts through one model.
 
     Embedders of the same provider, address, credential and model share one limiter in a process,
@@ -144,27 +143,10 @@ class Embedder:
         """Show model and limits."""
         return f"<Embedder {self.model}, {self.limiter!r}>"
 
-    async def __aenter__(self) -> Self:
-        """Return itself; `aclose` is called at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close as `aclose` does."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the connections that were opened for this event loop."""
         for lane in self.lanes:
             await lane.provider.aclose()
-
-    def aclose_sync(self) -> None:
-        """Close the connections that synchronous calls opened; later calls open others."""
-        run_sync(self.aclose())
 
     @property
     def model(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import os
@@ -11,10 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import (
-    APIConnectionError,
-    APITimeoutError,
     AuthenticationError,
-    BadRequestError,
     BadResponseError,
     ConfigurationError,
     ProviderError,
@@ -25,17 +21,17 @@ from tollway.providers.anthropic_batches import AnthropicBatches
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import ANTHROPIC_ERRORS
-from tollway.providers.loops import LoopClients
+from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.providers.openai_models import Model, learned_of
 from tollway.tokens.models import family_of
-from tollway.transport import Response, transport_error, transport_exceptions
+from tollway.transport import Response, transport_exceptions
 from tollway.types import Chunk, Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping
 
-    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter
+    from tollway.providers.base import ChatFeature, ChatParameter
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
@@ -79,7 +75,7 @@ _STATUS = {
 _FAMILY = re.compile(r"claude-[a-z]+-\d")
 
 
-class AnthropicProvider:
+class AnthropicProvider(ChatFrame):
     """One model of Anthropic.
 
     Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`
@@ -120,9 +116,7 @@ class AnthropicProvider:
         self._headers = dict(headers or {})
         self._http_client = http_client
         if client is not None:
-            if base_url or api_key or auth_token or http_client:
-                raise ConfigurationError("the address, key and http_client are those of the client")
-            client = client.with_options(max_retries=0)
+            client = own_client(client, base_url, api_key, auth_token, http_client)
             base_url, api_key, auth_token = str(client.base_url), client.api_key, client.auth_token
         given = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
         self.base_url = given.rstrip("/")
@@ -156,25 +150,18 @@ class AnthropicProvider:
             if is_own
             else Limits(sub_window=1.0, max_in_flight=25)
         )
-        self._clients: LoopClients[Any] = LoopClients(
-            self._make_client, _close if http_client is None else _leave_open, client
-        )
-
-    def __repr__(self) -> str:
-        """Show the model and the address, never the key."""
-        return f"<AnthropicProvider {self.model} at {self.base_url}>"
+        self._clients = sdk_clients(self._make_client, http_client, client)
 
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, and the family, whose models share one."""
-        fingerprint = hashlib.sha256((self._key or self._token).encode()).hexdigest()[:16]
+        credential = fingerprint(self._key or self._token)
         family = _FAMILY.match(self.model)
-        return (self.name, self.base_url, fingerprint, family[0] if family else self.model)
+        return (self.name, self.base_url, credential, family[0] if family else self.model)
 
     @property
-    def capabilities(self) -> ChatCapabilities:
-        """What the model can do, as far as it has not shown otherwise."""
-        return self._learned.capabilities
+    def _place(self) -> str:
+        return self.base_url
 
     def _make_client(self) -> Any:
         return _sdk().AsyncAnthropic(
@@ -190,37 +177,23 @@ class AnthropicProvider:
         """Make this loop's client, and import the SDK."""
         await self._clients.open()
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Send one request and return the whole answer; see `ChatProvider.complete`."""
+    async def _answer(self, request: ChatRequest) -> Completion:
         client = self._clients.get()
-        body = self.request_body(request)
-        try:
-            raw = await client.messages.with_raw_response.create(**body)
-            answer = raw.parse()
-            if inspect.isawaitable(answer):
-                answer = await answer
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+        raw = await client.messages.with_raw_response.create(**self.request_body(request))
+        answer = raw.parse()
+        if inspect.isawaitable(answer):
+            answer = await answer
         return completion_of(answer, raw.headers, self.model)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
         client = self._clients.get()
-        body = self.request_body(request)
-        try:
-            events = await client.messages.create(**body, stream=True)
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+        events = await client.messages.create(**self.request_body(request), stream=True)
         reader = ChunkReader()
         headers = events.response.headers
         try:
             yield Chunk(headers=headers, request_id=headers.get("request-id"))
             async for event in events:
-                chunk = reader.read(event)
-                if chunk is not None:
-                    yield chunk
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+                yield reader.read(event)
         finally:
             await events.close()
 
@@ -234,10 +207,8 @@ class AnthropicProvider:
         body = self.request_body(request)
         for name in ("max_tokens", "stop_sequences", "extra_body"):
             body.pop(name, None)
-        try:
+        with self._failing(request):
             counted = await client.messages.count_tokens(**body)
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
         return int(counted.input_tokens)
 
     async def check(self) -> Checked:
@@ -265,13 +236,11 @@ class AnthropicProvider:
         """
         client = self._clients.get()
         options = {"headers": {"content-type": "application/json"}}
-        try:
+        with self._failing(None):
             if method == "GET":
                 answer = await client.get(path, cast_to=object)
             else:
                 answer = await client.post(path, content=content, cast_to=object, options=options)
-        except _caught() as error:
-            raise self._failure(error, _NO_CHAT) from _shown(error)
         if not _is_mapping(answer):
             raise BadResponseError(f"{self.base_url} answered with no JSON object", status=200)
         return cast("dict[str, Any]", answer)
@@ -283,88 +252,61 @@ class AnthropicProvider:
             ProviderError: On any step.
         """
         client = self._clients.get()
-        try:
+        with self._failing(None):
             results = await client.messages.batches.results(batch)
             try:
                 async for each in results:
                     yield each.custom_id, each.result
             finally:
                 await results.close()
-        except _caught() as error:
-            raise self._failure(error, _NO_CHAT) from _shown(error)
 
     def request_body(self, request: ChatRequest) -> dict[str, Any]:
         """Return the arguments of the SDK's method for a request."""
         most = self.rules.max_output_tokens or _LEAST_OUTPUT
         return messages_body(self.model, request, most, self.capabilities.parameters)
 
-    def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
-        """Return what one of the exceptions of `_caught` means."""
+    def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         sdk = _sdk()
-        where = f"anthropic/{self.model} at {self.base_url}"
+        kinds = (sdk.AnthropicError, json.JSONDecodeError, *transport_exceptions())
+        if not isinstance(error, kinds):
+            return None
+        known = sdk_failure(error, sdk, sdk.AnthropicError, self._where, timeout)
+        if known is not None:
+            return known
         if isinstance(error, sdk.APIStatusError):
-            return self._refusal(error, request)
-        if isinstance(error, sdk.APITimeoutError):
-            return APITimeoutError(f"{where} did not answer within {request.timeout:g} s")
-        if isinstance(error, sdk.APIConnectionError):
-            cause = error.__cause__
-            known = transport_error(cause, where) if isinstance(cause, Exception) else None
-            return known or APIConnectionError(f"{where} could not be reached, or broke off")
-        if isinstance(error, sdk.AnthropicError):
-            if isinstance(error, sdk.APIError):
-                return BadResponseError(f"{where} answered with something else than JSON")
-            return AuthenticationError(f"{where}: {error}")
-        return transport_error(error, where) or BadResponseError(
-            f"{where} answered with something else than JSON"
-        )
+            return self._refusal(error)
+        if isinstance(error, sdk.APIError):
+            return BadResponseError(f"{self._where} answered with something else than JSON")
+        return AuthenticationError(f"{self._where}: {error}")
 
-    def _refusal(self, error: Any, request: ChatRequest) -> ProviderError:
+    def _refusal(self, error: Any) -> ProviderError:
         headers = {name.lower(): value for name, value in error.response.headers.items()}
         status: int = error.status_code
         body: Any = error.body
         written = body if isinstance(body, str) else json.dumps(body)
-        known = None if request is _NO_CHAT else request
-        return self.refusal(status, written.encode(), known, headers)
+        return self._error_of(status, written.encode(), headers)
 
-    def refusal(
-        self,
-        status: int,
-        body: bytes,
-        request: ChatRequest | None,
-        headers: Mapping[str, str] | None = None,
-    ) -> ProviderError:
-        """Return what an error means, and learn from it what to leave out.
+    def refusal(self, status: int, body: bytes, request: ChatRequest | None) -> ProviderError:
+        """Return what an error in a batch means, and learn from it what to leave out.
 
         Args:
-            status: 200 where it came after it, in a stream or a batch.
+            status: 200 where it has none of its own.
             body: JSON.
             request: What is refused; None for what is no chat.
-            headers: Of the answer.
         """
+        made = self._error_of(status, body, {})
+        return self._learn(made, request) or made
+
+    def _error_of(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         if status == 200:
             status = _STATUS.get(_kind_of(body), 500)
-        named = dict(headers or {})
-        named["x-request-id"] = named.get("request-id", "")
-        made = error_of(
+        named = {**headers, "x-request-id": headers.get("request-id", "")}
+        return error_of(
             Response(status, named, body),
             self._key or self._token,
             self._errors,
             ANTHROPIC_FEEDBACK,
         )
-        if type(made) is BadRequestError and request is not None:
-            change = self._learned.learn(str(made), request)
-            if change is not None:
-                return BadResponseError(
-                    f"{self.model} {change}, which is remembered",
-                    status=made.status,
-                    request_id=made.request_id,
-                    retry_after=0.0,
-                )
-        return made
-
-
-# For requests that are no chat: all that is looked at is the timeout.
-_NO_CHAT = ChatRequest(())
 
 
 def _kind_of(body: bytes) -> str:
@@ -376,14 +318,6 @@ def _kind_of(body: bytes) -> str:
         return ""
 
 
-async def _close(client: Any) -> None:
-    await client.close()
-
-
-async def _leave_open(client: Any) -> None:
-    """Close nothing: the HTTP client is the caller's."""
-
-
 def _sdk() -> Any:
     try:
         import anthropic  # noqa: PLC0415 - it takes a second, and not every user needs it
@@ -392,16 +326,6 @@ def _sdk() -> Any:
             "anthropic/… needs Anthropic's SDK: pip install 'tollway[anthropic]'"
         ) from error
     return anthropic
-
-
-def _caught() -> tuple[type[Exception], ...]:
-    """Return what the SDK raises, and what it lets pass while a stream is read."""
-    return (_sdk().AnthropicError, json.JSONDecodeError, *transport_exceptions())
-
-
-def _shown(error: Exception) -> Exception | None:
-    """Return the cause to show: the SDK's own message of a refusal may repeat the key."""
-    return None if hasattr(error, "status_code") else error
 
 
 def _is_mapping(value: object) -> bool:

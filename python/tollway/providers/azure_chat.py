@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import inspect
 import os
@@ -13,6 +12,7 @@ from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
 from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.frame import fingerprint
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
@@ -145,8 +145,7 @@ class AzureChatProvider(OpenAIChatProvider):
         given = self._credential or self._token_provider
         named = given if isinstance(given, str) else f"function {id(given)}"
         secret = self._key or self._token or named
-        fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(secret), self.model)
 
     def batches(self) -> OpenAIChatBatches:
         """Return the batch API of this deployment, which has to be of a type for batches.

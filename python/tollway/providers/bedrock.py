@@ -9,12 +9,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, cast
 
-from tollway.errors import BadRequestError, BadResponseError, ConfigurationError
+from tollway.errors import BadResponseError, ConfigurationError
 from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
-from tollway.providers.errors import BEDROCK_ERRORS
+from tollway.providers.frame import ChatFrame
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
 from tollway.types import Chunk, Usage
@@ -22,8 +22,7 @@ from tollway.types import Chunk, Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 
-    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
-    from tollway.providers.errors import ErrorTable
+    from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.types import Completion
 
 __all__ = ["BedrockEmbeddingProvider", "BedrockProvider"]
@@ -41,7 +40,31 @@ _HAS_EFFORT = re.compile(r"claude-opus-4-[5-9]|claude-[a-z]+-[5-9](?!\d)")
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
 
-class BedrockProvider:
+class _AtAmazon:
+    """What chat and embeddings do with their client."""
+
+    model: str
+    _client: BedrockClient
+
+    def __repr__(self) -> str:
+        """Show the model and the endpoint or region, never a key."""
+        return f"<{type(self).__name__} {self.model} at {self._client.place}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, endpoint or region, credential, model."""
+        return self._client.quota_key
+
+    async def open(self) -> None:
+        """Make the client."""
+        await self._client.open()
+
+    async def aclose(self) -> None:
+        """Close the connections that are not in use; an injected client stays open."""
+        await self._client.aclose()
+
+
+class BedrockProvider(_AtAmazon, ChatFrame):
     """One chat model of Bedrock.
 
     Thinking is asked for by `extra_body={"additionalModelRequestFields": {"thinking": {…}}}`; it
@@ -51,7 +74,7 @@ class BedrockProvider:
 
     Args:
         model: `anthropic.claude-haiku-4-5-20251001-v1:0`, an inference profile or an ARN.
-        region: As `BedrockClient` takes it, and so the rest: `profile`, `aws_access_key_id`,
+        options: As `BedrockClient` takes them: `region`, `profile`, `aws_access_key_id`,
             `aws_secret_access_key`, `aws_session_token`, `base_url`, `client`, `errors`.
 
     Raises:
@@ -60,31 +83,10 @@ class BedrockProvider:
 
     name = "bedrock"
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        region: str | None = None,
-        profile: str | None = None,
-        aws_access_key_id: str | None = None,
-        aws_secret_access_key: str | None = None,
-        aws_session_token: str | None = None,
-        base_url: str | None = None,
-        client: Any = None,
-        errors: ErrorTable = BEDROCK_ERRORS,
-    ) -> None:
+    def __init__(self, model: str, **options: Any) -> None:
         self.model = model
-        self._client = BedrockClient(
-            model,
-            region=region,
-            profile=profile,
-            aws_access_key_id=aws_access_key_id,
-            aws_secret_access_key=aws_secret_access_key,
-            aws_session_token=aws_session_token,
-            base_url=base_url,
-            client=client,
-            errors=errors,
-        )
+        self._client = BedrockClient(model, **options)
+        base_url = self._client.base_url
         known = Model(
             features=_SCHEMA if _HAS_SCHEMA.search(model) else _FEATURES,
             parameters=_EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS,
@@ -102,58 +104,28 @@ class BedrockProvider:
         self.rules = dataclasses.replace(rules, refunds=True)
         self.limits = AUTO_LIMITS
 
-    def __repr__(self) -> str:
-        """Show the model and the region, never a key."""
-        return f"<BedrockProvider {self.model} at {self._client.base_url or self._client.region}>"
-
     @property
-    def quota_key(self) -> Hashable:
-        """Provider, endpoint or region, credential, model."""
-        return self._client.quota_key
+    def _place(self) -> str:
+        return self._client.place
 
-    @property
-    def capabilities(self) -> ChatCapabilities:
-        """What the model can do, as far as it has not shown otherwise."""
-        return self._learned.capabilities
-
-    async def open(self) -> None:
-        """Make the client."""
-        await self._client.open()
-
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Send one request and return the whole answer; see `ChatProvider.complete`.
-
-        Cancellation returns at once; the answer that nobody waits for is read by its thread.
-        """
-        try:
-            answer = await self._client.call("converse", self._arguments(request))
-        except BadRequestError as error:
-            raise self._learn(error, request) from error.__cause__
+    async def _answer(self, request: ChatRequest) -> Completion:
+        """Cancellation returns at once; the answer that nobody waits for is read by its thread."""
+        answer = await self._client.call("converse", self._arguments(request))
         return completion_of(answer, self.model)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
         reader = ChunkReader()
         is_first = True
         events = self._client.events(self._arguments(request), request.timeout)
         async with contextlib.aclosing(events):
-            try:
-                async for event in events:
-                    if is_first:
-                        is_first = False
-                        metadata: Mapping[str, Any] = event.get("ResponseMetadata") or {}
-                        headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
-                        yield Chunk(headers=headers, request_id=metadata.get("RequestId"))
-                        continue
-                    chunk = reader.read(event)
-                    if chunk is not None:
-                        yield chunk
-            except BadRequestError as error:
-                raise self._learn(error, request) from error.__cause__
-
-    async def aclose(self) -> None:
-        """Close the connections that are not in use; an injected client stays open."""
-        await self._client.aclose()
+            async for event in events:
+                if is_first:
+                    is_first = False
+                    metadata: Mapping[str, Any] = event.get("ResponseMetadata") or {}
+                    headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
+                    yield Chunk(headers=headers, request_id=metadata.get("RequestId"))
+                else:
+                    yield reader.read(event)
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         arguments = converse_arguments(self.model, request)
@@ -164,18 +136,8 @@ class BedrockProvider:
             inference.pop(names.get(name, name), None)
         return arguments
 
-    def _learn(self, error: BadRequestError, request: ChatRequest) -> Exception:
-        change = (
-            self._learned.learn(str(error), request) if type(error) is BadRequestError else None
-        )
-        if change is None:
-            return error
-        return BadResponseError(
-            f"{self.model} {change}, which is remembered", status=error.status, retry_after=0.0
-        )
 
-
-class BedrockEmbeddingProvider:
+class BedrockEmbeddingProvider(_AtAmazon):
     """One embedding model of Bedrock: Titan, one text a request, or Cohere, up to 96.
 
     Args:
@@ -183,7 +145,7 @@ class BedrockEmbeddingProvider:
         dimensions: Shorter vectors, where the model can; of unit length.
         input_type: For models of Cohere, what the vectors are for: `search_document`,
             `search_query`, `classification`, `clustering`.
-        region: As `BedrockClient` takes it, and so the rest.
+        options: As `BedrockClient` takes them.
 
     Raises:
         ConfigurationError: A model of another family, or an address that is none.
@@ -197,27 +159,10 @@ class BedrockEmbeddingProvider:
         *,
         dimensions: int | None = None,
         input_type: str = "search_document",
-        region: str | None = None,
-        profile: str | None = None,
-        aws_access_key_id: str | None = None,
-        aws_secret_access_key: str | None = None,
-        aws_session_token: str | None = None,
-        base_url: str | None = None,
-        client: Any = None,
-        errors: ErrorTable = BEDROCK_ERRORS,
+        **options: Any,
     ) -> None:
         self.model = model
-        self._client = BedrockClient(
-            model,
-            region=region,
-            profile=profile,
-            aws_access_key_id=aws_access_key_id,
-            aws_secret_access_key=aws_secret_access_key,
-            aws_session_token=aws_session_token,
-            base_url=base_url,
-            client=client,
-            errors=errors,
-        )
+        self._client = BedrockClient(model, **options)
         self._is_titan = "titan-embed-text" in model
         if not self._is_titan and "cohere.embed" not in model:
             raise ConfigurationError(
@@ -235,19 +180,9 @@ class BedrockEmbeddingProvider:
             max_text_tokens=8_192 if self._is_titan else 512 if is_third else 128_000,
             dimensions=dimensions or full or (1024 if is_third else None),
             input_type=None if self._is_titan else input_type,
-            price="listed" if base_url is None else "unknown",
+            price="listed" if self._client.base_url is None else "unknown",
         )
         self.limits = AUTO_LIMITS
-
-    def __repr__(self) -> str:
-        """Show the model and the region, never a key."""
-        place = self._client.base_url or self._client.region
-        return f"<BedrockEmbeddingProvider {self.model} at {place}>"
-
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, endpoint or region, credential, model."""
-        return self._client.quota_key
 
     @property
     def priced_as(self) -> str:
@@ -261,10 +196,6 @@ class BedrockEmbeddingProvider:
         queries = copy.copy(self)
         queries._input_type = "search_query"  # noqa: SLF001 - a copy of this object
         return queries
-
-    async def open(self) -> None:
-        """Make the client."""
-        await self._client.open()
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts; see `EmbeddingProvider.embed`."""
@@ -294,10 +225,6 @@ class BedrockEmbeddingProvider:
         )
         usage = Usage(input_tokens=int(counted or 0), requests=1, estimated=counted is None)
         return EmbeddingAnswer(vectors, bad_rows, usage)
-
-    async def aclose(self) -> None:
-        """Close the connections that are not in use; an injected client stays open."""
-        await self._client.aclose()
 
     def _body(self, texts: Sequence[str]) -> dict[str, Any]:
         if self._is_titan:

@@ -19,6 +19,7 @@ from tollway.errors import (
     ConfigurationError,
 )
 from tollway.limiter.feedback import FeedbackTable
+from tollway.providers.errors import BEDROCK_ERRORS
 from tollway.providers.openai import check_address, error_of
 from tollway.transport import CONNECT_TIMEOUT, TIMEOUT, Response
 
@@ -69,14 +70,14 @@ class BedrockClient:
         self,
         model: str,
         *,
-        region: str | None,
-        profile: str | None,
-        aws_access_key_id: str | None,
-        aws_secret_access_key: str | None,
-        aws_session_token: str | None,
-        base_url: str | None,
-        client: Any,
-        errors: ErrorTable,
+        region: str | None = None,
+        profile: str | None = None,
+        aws_access_key_id: str | None = None,
+        aws_secret_access_key: str | None = None,
+        aws_session_token: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+        errors: ErrorTable = BEDROCK_ERRORS,
     ) -> None:
         if base_url is not None:
             check_address(base_url)
@@ -113,9 +114,14 @@ class BedrockClient:
         return ("bedrock", self.base_url or self.region, self._account, self.model)
 
     @property
+    def place(self) -> str:
+        """The endpoint or region."""
+        return str(self.base_url or self.region)
+
+    @property
     def where(self) -> str:
         """Who is asked, for messages."""
-        return f"bedrock/{self.model} at {self.base_url or self.region}"
+        return f"bedrock/{self.model} at {self.place}"
 
     async def open(self) -> None:
         """Make the client, which takes half a second, in a thread."""

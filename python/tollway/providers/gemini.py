@@ -6,7 +6,7 @@ import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
-from tollway.errors import BadRequestError, BadResponseError, ConfigurationError, TollwayError
+from tollway.errors import BadResponseError, ConfigurationError
 from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import GEMINI_FEEDBACK
 from tollway.providers.base import (
@@ -16,7 +16,7 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingRules,
 )
-from tollway.providers.errors import GEMINI_ERRORS
+from tollway.providers.frame import ChatFrame
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
     ChunkReader,
@@ -29,10 +29,10 @@ from tollway.providers.rows import rows_of
 from tollway.types import Chunk, Message, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Hashable, Sequence
 
-    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter
-    from tollway.providers.errors import ErrorTable
+    from tollway.errors import ProviderError
+    from tollway.providers.base import ChatFeature, ChatParameter
     from tollway.types import Completion
 
 __all__ = ["GeminiEmbeddingProvider", "GeminiProvider"]
@@ -81,7 +81,26 @@ _EMBEDDINGS = {
 _MAX_TEXTS = 100
 
 
-class GeminiProvider:
+class _AtGoogle:
+    """What chat and embeddings do with their client."""
+
+    _client: GeminiClient
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, address, project or the key's fingerprint, model."""
+        return self._client.quota_key
+
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK."""
+        self._client.models()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._client.aclose()
+
+
+class GeminiProvider(_AtGoogle, ChatFrame):
     """One chat model of Gemini.
 
     What it signs of its thoughts goes back with the answer's `message`. `reasoning_effort` is the
@@ -89,7 +108,7 @@ class GeminiProvider:
 
     Args:
         model: `gemini-2.5-flash`.
-        api_key: As `GeminiClient` takes it, and so the rest: `vertexai`, `project`, `location`,
+        options: As `GeminiClient` takes them: `api_key`, `vertexai`, `project`, `location`,
             `credentials`, `base_url`, `client`, `headers`, `errors`.
 
     Raises:
@@ -98,33 +117,9 @@ class GeminiProvider:
 
     name = "gemini"
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        api_key: str | None = None,
-        vertexai: bool | None = None,
-        project: str | None = None,
-        location: str | None = None,
-        credentials: Any = None,
-        base_url: str | None = None,
-        client: Any = None,
-        headers: Mapping[str, str] | None = None,
-        errors: ErrorTable = GEMINI_ERRORS,
-    ) -> None:
+    def __init__(self, model: str, **options: Any) -> None:
         self.model = model
-        self._client = GeminiClient(
-            model,
-            api_key=api_key,
-            vertexai=vertexai,
-            project=project,
-            location=location,
-            credentials=credentials,
-            base_url=base_url,
-            client=client,
-            headers=headers,
-            errors=errors,
-        )
+        self._client = GeminiClient(model, **options)
         family = next((name for name in _MODELS if model.startswith(name)), None)
         known = _UNKNOWN if family is None else _MODELS[family]
         self._learned = learned_of(f"gemini {self._client.quota_key!r}", model, known)
@@ -138,58 +133,29 @@ class GeminiProvider:
         )
         self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
 
-    def __repr__(self) -> str:
-        """Show the model and the place, never the key."""
-        return f"<GeminiProvider {self.model} at {self._client.where}>"
-
     @property
-    def quota_key(self) -> Hashable:
-        """Provider, address, project or the key's fingerprint, model."""
-        return self._client.quota_key
+    def _place(self) -> str:
+        return self._client.where
 
-    @property
-    def capabilities(self) -> ChatCapabilities:
-        """What the model can do, as far as it has not shown otherwise."""
-        return self._learned.capabilities
-
-    async def open(self) -> None:
-        """Make this loop's client, and import the SDK."""
-        self._client.models()
-
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Send one request and return the whole answer; see `ChatProvider.complete`."""
-        models = self._client.models()
+    async def _answer(self, request: ChatRequest) -> Completion:
         contents, config = self._arguments(request)
-        try:
-            answer = await models.generate_content(
-                model=self.model, contents=contents, config=config
-            )
-        except caught() as error:
-            raise self._failure(error, request) from shown(error)
+        models = self._client.models()
+        answer = await models.generate_content(model=self.model, contents=contents, config=config)
         return completion_of(answer, self.model)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
-        models = self._client.models()
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
         contents, config = self._arguments(request)
         reader = ChunkReader(self.model)
         is_first = True
-        try:
-            pieces = await models.generate_content_stream(
-                model=self.model, contents=contents, config=config
-            )
-            async with contextlib.aclosing(pieces):
-                async for piece in pieces:
-                    if is_first:
-                        is_first = False
-                        yield Chunk(headers=headers_of(piece), request_id=piece.response_id)
-                    chunk = reader.read(piece)
-                    if chunk is not None:
-                        yield chunk
-        except TollwayError:
-            raise
-        except caught() as error:
-            raise self._failure(error, request) from shown(error)
+        pieces = await self._client.models().generate_content_stream(
+            model=self.model, contents=contents, config=config
+        )
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if is_first:
+                    is_first = False
+                    yield Chunk(headers=headers_of(piece), request_id=piece.response_id)
+                yield reader.read(piece)
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the tokens of a request's messages as Gemini counts them; costs a request.
@@ -206,10 +172,8 @@ class GeminiProvider:
         if self._client.is_vertex:
             names = ("system_instruction", "tools")
             told |= {name: config[name] for name in names if name in config}
-        try:
+        with self._failing(request):
             counted = await models.count_tokens(model=self.model, contents=contents, config=told)
-        except caught() as error:
-            raise self._failure(error, request) from shown(error)
         return int(counted.total_tokens or 0)
 
     async def check(self) -> Checked:
@@ -221,10 +185,6 @@ class GeminiProvider:
         await self.count_tokens(ChatRequest((Message("user", "Hi"),), timeout=CHECK_TIMEOUT))
         return Checked("a count of tokens", has_model=True)
 
-    async def aclose(self) -> None:
-        """Close the connections of this event loop; an injected client stays open."""
-        await self._client.aclose()
-
     def _arguments(self, request: ChatRequest) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         capabilities = self.capabilities
         contents, config = contents_and_config(
@@ -235,20 +195,11 @@ class GeminiProvider:
             config.pop("max_output_tokens" if name == "max_tokens" else name, None)
         return contents, config
 
-    def _failure(self, error: Exception, request: ChatRequest) -> Exception:
-        made = self._client.failure(error, request.timeout)
-        if type(made) is BadRequestError:
-            change = self._learned.learn(str(made), request)
-            if change is not None:
-                return BadResponseError(
-                    f"{self.model} {change}, which is remembered",
-                    status=made.status,
-                    retry_after=0.0,
-                )
-        return made
+    def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
+        return self._client.failure(error, timeout) if isinstance(error, caught()) else None
 
 
-class GeminiEmbeddingProvider:
+class GeminiEmbeddingProvider(_AtGoogle):
     """One embedding model of Gemini.
 
     Args:
@@ -259,7 +210,7 @@ class GeminiEmbeddingProvider:
         dimensions: Shorter vectors; they are scaled to unit length again, as Google's are only
             in full.
         title: Of the documents, with `RETRIEVAL_DOCUMENT`.
-        api_key: As `GeminiClient` takes it, and so the rest.
+        options: As `GeminiClient` takes them.
 
     Raises:
         ConfigurationError: No key or project, or more dimensions than the model has.
@@ -274,29 +225,10 @@ class GeminiEmbeddingProvider:
         task_type: str | None = None,
         dimensions: int | None = None,
         title: str | None = None,
-        api_key: str | None = None,
-        vertexai: bool | None = None,
-        project: str | None = None,
-        location: str | None = None,
-        credentials: Any = None,
-        base_url: str | None = None,
-        client: Any = None,
-        headers: Mapping[str, str] | None = None,
-        errors: ErrorTable = GEMINI_ERRORS,
+        **options: Any,
     ) -> None:
         self.model = model
-        self._client = GeminiClient(
-            model,
-            api_key=api_key,
-            vertexai=vertexai,
-            project=project,
-            location=location,
-            credentials=credentials,
-            base_url=base_url,
-            client=client,
-            headers=headers,
-            errors=errors,
-        )
+        self._client = GeminiClient(model, **options)
         full, most_tokens = _EMBEDDINGS.get(model, (None, None))
         if full is not None and dimensions is not None and not 1 <= dimensions <= full:
             raise ConfigurationError(f"gemini/{model} has 1 to {full} dimensions, not {dimensions}")
@@ -329,11 +261,6 @@ class GeminiEmbeddingProvider:
         return f"<GeminiEmbeddingProvider {self.model} at {self._client.where}>"
 
     @property
-    def quota_key(self) -> Hashable:
-        """Provider, address, project or the key's fingerprint, model."""
-        return self._client.quota_key
-
-    @property
     def priced_as(self) -> str:
         """The model's name."""
         return self.model
@@ -346,10 +273,6 @@ class GeminiEmbeddingProvider:
         queries._config = {**self._config, "task_type": "RETRIEVAL_QUERY"}  # noqa: SLF001 - a copy
         queries._config.pop("title", None)  # noqa: SLF001 - a copy of this object
         return queries
-
-    async def open(self) -> None:
-        """Make this loop's client, and import the SDK."""
-        self._client.models()
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts; see `EmbeddingProvider.embed`."""
@@ -374,10 +297,6 @@ class GeminiEmbeddingProvider:
             [row.values for row in given], self.rules.dimensions, normalize=self._is_cut
         )
         return EmbeddingAnswer(vectors, bad_rows, _embedding_usage(answer, given))
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop; an injected client stays open."""
-        await self._client.aclose()
 
 
 def _embedding_usage(answer: Any, given: Sequence[Any]) -> Usage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -17,6 +16,8 @@ from tollway.errors import (
     ProviderError,
 )
 from tollway.limiter.feedback import GEMINI_FEEDBACK
+from tollway.providers.errors import GEMINI_ERRORS
+from tollway.providers.frame import fingerprint
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.transport import Response, transport_error, transport_exceptions
@@ -57,15 +58,15 @@ class GeminiClient:
         self,
         model: str,
         *,
-        api_key: str | None,
-        vertexai: bool | None,
-        project: str | None,
-        location: str | None,
-        credentials: Any,
-        base_url: str | None,
-        client: Any,
-        headers: Mapping[str, str] | None,
-        errors: ErrorTable,
+        api_key: str | None = None,
+        vertexai: bool | None = None,
+        project: str | None = None,
+        location: str | None = None,
+        credentials: Any = None,
+        base_url: str | None = None,
+        client: Any = None,
+        headers: Mapping[str, str] | None = None,
+        errors: ErrorTable = GEMINI_ERRORS,
     ) -> None:
         environment = os.environ
         self.model = model
@@ -111,9 +112,8 @@ class GeminiClient:
     def quota_key(self) -> Hashable:
         """Provider, address, project or the key's fingerprint, model."""
         account = self._project if self.is_vertex and not self._key else None
-        fingerprint = account or hashlib.sha256(self._key.encode()).hexdigest()[:16]
         place = self._base_url or f"{self.where} {self._location if self.is_vertex else ''}"
-        return ("gemini", place, fingerprint, self.model)
+        return ("gemini", place, account or fingerprint(self._key), self.model)
 
     def _make(self) -> Any:
         genai = sdk()

@@ -6,8 +6,9 @@ import dataclasses
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from tollway.errors import BadRequestError, BadResponseError
+from tollway.errors import BadResponseError
 from tollway.providers.base import ChatRules, EmbeddingAnswer, EmbeddingRules
+from tollway.providers.frame import ChatFrame
 from tollway.providers.litellm_client import LiteLLMClient, caught, sdk
 from tollway.providers.openai import DIMENSIONS
 from tollway.providers.openai_models import Learned, Model, learned_of
@@ -18,7 +19,8 @@ from tollway.types import Chunk, Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 
-    from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRequest
+    from tollway.errors import ProviderError
+    from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion, Message
 
@@ -48,7 +50,7 @@ _MAX_TEXTS = {"azure": 2048, "cohere": 96, "gemini": 100, "openai": 2048, "voyag
 _FEW_TEXTS = 64
 
 
-class LiteLLMProvider:
+class LiteLLMProvider(ChatFrame):
     """One chat model behind LiteLLM.
 
     Each call goes through `litellm.acompletion`, its retries off and nothing dropped in silence.
@@ -94,22 +96,18 @@ class LiteLLMProvider:
         )
         self.limits = self._client.limits
 
-    def __repr__(self) -> str:
-        """Show the model and the address, never the key."""
-        return f"<LiteLLMProvider {self._client.where.removeprefix('litellm/')}>"
-
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
         return self._client.quota_key
 
     @property
-    def capabilities(self) -> ChatCapabilities:
-        """What LiteLLM's tables say, as far as the model has not shown otherwise."""
-        return self._learned.capabilities
+    def _place(self) -> str:
+        return self._client.base_url or self._client.kind
 
     @cached_property
-    def _learned(self) -> Learned:
+    def _learned(self) -> Learned:  # type: ignore[override]
+        # LiteLLM is imported when it is asked for.
         known = _model_of(self._client.name, self._client.kind)
         place = f"litellm {self._client.base_url}"
         return learned_of(place, self.model, known, max_tokens="max_tokens")
@@ -118,12 +116,8 @@ class LiteLLMProvider:
         """Import LiteLLM."""
         sdk()
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Send one request and return the whole answer; see `ChatProvider.complete`."""
-        try:
-            answer = await sdk().acompletion(**self._arguments(request))
-        except caught() as error:
-            raise self._failure(error, request) from None
+    async def _answer(self, request: ChatRequest) -> Completion:
+        answer = await sdk().acompletion(**self._arguments(request))
         headers = self._client.headers_of(answer)
         parsed: dict[str, Any] = _with_refusal(answer.model_dump())
         completion = completion_of(parsed, headers, self.name, model=self.model, split=True)
@@ -135,15 +129,11 @@ class LiteLLMProvider:
             completion, usage=usage, extra={"litellm": thoughts} if thoughts else {}, raw=answer
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
         arguments = {**self._arguments(request), "stream": True}
         if "stream_usage" in self.capabilities.features:
             arguments["stream_options"] = {"include_usage": True}
-        try:
-            pieces = await sdk().acompletion(**arguments)
-        except caught() as error:
-            raise self._failure(error, request) from None
+        pieces = await sdk().acompletion(**arguments)
         reader = ChunkReader(split=True)
         blocks: list[dict[str, Any]] = []
         headers = self._client.headers_of(pieces)
@@ -153,13 +143,8 @@ class LiteLLMProvider:
                 parsed: dict[str, Any] = _with_refusal(piece.model_dump())
                 blocks += _blocks_of(parsed)
                 chunk = reader.read(parsed)
-                if chunk is not None:
-                    yield _as_sent(chunk, pieces, blocks)
-            rest = reader.end()
-            if rest is not None:
-                yield rest
-        except caught() as error:
-            raise self._failure(error, request) from None
+                yield chunk and _as_sent(chunk, pieces, blocks)
+            yield reader.end()
         finally:
             await pieces.aclose()
 
@@ -176,17 +161,9 @@ class LiteLLMProvider:
             arguments["extra_headers"] = dict(request.extra_headers)
         return arguments
 
-    def _failure(self, error: Exception, request: ChatRequest) -> Exception:
-        made = self._client.failure(error)
-        if type(made) is BadRequestError:
-            change = self._learned.learn(str(made), request)
-            if change is not None:
-                return BadResponseError(
-                    f"{self._client.where} {change}, which is remembered",
-                    status=made.status,
-                    retry_after=0.0,
-                )
-        return made
+    def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
+        del timeout  # LiteLLM's own message has it
+        return self._client.failure(error) if isinstance(error, caught()) else None
 
 
 class LiteLLMEmbeddingProvider:

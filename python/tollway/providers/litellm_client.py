@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -37,6 +36,7 @@ from tollway.providers.errors import (
     ErrorRule,
     ErrorTable,
 )
+from tollway.providers.frame import fingerprint
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.transport import Response
 
@@ -149,8 +149,7 @@ class LiteLLMClient:
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
-        fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
-        return ("litellm", self.base_url, fingerprint, self.model)
+        return ("litellm", self.base_url, fingerprint(self._key), self.model)
 
     def headers_of(self, answer: Any) -> dict[str, str]:
         """Return the provider's headers of an answer or a stream, names in lower case."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import urllib.parse
@@ -21,6 +20,7 @@ from tollway.limiter import Limits
 from tollway.limiter.feedback import FeedbackTable
 from tollway.providers.base import ChatCapabilities, ChatRules, Checked
 from tollway.providers.errors import OLLAMA_ERRORS
+from tollway.providers.frame import fingerprint
 from tollway.providers.loops import LoopClients
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
@@ -117,8 +117,7 @@ class _Server:
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
-        fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(self._key), self.model)
 
     async def open(self) -> None:
         """Make this loop's client."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from tollway.errors import BadResponseError
 from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.errors import OLLAMA_ERRORS
+from tollway.providers.frame import fingerprint
 from tollway.providers.ollama import address_of
 from tollway.providers.openai import connect, error_of
 from tollway.transport import Request
@@ -89,8 +89,7 @@ class OllamaEmbeddingProvider:
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
-        fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(self._key), self.model)
 
     @property
     def priced_as(self) -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import (
-    APIConnectionError,
-    APITimeoutError,
     AuthenticationError,
-    BadRequestError,
-    BadResponseError,
     ConfigurationError,
     NotFoundError,
     ProviderError,
@@ -21,18 +16,17 @@ from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.compatible import chat_endpoint
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.loops import LoopClients
+from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_batches import FILE, OpenAIBatches
 from tollway.providers.openai_models import Learned, elsewhere, learned_of, model_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
-from tollway.transport import Response, response_class, transport_error, transport_exceptions
+from tollway.transport import Response, response_class, transport_exceptions
 from tollway.types import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 
-    from tollway.providers.base import ChatCapabilities
     from tollway.providers.batches import BatchResult
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIChatProvider", "sdk"]
 
 
-class OpenAIChatProvider:
+class OpenAIChatProvider(ChatFrame):
     """One chat model of OpenAI, or of a compatible endpoint.
 
     What an endpoint does not take is learned from its first 400 and remembered for the process:
@@ -81,9 +75,7 @@ class OpenAIChatProvider:
         self._headers = dict(headers or {})
         self._http_client = http_client
         if client is not None:
-            if base_url or api_key or http_client:
-                raise ConfigurationError("the address, key and http_client are those of the client")
-            client = client.with_options(max_retries=0)
+            client = own_client(client, base_url, api_key, http_client)
             base_url, api_key = str(client.base_url), client.api_key or None
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
@@ -123,25 +115,17 @@ class OpenAIChatProvider:
 
     def _set_up(self, learned: Learned, client: Any) -> None:
         self._learned = learned
-        self._clients: LoopClients[Any] = LoopClients(
-            self._make_client, _close if self._http_client is None else _leave_open, client
-        )
-
-    def __repr__(self) -> str:
-        """Show the model and the address, never the key."""
-        return f"<{type(self).__name__} {self.model} at {self.base_url}>"
+        self._clients = sdk_clients(self._make_client, self._http_client, client)
 
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
         secret = self._key or f"function {id(self._ask_key)}"
-        fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(secret), self.model)
 
     @property
-    def capabilities(self) -> ChatCapabilities:
-        """What the model can do, as far as it has not shown otherwise."""
-        return self._learned.capabilities
+    def _place(self) -> str:
+        return self.base_url
 
     def _secret(self) -> str:
         """Return what no message may show; empty for none."""
@@ -164,14 +148,9 @@ class OpenAIChatProvider:
         """Make this loop's client, and import the SDK, which takes a second."""
         await self._clients.open()
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Send one request and return the whole answer; see `ChatProvider.complete`."""
-        try:
-            answer = await self._send(request, chat_body(self.model, request, self._learned))
-            parsed = answer.json()
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
-        return self.completion(parsed, answer.headers)
+    async def _answer(self, request: ChatRequest) -> Completion:
+        answer = await self._send(request, self.chat_body(request))
+        return self.completion(answer.json(), answer.headers)
 
     def completion(self, answer: object, headers: Mapping[str, str]) -> Completion:
         """Return an answer's JSON as a `Completion`; see `completion_of`."""
@@ -179,28 +158,18 @@ class OpenAIChatProvider:
             answer, headers, self.name, model=self.model, split=not self._is_openai
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
         body = {**chat_body(self.model, request, self._learned), "stream": True}
         if "stream_usage" in self.capabilities.features:
             body["stream_options"] = {"include_usage": True}
-        try:
-            pieces = await self._send(request, body)
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+        pieces = await self._send(request, body)
         reader = ChunkReader(split=not self._is_openai)
         headers = pieces.response.headers
         try:
             yield Chunk(headers=headers, request_id=headers.get("x-request-id"))
             async for piece in pieces:
-                chunk = reader.read(piece)
-                if chunk is not None:
-                    yield chunk
-            rest = reader.end()
-            if rest is not None:
-                yield rest
-        except _caught() as error:
-            raise self._failure(error, request) from _shown(error)
+                yield reader.read(piece)
+            yield reader.end()
         finally:
             await pieces.close()
 
@@ -217,18 +186,16 @@ class OpenAIChatProvider:
         Raises:
             ProviderError: As `complete`.
         """
-        request = ChatRequest((), timeout=CHECK_TIMEOUT)
-        headers = {} if self._has_credential() else {"Authorization": sdk().Omit()}
         by = "its list of models"
         try:
-            listed = await self._clients.get().models.list(
-                extra_headers=headers, timeout=request.timeout
-            )
-        except _caught() as error:
-            failure = self._failure(error, request)
-            if isinstance(failure, NotFoundError) and not self._is_openai:
-                return Checked(f"{by}, which it does not have", None)
-            raise failure from _shown(error)
+            with self._failing(ChatRequest((), timeout=CHECK_TIMEOUT)):
+                listed = await self._clients.get().models.list(
+                    extra_headers=self._further({}), timeout=CHECK_TIMEOUT
+                )
+        except NotFoundError:
+            if self._is_openai:
+                raise
+            return Checked(f"{by}, which it does not have", None)
         models = tuple(str(model.id) for model in listed.data)
         is_listed = self.model in models
         if self.name == "openai" and (is_listed or self._is_openai):
@@ -251,9 +218,9 @@ class OpenAIChatProvider:
     ) -> Response:
         """Return the answer to a request of another kind; see `OpenAIAccount.exchange`."""
         client = self._clients.get()
-        options: dict[str, Any] = {"timeout": _NO_CHAT.timeout, "headers": self._further({})}
+        options: dict[str, Any] = {"headers": self._further({})}
         answer_class = response_class(sdk())
-        try:
+        with self._failing(None):
             if method == "GET":
                 answer = await client.get(path, cast_to=answer_class, options=options)
             elif file is None:
@@ -264,20 +231,16 @@ class OpenAIChatProvider:
                 answer = await client.post(
                     path, cast_to=answer_class, body=body, files=files, options=options
                 )
-        except _caught() as error:
-            raise self._failure(error, _NO_CHAT) from _shown(error)
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status_code, headers, answer.content)
 
     async def download(self, file: str) -> AsyncGenerator[bytes, None]:
         """Return the content of a file in pieces; see `OpenAIAccount.download`."""
         files = self._clients.get().files.with_streaming_response
-        try:
+        with self._failing(None):
             async with files.content(file, extra_headers=self._further({})) as answer:
                 async for piece in answer.iter_bytes(1 << 20):
                     yield piece
-        except _caught() as error:
-            raise self._failure(error, _NO_CHAT) from _shown(error)
 
     def refusal(self, response: Response, request: ChatRequest | None = None) -> ProviderError:
         """Return what an answer other than 200 means, and learn from it what to leave out.
@@ -286,20 +249,8 @@ class OpenAIChatProvider:
             response: The answer.
             request: What it refuses; None for what is no chat.
         """
-        made = error_of(
-            response, self._secret(), self._errors, self.rules.feedback or OPENAI_FEEDBACK
-        )
-        if request is None or not isinstance(made, BadRequestError) or self._is_known(made):
-            return made
-        change = self._learned.learn(str(made), request)
-        if change is None:
-            return made
-        return BadResponseError(
-            f"{self.base_url} {change}, which is remembered",
-            status=made.status,
-            request_id=made.request_id,
-            retry_after=0.0,
-        )
+        made = self._error_of(response)
+        return self._learn(made, request) or made
 
     def chat_body(self, request: ChatRequest) -> dict[str, Any]:
         """Return the JSON of a request, as far as is known by now what the model takes."""
@@ -333,45 +284,32 @@ class OpenAIChatProvider:
         response = response_class(sdk())
         return await client.post("/chat/completions", cast_to=response, body=body, options=options)
 
-    def _failure(self, error: Exception, request: ChatRequest) -> ProviderError:
-        """Return what one of the exceptions of `_caught` means."""
+    def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         openai = sdk()
-        where = f"{self.name}/{self.model} at {self.base_url}"
+        # openai 2 passes on the exceptions of its HTTP library while a stream is read.
+        kinds = (openai.OpenAIError, json.JSONDecodeError, *transport_exceptions())
+        if not isinstance(error, kinds):
+            return None
+        known = sdk_failure(error, openai, openai.OpenAIError, self._where, timeout)
+        if known is not None:
+            return known
         if isinstance(error, openai.APIStatusError):
-            return self._refusal(cast("Any", error).response, request)
-        if isinstance(error, openai.APITimeoutError):
-            return APITimeoutError(f"{where} did not answer within {request.timeout:g} s")
-        if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__
-            known = transport_error(cause, where) if isinstance(cause, Exception) else None
-            return known or APIConnectionError(f"{where} could not be reached, or broke off")
+            response: Any = cast("Any", error).response
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return self._error_of(Response(response.status_code, headers, response.content))
         if isinstance(error, openai.APIError):
             return self._broken_off(cast("Any", error).body)
-        if isinstance(error, openai.OpenAIError):
-            return AuthenticationError(f"{where}: {error}")
-        return transport_error(error, where) or BadResponseError(
-            f"{where} answered with something else than JSON"
-        )
+        return AuthenticationError(f"{self._where}: {error}")
 
-    def _refusal(self, response: Any, request: ChatRequest) -> ProviderError:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        answer = Response(response.status_code, headers, response.content)
-        return self.refusal(answer, None if request is _NO_CHAT else request)
-
-    def _is_known(self, error: BadRequestError) -> bool:
-        return type(error) is not BadRequestError
+    def _error_of(self, response: Response) -> ProviderError:
+        feedback = self.rules.feedback or OPENAI_FEEDBACK
+        return error_of(response, self._secret(), self._errors, feedback)
 
     def _broken_off(self, body: object) -> ProviderError:
         """Return what an error means that came inside a stream, after the status 200."""
         status = body.get("status") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return error_of(
-            Response(
-                status if isinstance(status, int) else 500, {}, json.dumps({"error": body}).encode()
-            ),
-            self._secret(),
-            self._errors,
-            self.rules.feedback or OPENAI_FEEDBACK,
-        )
+        code = status if isinstance(status, int) else 500
+        return self._error_of(Response(code, {}, json.dumps({"error": body}).encode()))
 
 
 class OpenAIChatBatches(OpenAIBatches):
@@ -408,19 +346,6 @@ class OpenAIChatBatches(OpenAIBatches):
         return self._provider.completion(result.body, {"x-request-id": result.request_id or ""})
 
 
-# For requests that are no chat: all that is looked at is the timeout.
-_NO_CHAT = ChatRequest(())
-
-
-async def _close(client: Any) -> None:
-    await client.close()
-
-
-async def _leave_open(client: Any) -> None:
-    """Leave an SDK's client be that sends with one of the user's: closing it would close that."""
-    del client
-
-
 def sdk() -> Any:
     """Return the module of the OpenAI SDK.
 
@@ -432,16 +357,3 @@ def sdk() -> Any:
     except ImportError as error:
         raise ConfigurationError("this needs the OpenAI SDK: pip install openai") from error
     return openai
-
-
-def _caught() -> tuple[type[Exception], ...]:
-    """Return what the SDK raises: its own, a body that is no JSON, and in a stream the library's.
-
-    openai 2 passes on the exceptions of its HTTP library while a stream is read.
-    """
-    return (sdk().OpenAIError, json.JSONDecodeError, *transport_exceptions())
-
-
-def _shown(error: Exception) -> Exception | None:
-    """Return the cause to show: the SDK's own message of a refusal may repeat the key."""
-    return None if hasattr(error, "status_code") else error

@@ -1,0 +1,184 @@
+"""What the chat providers behind an SDK have in common: how they answer, stream, fail and learn."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from tollway.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BadRequestError,
+    BadResponseError,
+    ConfigurationError,
+    TollwayError,
+)
+from tollway.providers.loops import LoopClients
+from tollway.transport import transport_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from tollway.errors import ProviderError
+    from tollway.providers.base import ChatCapabilities, ChatRequest
+    from tollway.providers.openai_models import Learned
+    from tollway.types import Chunk, Completion
+
+__all__ = ["ChatFrame", "fingerprint", "own_client", "sdk_clients", "sdk_failure"]
+
+# Seconds for a request that is no chat, as for one that names none.
+_TIMEOUT = 600.0
+
+
+class ChatFrame(ABC):
+    """A chat provider that writes only what is its SDK's own.
+
+    That is: `_answer` and `_pieces`, which send a request and raise whatever the SDK does, and
+    what that means.
+    """
+
+    name: str
+    model: str
+    _learned: Learned
+
+    def __repr__(self) -> str:
+        """Show the model and the place, never the key."""
+        return f"<{type(self).__name__} {self.model} at {self._place}>"
+
+    @property
+    def capabilities(self) -> ChatCapabilities:
+        """What the model can do, as far as it has not shown otherwise."""
+        return self._learned.capabilities
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Send one request and return the whole answer; see `ChatProvider.complete`."""
+        with self._failing(request):
+            return await self._answer(request)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
+        with self._failing(request):
+            async with contextlib.aclosing(self._pieces(request)) as pieces:
+                async for chunk in pieces:
+                    if chunk is not None:
+                        yield chunk
+
+    @contextlib.contextmanager
+    def _failing(self, request: ChatRequest | None) -> Generator[None, None, None]:
+        """Raise in place of an SDK's exception what it means; learn from a refusal.
+
+        Args:
+            request: What is sent; None for what is no chat, from which nothing is learned.
+        """
+        try:
+            yield
+        except BadRequestError as error:
+            if (learned := self._learn(error, request)) is None:
+                raise
+            raise learned from error.__cause__
+        except TollwayError:
+            raise
+        except Exception as error:
+            made = self._failure(error, _TIMEOUT if request is None else request.timeout)
+            if made is None:
+                raise
+            # The SDK's own message of a refusal may repeat the key.
+            is_shown = not any(
+                hasattr(error, name) for name in ("status_code", "details", "operation_name")
+            )
+            raise (self._learn(made, request) or made) from (error if is_shown else None)
+
+    def _learn(self, error: Exception, request: ChatRequest | None) -> BadResponseError | None:
+        """Return what to raise where a refusal was about what nobody asked for: a retry."""
+        if request is None or type(error) is not BadRequestError:
+            return None
+        change = self._learned.learn(str(error), request)
+        if change is None:
+            return None
+        return BadResponseError(
+            f"{self._where} {change}, which is remembered",
+            status=error.status,
+            request_id=error.request_id,
+            retry_after=0.0,
+        )
+
+    @property
+    def _where(self) -> str:
+        """Who is asked, for messages."""
+        return f"{self.name}/{self.model} at {self._place}"
+
+    @property
+    @abstractmethod
+    def _place(self) -> str:
+        """The address, or another name of the place."""
+
+    @abstractmethod
+    async def _answer(self, request: ChatRequest) -> Completion:
+        """Send a request and return its answer."""
+
+    @abstractmethod
+    def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+        """Send a request and return its pieces, the headers first; None brings nothing.
+
+        What it opens it closes when it is closed.
+        """
+
+    def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
+        """Return what an exception of the SDK means; None for any other.
+
+        One whose client raises exceptions of ours has no need of it.
+        """
+        del error, timeout
+        return None
+
+
+def fingerprint(secret: str) -> str:
+    """Return what tells one credential from another and shows neither."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
+def own_client(client: Any, *others: object) -> Any:
+    """Return a user's client of OpenAI's or Anthropic's SDK, without its retries.
+
+    Raises:
+        ConfigurationError: Others were given that are the client's to have.
+    """
+    if any(others):
+        raise ConfigurationError("the address, key and http_client are those of the client")
+    return client.with_options(max_retries=0)
+
+
+def sdk_clients(make: Callable[[], Any], http_client: Any, client: Any) -> LoopClients[Any]:
+    """Return the clients of such an SDK; one over the user's HTTP client is left open with it."""
+    return LoopClients(make, _close if http_client is None else _leave_open, client)
+
+
+def sdk_failure(
+    error: Exception, sdk: Any, root: type[Exception], where: str, timeout: float
+) -> ProviderError | None:
+    """Return what an exception means that such an SDK raises or lets pass without an answer.
+
+    None is for the others: a status, an error in a stream, or no credential.
+    """
+    if isinstance(error, sdk.APITimeoutError):
+        return APITimeoutError(f"{where} did not answer within {timeout:g} s")
+    if isinstance(error, sdk.APIConnectionError):
+        cause = error.__cause__
+        known = transport_error(cause, where) if isinstance(cause, Exception) else None
+        return known or APIConnectionError(f"{where} could not be reached, or broke off")
+    if isinstance(error, root):
+        return None
+    return transport_error(error, where) or BadResponseError(
+        f"{where} answered with something else than JSON"
+    )
+
+
+async def _close(client: Any) -> None:
+    await client.close()
+
+
+async def _leave_open(client: Any) -> None:
+    """Leave an SDK's client be that sends with one of the user's: closing it would close that."""
+    del client
