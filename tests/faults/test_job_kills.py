@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,7 +138,7 @@ def test_an_interrupted_job_ends_within_a_second_and_says_how_to_go_on(tmp_path,
     with Simulator(latency=0.05) as sim:
         code, err, seconds = interrupted(tmp_path, sim, number, docs=docs, output=output, after=40)
         assert code == 130
-        assert seconds < 1.0
+        assert seconds < commands.a_second()
         assert "Traceback" not in err
         assert "every finished row is kept" in err
         assert "Run the same command again" in err
@@ -185,10 +187,23 @@ def test_ctrl_c_while_the_provider_does_not_answer(tmp_path):
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         _, err = process.communicate(timeout=30)
-        assert time.monotonic() - sent < 1.0
+        seconds = time.monotonic() - sent
+    assert seconds < commands.a_second()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert len(sim.ledger) == 4
+
+
+def is_open(process, path):
+    """Whether a process has a file open; where that cannot be seen, after a while."""
+    folder = Path(f"/proc/{process.pid}/fd")
+    if not folder.exists():
+        time.sleep(2.0)
+        return True
+    try:
+        return any(os.path.realpath(each) == str(path) for each in folder.iterdir())
+    except FileNotFoundError:  # it has just closed one
+        return False
 
 
 @pytest.mark.parametrize("stage", ["reading", "reusing", "writing"])
@@ -208,8 +223,9 @@ def test_ctrl_c_where_nothing_is_sent(tmp_path, stage):
         if stage == "writing":
             docs.write_text("\n".join(docs.read_text(encoding="utf-8").splitlines()[:100_000]))
         with commands.start("embed", *command) as process:
-            if stage == "reading":
-                time.sleep(1.2)
+            while stage == "reading" and not is_open(process, docs):
+                assert process.poll() is None
+                time.sleep(0.001)
             while stage != "reading" and not (
                 temporary.exists() and temporary.stat().st_size > 1 << 20
             ):
@@ -221,7 +237,7 @@ def test_ctrl_c_where_nothing_is_sent(tmp_path, stage):
             seconds = time.monotonic() - sent
         assert len(sim.ledger) == requests
     assert process.returncode == 130, err
-    assert seconds < 1.0
+    assert seconds < commands.a_second()
     assert np.load(output).shape == (10, D)
     assert not list(tmp_path.glob(".*"))
 

@@ -101,9 +101,9 @@ class Checkpoint:
         kept = f"{self.folder} keeps rows of"
         if meta.get("version", _VERSION) != _VERSION:
             raise CheckpointError(f"{kept} another version of tollway; finish it with that one")
-        if self._db.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is None:
+        is_empty = self._db.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is None
+        if is_empty:
             # A first try with a wrong model or key keeps nothing, and binds nobody.
-            self._db.execute("DELETE FROM meta")
             meta.clear()
         if meta.get("model", model) != model:
             raise CheckpointError(
@@ -116,6 +116,8 @@ class Checkpoint:
                 "folder"
             )
         self._db.execute("BEGIN")
+        if is_empty:
+            self._db.execute("DELETE FROM meta")
         self._put("version", _VERSION)
         self._put("model", model)
         self._db.execute("COMMIT")
