@@ -182,3 +182,21 @@ def test_a_callback_of_a_synchronous_call_cannot_wait_for_another():
     # The object is as good as before.
     assert llm.complete_sync("hi").text == "yes"
     assert len(provider.requests) <= len(PROMPTS) + 1
+
+
+async def test_no_more_are_admitted_than_their_loop_has_run(monkeypatch):
+    monkeypatch.setattr("tollway.limiter.limiter._LONGEST_TURN", 60.0)
+    limiter = RateLimiter(Limits(rpm=1_000))
+    limiter.pause(0.05)
+    resumed, ahead = 0, []
+
+    async def work():
+        nonlocal resumed
+        await limiter.acquire()
+        resumed += 1
+        ahead.append(limiter.snapshot().windows[0].used - resumed)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work() for _ in range(300)))
+    assert resumed == 300
+    assert 0 < max(ahead) < 32, "a permit is not older than a turn of the loop"
