@@ -38,9 +38,13 @@ test-python: build $(VENV)/.test
 test-openai2: build $(VENV)/.openai2
 	PYTHONPATH=$(VENV)/openai2 $(BIN)/python -m pytest -q tests/conformance
 
-# LiteLLM wants openai 2 where everything else is tested with 3: a folder of its own.
+# LiteLLM wants openai 2 where everything else is tested with 3: a folder of its own. It keeps
+# connections for the process, some of which it forgets before they are closed.
+LITELLM_PYTEST = PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q -k litellm \
+  -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
+
 test-litellm: build $(VENV)/.litellm
-	PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q tests/conformance tests/test_litellm.py -k litellm
+	$(LITELLM_PYTEST) tests/conformance tests/test_litellm.py
 
 # Apart: LightRAG brings a hundred packages, some of other versions than the tests take.
 test-lightrag: build $(VENV)/.lightrag ## Build and ask a graph with LightRAG as released
@@ -51,7 +55,7 @@ test-hf: build $(VENV)/.hf ## Test models of Hugging Face on this machine: tiny 
 
 conformance: build $(VENV)/.test $(VENV)/.litellm ## Run every chat provider through the same cases and write docs/conformance.md
 	$(BIN)/python -m pytest -q tests/conformance/test_chat.py --page
-	PYTHONPATH=$(VENV)/litellm $(BIN)/python -m pytest -q tests/conformance/test_chat.py --page -k litellm
+	$(LITELLM_PYTEST) tests/conformance/test_chat.py --page
 
 build: $(VENV)/.build ## Set up .venv with a release build and the extra `local`
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from tollway import LLM, Embedder, Limits, Message, RateLimiter, RetryPolicy, Tool
+from tollway.bridge import run_sync
 from tollway.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -41,8 +43,10 @@ async def _connections():
     yield
     litellm = sys.modules.get("litellm")
     if litellm is not None:
-        await litellm.close_litellm_async_clients()
+        # In the loop of the synchronous calls, which sleeps otherwise; this one goes on anyway.
+        run_sync(litellm.close_litellm_async_clients())
         litellm.in_memory_llm_clients_cache.flush_cache()
+        await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="module")

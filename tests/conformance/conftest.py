@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from conformance.chat_bench import CASES
 from conformance.chat_providers import ENTRIES
 from conformance.matrix import PAGE, merged, table
+from tollway.bridge import run_sync
 
 COLUMNS: list[str] = []
 ROWS: dict[str, dict[str, str]] = {}
@@ -21,8 +23,10 @@ async def _litellm_s_connections():
     yield
     litellm = sys.modules.get("litellm")
     if litellm is not None:
-        await litellm.close_litellm_async_clients()
+        # In the loop of the synchronous calls, which sleeps otherwise; this one goes on anyway.
+        run_sync(litellm.close_litellm_async_clients())
         litellm.in_memory_llm_clients_cache.flush_cache()
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
