@@ -118,7 +118,7 @@ def compare(folder, count):
 def reopen(folder):
     began = time.perf_counter()
     checkpoint = Checkpoint(folder, "bench/in-process", DIMENSIONS)
-    job = _Job(Embedder(Provider()), checkpoint, None, None, None)
+    job = _Job(Embedder(Provider()), checkpoint, None, None, None, batch=None)
     job.load()
     took = time.perf_counter() - began
     checkpoint.close()
