@@ -105,7 +105,7 @@ class LLM(Closing):
             raise ConfigurationError("name a model, such as openai/gpt-4o, or give llm_model_func")
         name = model.partition("/")[0] if isinstance(model, str) else None
         chains = (fallbacks, context_window_fallbacks, content_policy_fallbacks)
-        after = [fallbacks_of(LLM._unwrapped(each), name, options, retry) for each in chains]
+        after = [fallbacks_of(LLM._unwrapped(each), name, options, keys, retry) for each in chains]
         self._answering = answering_of(
             LLM._unwrapped(model),
             self._options,

@@ -129,6 +129,11 @@ class CallPath:
         return f"{self.provider.name}/{self.provider.model}"
 
     @property
+    def streams(self) -> bool:
+        """Whether the model answers piece by piece."""
+        return "stream" in self.provider.capabilities.features
+
+    @property
     def quota_key(self) -> Hashable:
         """What shares one quota."""
         return self.provider.quota_key

@@ -156,7 +156,7 @@ class Turn:
             # To wait for another's permit may be longer than to wait for those that have failed.
             if taken is None and not failed:
                 taken = await self._first_of(
-                    [lane for lane in able if lane in self._fit()], priority
+                    [lane for lane in lanes if lane in self._fit()], priority
                 )
                 if taken is None:
                     continue
@@ -187,12 +187,21 @@ class Turn:
         return None
 
     async def _first_of(self, lanes: Sequence[Lane], priority: int) -> tuple[Lane, Permit] | None:
-        """Wait for all deployments at once; return the first that admits, None where none does."""
+        """Wait for all deployments at once; return the first that admits.
+
+        Those that cool down are waited for as soon as they may be asked, lest a call stay in a long
+        queue while another is empty.
+
+        Returns:
+            None where none of those admits that may be asked now.
+        """
+        now = monotonic()
         waits = {asyncio.create_task(self._hold(lane, priority)): lane for lane in lanes}
+        able = {wait for wait, lane in waits.items() if not lane.wait(now)}
         first: asyncio.Task[Permit | None] | None = None
         pending = set(waits)
         try:
-            while pending and first is None:
+            while pending & able and first is None:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 first = next((wait for wait in done if wait.result() is not None), None)
         finally:
@@ -206,6 +215,8 @@ class Turn:
 
     async def _hold(self, lane: Lane, priority: int) -> Permit | None:
         """Wait for a deployment's permit; None where it refuses the request, or everything."""
+        while wait := lane.wait(monotonic()):  # noqa: ASYNC110 - further failures make it longer
+            await asyncio.sleep(wait)
         prepared, path = self._ready(lane), lane.path
         if prepared is None:
             return None
@@ -259,6 +270,8 @@ class Turn:
         prepared = self.prepared.get(lane)
         if prepared is None and lane not in self._unfit:
             try:
+                if self.kind == "stream" and not lane.path.streams:
+                    raise ConfigurationError(f"{lane.path.model} does not stream; call complete")  # noqa: TRY301 - as if it refused itself
                 prepared = self.prepared[lane] = lane.path.prepare(self._build)
             except ConfigurationError as error:
                 self._unfit[lane] = error
