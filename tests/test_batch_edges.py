@@ -62,7 +62,7 @@ async def test_what_a_cancelled_batch_has_no_result_for_is_not_paid_for_again():
         def silent(**how):
             advance(**how)
             for batch in sim._store.batches.values():
-                # All but one that were not answered have no line; by that one it shows as cancelled.
+                # Of what was not answered but one has a line, by which it shows as cancelled.
                 kept = [each for each in batch.results or () if each.kind == "answered"]
                 if batch.results is not None and len(kept) < len(batch.results):
                     batch.results = [*kept, dataclasses.replace(batch.results[-1])]

@@ -145,8 +145,6 @@ class BatchRun:
                 pause = max(pause * _GROWTH, self._options.poll)
                 pause = self._options.poll if moved else min(pause, self._options.longest_poll)
             self._show()
-            if self._over is not None:
-                raise self._over
         except asyncio.CancelledError:
             await self._interrupted()
             raise
@@ -156,6 +154,8 @@ class BatchRun:
         finally:
             self._cutter.drop()
             self._journal.close()
+        if self._over is not None:
+            raise self._over
 
     # Cutting
 
