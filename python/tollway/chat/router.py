@@ -126,12 +126,22 @@ class Router:
     ) -> AsyncGenerator[Chunk, None]:
         """Send a request and pass on the pieces of its answer; see `CallPath.stream`."""
         turn = Turn(self, prepared.build, "stream", priority)
+        every: list[Begun] = []
+        kept: Begun | None = None
 
         async def send(lane: Lane, prepared: Prepared, limiter: RateLimiter) -> tuple[Lane, Begun]:
             with lane.request():
-                return lane, await lane.path.begin(prepared, ONCE, limiter)
+                every.append(await lane.path.begin(prepared, ONCE, limiter))
+            return lane, every[-1]
 
-        lane, begun = await self._call(turn, send, until, None)
+        try:
+            lane, begun = await self._call(turn, send, until, None)
+            kept = begun
+        finally:
+            # A race of hedged rounds that is cancelled at its end leaves one that has begun.
+            for each in every:
+                if each is not kept:
+                    await each.aclose()
         begun = dataclasses.replace(begun, attempts=tuple(turn.attempts))
         with lane.request():
             try:
