@@ -57,6 +57,16 @@ async def test_what_is_no_prompt_does_not_end_a_map(nothing):
     assert type(nothing).__name__ in str(second.error)
 
 
+@pytest.mark.parametrize("one", ["one prompt", {"role": "user", "content": "one"}])
+async def test_one_prompt_is_not_taken_for_many(one):
+    llm, provider = llm_of(said("yes"))
+    with pytest.raises(ConfigurationError, match="complete answers one"):
+        await llm.map(one)
+    with pytest.raises(ConfigurationError, match="as a list"):
+        await batch_items(llm, "say", "one item")
+    assert provider.requests == []
+
+
 async def test_what_is_no_item_is_told_before_anything_is_sent():
     llm, provider = llm_of(said("yes"))
     with pytest.raises(ConfigurationError, match="item 1 is no text but NoneType"):

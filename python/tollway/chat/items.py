@@ -105,6 +105,8 @@ async def batch_items(
         raise ConfigurationError("the answers' form is given by answer; they call no tools")
     if min(max_items, max_input_tokens, concurrency) < 1:
         raise ConfigurationError("max_items, max_input_tokens and concurrency are 1 or more")
+    if isinstance(items, str):
+        raise ConfigurationError("items are many texts, as a list")
     given = list(items)
     for number, item in enumerate(given):
         if not isinstance(item, str):  # pyright: ignore[reportUnnecessaryIsInstance]

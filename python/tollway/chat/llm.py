@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from tollway.batch import BatchOptions, under_way
@@ -367,6 +368,8 @@ class LLM(Closing):
         the same checkpoint collects them.
         """
         check_options(options)
+        if isinstance(prompts, (str, bytes, Message, Mapping)):
+            raise ConfigurationError("map takes many prompts, as a list; complete answers one")
         named: CallOptions = {**self._options, **options}
         asked = named.get("response_format")
         wanted = None if asked is None else read_format(asked)
