@@ -313,7 +313,7 @@ class CallPath:
                 until=until,
                 record=record,
             )
-            kept = cast("Opened", done.value)
+            begun = kept = cast("Opened", done.value)
         except TollwayError as error:
             self._tell(error, record)
             raise
@@ -326,7 +326,7 @@ class CallPath:
                     await each.chunks.aclose()
         permit = record.permit
         assert permit is not None
-        return Begun(kept, permit, prepared, self._named(record))
+        return Begun(begun, permit, prepared, self._named(record))
 
     async def rest(self, begun: Begun, until: float | None) -> AsyncGenerator[Chunk, None]:
         """Pass on the pieces of an answer that has begun, and the whole answer at the end."""

@@ -124,12 +124,11 @@ def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:
         messages.append(Message("user", prompt))
     elif isinstance(prompt, (Message, Mapping)):
         messages.append(read_message(cast("Message | Mapping[str, Any]", prompt)))
-    elif not isinstance(prompt, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-        kind = type(prompt).__name__
-        raise ConfigurationError(f"a prompt is a text, a Message or a list of them, not {kind}")
     else:
-        every = cast("Sequence[Message | Mapping[str, Any]]", prompt)
-        given = [read_message(message) for message in every]
+        if not isinstance(cast("object", prompt), Sequence):
+            kind = type(prompt).__name__
+            raise ConfigurationError(f"a prompt is a text, a Message or a list of them, not {kind}")
+        given = [read_message(message) for message in prompt]
         if not given:
             raise ConfigurationError("there are no messages: there is nothing to answer")
         messages.extend(given)
