@@ -128,6 +128,31 @@ async def test_a_run_that_fails_tells_of_the_batches_that_go_on(tmp_path, caplog
             assert ("Without a checkpoint" in caplog.text) == (path is None)
 
 
+@BOTH
+async def test_an_outage_at_the_start_of_the_next_run_ends_nothing(model, tmp_path, caplog):
+    path = tmp_path / "answers.jsonl"
+    async with simulated(seconds=0.1) as sim:
+        submitted = Submitted()
+        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
+        await submitted.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        handler, refused = sim._server._handler, 0
+
+        async def handle(request):
+            nonlocal refused
+            if refused < 3 * (1 + FAST.max_retries):
+                refused += 1
+                return None
+            return await handler(request)
+
+        sim._server._handler = handle
+        assert right(PROMPTS, await run(of(sim, model), checkpoint=path))
+        assert sim.batches == 1
+    assert "again later" in caplog.text
+
+
 @pytest.mark.parametrize("model", [OPENAI, ANTHROPIC])
 async def test_answers_say_who_gave_them(model, tmp_path):
     path = tmp_path / "answers.jsonl"

@@ -171,11 +171,14 @@ class BatchRun:
                 if item.name in self._resumed:
                     self._wanted.add(item.name)
                     continue
+                if self._over is not None:
+                    continue
                 try:
                     await self._offer(self._cutter.add(item))
                 except RequestTooLargeError as error:
                     await self._work.fail(item.name, error)
-        await self._offer(self._cutter.end())
+        if self._over is None:
+            await self._offer(self._cutter.end())
 
     async def _offer(self, entry: Entry | None) -> None:
         if entry is not None:
@@ -239,14 +242,21 @@ class BatchRun:
     async def _look(self) -> bool:
         """Look at every batch under way, and submit what waits; whether something has changed."""
         moved = False
+        # Nothing is lost by waiting for a batch that is there: a run of a day outlives an outage of
+        # an hour.
+        later = "%s; looking for batch %s again later"
         for entry in list(self._lost.values()):
-            await self._submit(entry)
+            try:
+                await self._submit(entry)
+            except RetriesExhaustedError as error:
+                if entry.batch is None:
+                    raise
+                _logger.warning(later, error, entry.batch)
         for entry, _ in list(self._running.values()):
             try:
                 moved = await self._look_at(entry) or moved
             except RetriesExhaustedError as error:
-                # Nothing is lost by waiting: a run of a day outlives an outage of an hour.
-                _logger.warning("%s; looking for batch %s again later", error, entry.batch)
+                _logger.warning(later, error, entry.batch)
         return await self._submit_ready() or moved
 
     async def _look_at(self, entry: Entry) -> bool:
