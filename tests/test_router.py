@@ -226,21 +226,6 @@ async def test_who_waits_takes_the_first_permit_of_any():
     assert [limiter.snapshot().in_flight for limiter in limiters] == [0, 0]
 
 
-async def test_one_that_has_cooled_down_is_taken_while_others_are_waited_for():
-    a, b = Held("a", limits=Limits(max_in_flight=1)), Deployment("b")
-    llm = of(a, b)
-    lanes = llm._path.lanes
-    lanes[1].failed(RateLimitError("x", retry_after=0.2))
-    first = asyncio.create_task(llm.complete("hello"))
-    await until(lambda: asked(a, b) == [1, 0])
-    async with asyncio.timeout(60):
-        assert (await llm.complete("hello")).answered_by == "fake/b"
-    a.gate.set()
-    await first
-    await until(lambda: [each.path.limiter.snapshot().in_flight for each in lanes] == [0, 0])
-    assert [each.path.limiter.waiting for each in lanes] == [0, 0]
-
-
 async def test_whenever_a_wait_is_cancelled_every_permit_comes_back():
     draw = random.Random(5)
     a, b = (Deployment(name, limits=Limits(max_in_flight=2)) for name in "ab")
@@ -361,13 +346,6 @@ async def test_where_all_cool_a_fallback_is_asked_at_once():
     assert asked(a, b, c) == [1, 1, 2]
 
 
-async def test_fallbacks_for_long_conversations_are_none_for_cooling_deployments():
-    a = Deployment("a", RateLimitError("x", retry_after=0.05), said("a"))
-    b, c = Deployment("b", RateLimitError("x", retry_after=30.0)), Deployment("c")
-    answer = await of(a, b, context_window_fallbacks=[c]).complete("hello")
-    assert (answer.text, c.requests) == ("a", [])
-
-
 async def test_without_a_key_that_works_nothing_waits():
     bad = AuthenticationError("no")
     a, b = Deployment("a", bad), Deployment("b", bad)
@@ -416,17 +394,6 @@ async def test_streams_go_where_there_is_room_until_the_first_token():
     cut = of(Deployment("a", ["so", InternalServerError("x")]), Deployment("b", ["so"]))
     with pytest.raises(StreamInterruptedError):
         _ = [chunk async for chunk in cut.stream("hello")]
-
-
-async def test_a_stream_goes_to_one_that_streams():
-    whole = ChatCapabilities(EVERYTHING.features - {"stream"}, EVERYTHING.parameters)
-    a, b = Deployment("a", ["x", END], capabilities=whole), Deployment("b", ["b", END])
-    for llm in (of(a, b), of(b, a)):
-        async with llm.stream("hello") as stream:
-            assert (await anext(stream)).text == "b"
-    assert asked(a, b) == [0, 2]
-    with pytest.raises(ConfigurationError, match="does not stream"):
-        of(a, Deployment("c", capabilities=whole)).stream("hello")
 
 
 async def test_a_deadline_holds_over_all():

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from tollway.errors import (
+    APITimeoutError,
     AuthenticationError,
     BadRequestError,
     CircuitOpenError,
@@ -52,6 +53,10 @@ ONCE = RetryPolicy(max_retries=0, budget=None, retry_on=())
 _AHEAD = 10_000
 
 
+# Seconds by which a deadline may come early, by the resolution of clocks.
+_SLACK = 0.001
+
+
 class _Granted:
     """Stands for a limiter whose permit is there already."""
 
@@ -79,14 +84,22 @@ class Turn:
         build: Makes the request.
         kind: What is timed.
         priority: Higher ones get their permit first.
+        until: Time of `time.monotonic()` by which the call ends.
     """
 
-    def __init__(self, router: Router, build: Build, kind: Kind, priority: int) -> None:
+    def __init__(
+        self, router: Router, build: Build, kind: Kind, priority: int, until: float | None
+    ) -> None:
         self._router = router
         self._build = build
         self.kind: Kind = kind
         self._priority = priority
         self._began = monotonic()
+        own = router.retry.deadline
+        self._until = min(
+            math.inf if until is None else until,
+            math.inf if own is None else self._began + own,
+        )
         self._rounds = 0
         self.prepared: dict[Lane, Prepared] = {}
         # Those that cannot take this request at all, and why.
@@ -119,6 +132,7 @@ class Turn:
                 # Of a request that went out nothing comes back.
                 _give_back(permit)
                 if not isinstance(raised, Exception):
+                    self._note_late(lane, began)
                     raise
                 error = _reason(raised)
                 self._note(lane, error)
@@ -301,6 +315,15 @@ class Turn:
                 model=lane.path.model,
             )
         )
+
+    def _note_late(self, lane: Lane, began: float) -> None:
+        """Take an attempt that the deadline cut off for a time-out, if it had most of the time.
+
+        Else one that does not answer any more would be asked for ever.
+        """
+        now = monotonic()
+        if now > self._until - _SLACK and now - began > (now - self._began) / 2:
+            lane.failed(APITimeoutError("no answer within what a call's deadline had left for it"))
 
     def _failure(self, failed: dict[Lane, Exception]) -> Exception:
         """Return what a round raises in which nobody answered."""
