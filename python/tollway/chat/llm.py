@@ -373,10 +373,10 @@ class LLM(Closing):
         named: CallOptions = {**self._options, **options}
         asked = named.get("response_format")
         wanted = None if asked is None else read_format(asked)
-        Question([Message("user", "")], named).build(self.provider)
+        self._path.request(Question([Message("user", "")], named).build)
 
         def identity(prompt: Prompt) -> Any:
-            request = Question(prompt, named).build(self.provider)
+            request = self._path.request(Question(prompt, named).build)
             return [self.model, wanted and wanted.format, identity_of(request)]
 
         async def answer(prompt: Prompt) -> Completion:

@@ -135,13 +135,21 @@ class CallPath:
         """Close the connections of this event loop."""
         await self.provider.aclose()
 
+    def request(self, build: Build) -> ChatRequest:
+        """Return the request as the model takes it.
+
+        Raises:
+            ConfigurationError: The model does not take what is asked for.
+        """
+        return build(self.provider)
+
     def prepare(self, build: Build) -> Prepared:
         """Return the request that is to be sent, with what it will take.
 
         Raises:
             ConfigurationError: The model does not take what is asked for.
         """
-        request = build(self.provider)
+        request = self.request(build)
         counted = self._count(request)
         return Prepared(build, request, counted, self._reserve(request, counted))
 
