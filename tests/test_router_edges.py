@@ -9,7 +9,12 @@ import pytest
 from chat_fakes import EVERYTHING, NO_WAIT, said
 from test_router import END, Deployment, Held, asked, of, until
 from tollway import Limits, RetryPolicy
-from tollway.errors import ConfigurationError, RateLimitError
+from tollway.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    RateLimitError,
+)
 from tollway.providers import ChatCapabilities
 
 
@@ -78,3 +83,12 @@ async def test_a_map_asks_who_takes_it(tmp_path):
         (outcome,) = await of(a, b).map(["hello"], seed=1, checkpoint=tmp_path / "answers.jsonl")
         assert (outcome.text, outcome.resumed) == ("b", resumed)
     assert asked(a, b) == [0, 1]
+
+
+async def test_where_all_cool_down_the_reason_is_told():
+    for refused in (AuthenticationError("401 bad key"), RateLimitError("429 slow", retry_after=30)):
+        llm = of(Deployment("a", refused), Deployment("b", refused), fallbacks=[Deployment("c")])
+        llm._answering.fallbacks.any[0].path.provider.script = [BadRequestError("no")]
+        with pytest.raises(BadRequestError) as caught:
+            await llm.complete("hello")
+        assert str(refused) in str(caught.value.__notes__)

@@ -266,9 +266,10 @@ class Turn:
     def _all_cool(self, lanes: Sequence[Lane], now: float) -> CircuitOpenError:
         soonest = min(lanes, key=lambda lane: lane.wait(now))
         wait, reason = soonest.wait(now), soonest.last_error or soonest.refusal()
+        why = "" if reason is None else f"; the last: {type(reason).__name__}: {reason}"
         error = CircuitOpenError(
             f"all {len(lanes)} deployments cool down after failures, for another {wait:.1f} s at "
-            "the least; nothing was sent",
+            f"the least{why}",
             retry_in=wait,
         )
         error.__cause__ = reason
