@@ -300,6 +300,23 @@ def test_fallbacks_by_name(monkeypatch):
     ] == [7, 7]
 
 
+def test_keys_are_those_of_fallbacks_too():
+    llm = LLM(
+        "openai/gpt-4o",
+        keys=["one", "two"],
+        base_url="http://127.0.0.1:1/v1",
+        fallbacks=["openai/gpt-4o-mini"],
+    )
+    (same,) = llm._answering.fallbacks.any
+    assert [path.provider._key for path in same.paths] == ["one", "two"]
+
+
+def test_only_who_can_be_asked_after_an_outage_makes_retries_few():
+    for name in ("context_window_fallbacks", "content_policy_fallbacks"):
+        llm = LLM(FakeProvider(said("")), **{name: [FakeProvider(said(""))]})
+        assert llm._answering.path.retry.max_retries == 10
+
+
 async def test_the_last_answer_of_a_tool_loop_is_held_to_a_form():
     call = said("", finish_reason="tool_calls", tool_calls=(ToolCall("1", "now", "{}"),))
     a = Member("a", call, said("no JSON"), said('{"name": "Ada"}'))

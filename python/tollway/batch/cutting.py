@@ -95,16 +95,20 @@ class Cutter:
             self._writing = None
 
     def cut_again(self, entry: Entry) -> list[Entry]:
-        """Cut a batch, which is over the limit, into such as fit into it."""
+        """Cut a batch, which is over the limit, into such as fit into it.
+
+        A request that is over it alone gets a batch of its own.
+        """
         assert self.limit is not None
-        each = -(-entry.tokens // entry.requests)
-        room = max(1, self.limit // each)
-        requests = list(self._journal.requests(entry))
         parts: list[Entry] = []
-        for start in range(0, len(requests), room):
-            writing = self._journal.begin()
-            for name, body in requests[start : start + room]:
-                writing.add(name, body, each)
+        writing: Writing | None = None
+        for name, tokens, body in self._journal.requests(entry):
+            if writing is not None and writing.entry.tokens + tokens > self.limit:
+                parts.append(writing.end())
+                writing = None
+            writing = writing or self._journal.begin()
+            writing.add(name, body, tokens)
+        if writing is not None:
             parts.append(writing.end())
         self._journal.remove(entry)
         return parts

@@ -1,7 +1,7 @@
 """What was submitted, on disk: what keeps a run that is killed from submitting it again.
 
     <folder>/
-      000001.jsonl   the requests of a batch, one a line: its id, a blank, its body as JSON
+      000001.jsonl   the requests of a batch, one a line: its id, its tokens, its body as JSON
       000001.json    that it was about to be submitted: when, how much, its digest; then its name
 
 A batch without its second file was never submitted and is forgotten. The second file is there
@@ -87,12 +87,15 @@ class Journal:
         model: `provider/model` of what is submitted.
         address: Where.
 
+    Attributes:
+        is_temporary: Whether nothing of it is there for a later run.
+
     Raises:
         CheckpointError: The folder cannot be read, or its batches are of another model or address.
     """
 
     def __init__(self, folder: Path | None, model: str, address: str) -> None:
-        self._temporary = folder is None
+        self.is_temporary = folder is None
         self._folder = Path(tempfile.mkdtemp(prefix="tollway-")) if folder is None else folder
         self._model = model
         self._address = address
@@ -141,14 +144,14 @@ class Journal:
             raise self.failure(error) from error
         return Writing(self, entry, file)
 
-    def requests(self, entry: Entry) -> Iterator[tuple[str, bytes]]:
-        """Yield id and body of each request of a batch."""
+    def requests(self, entry: Entry) -> Iterator[tuple[str, int, bytes]]:
+        """Yield id, tokens and body of each request of a batch."""
         try:
             with self._lines(entry).open("rb") as file:
                 for line in file:
-                    name, _, body = line.rstrip(b"\n").partition(b" ")
-                    yield name.decode(), body
-        except OSError as error:
+                    name, tokens, body = line.rstrip(b"\n").split(b" ", 2)
+                    yield name.decode(), int(tokens), body
+        except (OSError, ValueError) as error:
             raise self.failure(error) from error
 
     def save(self, entry: Entry) -> None:
@@ -188,7 +191,7 @@ class Journal:
 
     def close(self) -> None:
         """Remove the folder where nothing is left in it; a temporary one in any case."""
-        if self._temporary:
+        if self.is_temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
             return
         # What was not submitted counts for nothing; what was stays.
@@ -234,7 +237,7 @@ class Writing:
         Raises:
             CheckpointError: The disk is full or failing. Nothing of the batch was submitted.
         """
-        line = b"%b %b\n" % (name.encode(), body)
+        line = b"%b %d %b\n" % (name.encode(), tokens, body)
         try:
             self._file.write(line)
         except OSError as error:

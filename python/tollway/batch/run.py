@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import random
@@ -96,7 +97,8 @@ class BatchRun:
     ) -> None:
         self._api = api
         self._journal = journal
-        self._retry = retry
+        # A second submission beside a slow one would be a second batch, to be paid for.
+        self._retry = dataclasses.replace(retry, hedge=None)
         self._options = options
         self._work = work
         self._cutter = Cutter(api, journal, options)
@@ -126,7 +128,8 @@ class BatchRun:
             CheckpointError: The journal cannot be written, or names a batch that is not there.
 
         Cancellation: batches under way go on at the provider, or are cancelled there, as the
-        options say; a warning of the logger `tollway.batch` tells which.
+        options say. Then, and after any of these errors, a warning of the logger `tollway.batch`
+        names those that go on.
         """
         try:
             await self._api.open()
@@ -142,20 +145,23 @@ class BatchRun:
                 pause = max(pause * _GROWTH, self._options.poll)
                 pause = self._options.poll if moved else min(pause, self._options.longest_poll)
             self._show()
-            if self._over is not None:
-                raise self._over
         except asyncio.CancelledError:
             await self._interrupted()
+            raise
+        except Exception:
+            self._warn("stopped")
             raise
         finally:
             self._cutter.drop()
             self._journal.close()
+        if self._over is not None:
+            raise self._over
 
     # Cutting
 
     def _resume(self) -> None:
         for entry in self._journal.entries:
-            self._resumed.update(name for name, _ in self._journal.requests(entry))
+            self._resumed.update(name for name, *_ in self._journal.requests(entry))
             self._submitted += entry.requests
             self._lost[entry.number] = entry
 
@@ -165,11 +171,14 @@ class BatchRun:
                 if item.name in self._resumed:
                     self._wanted.add(item.name)
                     continue
+                if self._over is not None:
+                    continue
                 try:
                     await self._offer(self._cutter.add(item))
                 except RequestTooLargeError as error:
                     await self._work.fail(item.name, error)
-        await self._offer(self._cutter.end())
+        if self._over is None:
+            await self._offer(self._cutter.end())
 
     async def _offer(self, entry: Entry | None) -> None:
         if entry is not None:
@@ -233,14 +242,21 @@ class BatchRun:
     async def _look(self) -> bool:
         """Look at every batch under way, and submit what waits; whether something has changed."""
         moved = False
+        # Nothing is lost by waiting for a batch that is there: a run of a day outlives an outage of
+        # an hour.
+        later = "%s; looking for batch %s again later"
         for entry in list(self._lost.values()):
-            await self._submit(entry)
+            try:
+                await self._submit(entry)
+            except RetriesExhaustedError as error:
+                if entry.batch is None:
+                    raise
+                _logger.warning(later, error, entry.batch)
         for entry, _ in list(self._running.values()):
             try:
                 moved = await self._look_at(entry) or moved
             except RetriesExhaustedError as error:
-                # Nothing is lost by waiting: a run of a day outlives an outage of an hour.
-                _logger.warning("%s; looking for batch %s again later", error, entry.batch)
+                _logger.warning(later, error, entry.batch)
         return await self._submit_ready() or moved
 
     async def _look_at(self, entry: Entry) -> bool:
@@ -273,7 +289,8 @@ class BatchRun:
             self._ready.update((part.number, part) for part in self._cutter.cut_again(entry))
         else:
             name = next(self._journal.requests(entry))[0]
-            await self._work.fail(name, RequestTooLargeError(str(error)))
+            if not entry.is_resumed or name in self._wanted:
+                await self._work.fail(name, RequestTooLargeError(str(error)))
             self._journal.remove(entry)
 
     def _put_off(self, entry: Entry) -> None:
@@ -290,7 +307,7 @@ class BatchRun:
         """Settle every request of a batch that has ended."""
         self._stage = "collecting"
         self._show()
-        open_ = {name for name, _ in self._journal.requests(entry)}
+        open_ = {name for name, *_ in self._journal.requests(entry)}
         failed: dict[str, ProviderError] = {}
 
         async def attempt() -> None:
@@ -307,7 +324,7 @@ class BatchRun:
 
         await self._retry.call(attempt)
         for name in open_:
-            failed[name] = BadResponseError(
+            failed[name] = state.error or BadResponseError(
                 f"batch {state.id} has no result for this request", code="no_result"
             )
         await self._try_again(entry, failed)
@@ -345,8 +362,7 @@ class BatchRun:
         if not again:
             return
         writing = self._journal.begin()
-        tokens = -(-entry.tokens // entry.requests)
-        for name, body in self._journal.requests(entry):
+        for name, tokens, body in self._journal.requests(entry):
             if name in again:
                 writing.add(name, self._work.again(name) or body, tokens)
         further = writing.end()
@@ -393,30 +409,42 @@ class BatchRun:
     # The end before the end
 
     async def _interrupted(self) -> None:
-        known = [entry for entry, _ in self._running.values()]
-        known += [entry for entry in self._lost.values() if entry.batch is not None]
+        known = self._known()
         if self._options.on_interrupt == "cancel" and known:
             # The task is being cancelled: what it awaits from here on is not.
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(_GRACE):
                     await asyncio.gather(*map(self._cancel, known), return_exceptions=True)
-        left = [str(entry.batch) for entry in known if entry.number not in self._cancelled]
+        self._warn("interrupted")
+
+    def _known(self) -> list[Entry]:
+        known = [entry for entry, _ in self._running.values()]
+        return known + [entry for entry in self._lost.values() if entry.batch is not None]
+
+    def _warn(self, what: str) -> None:
+        """Tell which batches go on, and which were cancelled."""
+        left = [str(e.batch) for e in self._known() if e.number not in self._cancelled]
         left += [
             f"perhaps one more of {entry.requests:,} requests"
             for entry in self._lost.values()
             if entry.batch is None and entry.attempted is not None
         ]
         if left:
+            then = "Run the same again to collect them"
+            if self._journal.is_temporary:
+                then = "Without a checkpoint no other run collects them"
             _logger.warning(
-                "interrupted; at %s these batches go on and are charged: %s. Run the same again "
-                "to collect them",
+                "%s; at %s these batches go on and are charged: %s. %s",
+                what,
                 self._api.address,
                 ", ".join(left),
+                then,
             )
         if self._cancelled:
             _logger.warning(
-                "interrupted; %d batches were cancelled at %s. What was answered by then is "
+                "%s; %d batches were cancelled at %s. What was answered by then is "
                 "collected by the same run",
+                what,
                 len(self._cancelled),
                 self._api.address,
             )

@@ -98,7 +98,7 @@ class Submission:
             ) from error
 
     def _requests(self, entry: Entry) -> Iterator[tuple[str, bytes]]:
-        for name, body in self._journal.requests(entry):
+        for name, _, body in self._journal.requests(entry):
             yield f"{entry.nonce}-{name}", body
 
     async def _find(

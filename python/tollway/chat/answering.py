@@ -155,7 +155,7 @@ class Answering:
         Raises:
             ConfigurationError: This model cannot be asked so.
         """
-        if "stream" not in self.path.provider.capabilities.features:
+        if not any(path.streams for path in self.paths):
             raise ConfigurationError(f"{self.model} does not stream; call complete")
         named: CallOptions = {**(under or {}), **self._options, **options}
         until = self._earlier(until, named)
@@ -218,7 +218,9 @@ def answering_of(
     Raises:
         ConfigurationError: As `LLM`.
     """
-    policy = retry or (_FEW_RETRIES if fallbacks else RetryPolicy())
+    # Those for a long conversation or a filter are no help in an outage.
+    has_fallback = bool(fallbacks.any)
+    policy = retry or (_FEW_RETRIES if has_fallback else RetryPolicy())
     given = list(cast("Sequence[Given]", model)) if isinstance(model, (list, tuple)) else [model]
     paths = _paths(cast("list[Given]", given), keys, limits, policy, options)
     if len(paths) > 1:
@@ -228,7 +230,7 @@ def answering_of(
             routing=routing,
             weights=weights,
             cooldown=cooldown,
-            has_fallback=bool(fallbacks),
+            has_fallback=has_fallback,
         )
         return Answering(router, of_calls, fallbacks)
     if routing or weights:
@@ -240,6 +242,7 @@ def fallbacks_of(
     given: Sequence[Given],
     provider: str | None,
     options: dict[str, Any],
+    keys: Sequence[str] | None,
     retry: RetryPolicy | None,
 ) -> list[Answering]:
     """Return fallbacks as what answers.
@@ -248,6 +251,7 @@ def fallbacks_of(
         given: As the user gave them.
         provider: Name of the first model's, whose options hold for others of it.
         options: These.
+        keys: Its keys, where there are several.
         retry: When to try again; None for the default.
 
     Raises:
@@ -263,7 +267,8 @@ def fallbacks_of(
         policy = retry or (RetryPolicy() if number == len(given) else _FEW_RETRIES)
         is_same = isinstance(each, str) and each.partition("/")[0] == provider
         none: Fallbacks[Answering] = Fallbacks()
-        members.append(answering_of(each, {}, none, options if is_same else {}, retry=policy))
+        shared: tuple[dict[str, Any], Any] = (options, keys) if is_same else ({}, None)
+        members.append(answering_of(each, {}, none, shared[0], keys=shared[1], retry=policy))
     return members
 
 

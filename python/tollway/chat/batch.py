@@ -175,7 +175,9 @@ class _Work:
         for name, result in results:
             prompt = self._open.get(name)
             try:
-                answer = self._checked(self._read(result, prompt))
+                answer = self._read(result, prompt)
+                # Of a prompt that is not asked any more it is not known what it was to be.
+                answer = answer if prompt is None else self._checked(answer)
             except ProviderError as error:
                 failed[name] = error
                 continue
@@ -292,7 +294,8 @@ def _priced(answer: Completion, tokens: int, provider: ChatProvider) -> Completi
     usage = answer.usage
     if usage.estimated:
         usage = dataclasses.replace(usage, input_tokens=tokens)
-    return dataclasses.replace(answer, usage=usage, cost=_cost(usage, provider))
+    model = f"{provider.name}/{provider.model}"
+    return dataclasses.replace(answer, usage=usage, cost=_cost(usage, provider), answered_by=model)
 
 
 def _cost(usage: Usage, provider: ChatProvider) -> float | None:

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tollway.chat.repair import JsonError
 from tollway.errors import CheckpointError
 from tollway.types import Completion, ToolCall, Usage
 
@@ -83,7 +84,7 @@ class MapCheckpoint:
         return f"{digest}-{number}"
 
     def get(self, key: str) -> Completion | None:
-        """Return the answer that an earlier run kept, or None."""
+        """Return the answer that an earlier run kept, or None where it is of no use any more."""
         kept = self._answers.get(key)
         if kept is None:
             return None
@@ -93,7 +94,11 @@ class MapCheckpoint:
         answer = Completion(**members)
         if self._parse is None or answer.tool_calls:
             return answer
-        return dataclasses.replace(answer, parsed=self._parse(answer.text))
+        try:
+            return dataclasses.replace(answer, parsed=self._parse(answer.text))
+        except JsonError:
+            # A model's validators may have changed, and a batch's answer was kept unseen.
+            return None
 
     def add(self, key: str, answer: Completion) -> None:
         """Append an answer.

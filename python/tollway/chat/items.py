@@ -105,7 +105,13 @@ async def batch_items(
         raise ConfigurationError("the answers' form is given by answer; they call no tools")
     if min(max_items, max_input_tokens, concurrency) < 1:
         raise ConfigurationError("max_items, max_input_tokens and concurrency are 1 or more")
-    asking = _Asking(llm, instruction, list(items), answer, options)
+    if isinstance(items, str):
+        raise ConfigurationError("items are many texts, as a list")
+    given = list(items)
+    for number, item in enumerate(given):
+        if not isinstance(item, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"item {number} is no text but {type(item).__name__}")
+    asking = _Asking(llm, instruction, given, answer, options)
     packs = asking.packs(max_items, max_input_tokens)
 
     async def work() -> None:
@@ -158,7 +164,9 @@ class _Asking:
         self._instruction = instruction
         self._items = items
         schema, self._check = _form(answer)
-        self._options: CallOptions = {**options, "response_format": _wanted(schema)}
+        # Those of the model itself would answer in the place of an answer.
+        no_tools: CallOptions = {"tools": (), "tool_choice": None, "parallel_tool_calls": None}
+        self._options: CallOptions = {**options, **no_tools, "response_format": _wanted(schema)}
         nothing = BadResponseError("the item was not asked")
         self._has_succeeded = False
         self._refused_alone = 0
@@ -223,7 +231,7 @@ class _Asking:
     def _take(self, pack: Sequence[int], completion: Completion) -> dict[int, str]:
         """Keep the answers of use; return the items without one, and why."""
         given: dict[int, list[Any]] = {}
-        for entry in cast("list[dict[str, Any]]", completion.parsed):
+        for entry in cast("list[dict[str, Any]]", completion.parsed or []):
             given.setdefault(entry["number"], []).append(entry["answer"])
         missing: dict[int, str] = {}
         for place, number in enumerate(pack, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from tollway.batch import BatchOptions, under_way
@@ -105,7 +106,7 @@ class LLM(Closing):
             raise ConfigurationError("name a model, such as openai/gpt-4o, or give llm_model_func")
         name = model.partition("/")[0] if isinstance(model, str) else None
         chains = (fallbacks, context_window_fallbacks, content_policy_fallbacks)
-        after = [fallbacks_of(LLM._unwrapped(each), name, options, retry) for each in chains]
+        after = [fallbacks_of(LLM._unwrapped(each), name, options, keys, retry) for each in chains]
         self._answering = answering_of(
             LLM._unwrapped(model),
             self._options,
@@ -367,13 +368,15 @@ class LLM(Closing):
         the same checkpoint collects them.
         """
         check_options(options)
+        if isinstance(prompts, (str, bytes, Message, Mapping)):
+            raise ConfigurationError("map takes many prompts, as a list; complete answers one")
         named: CallOptions = {**self._options, **options}
         asked = named.get("response_format")
         wanted = None if asked is None else read_format(asked)
-        Question([Message("user", "")], named).build(self.provider)
+        self._path.request(Question([Message("user", "")], named).build)
 
         def identity(prompt: Prompt) -> Any:
-            request = Question(prompt, named).build(self.provider)
+            request = self._path.request(Question(prompt, named).build)
             return [self.model, wanted and wanted.format, identity_of(request)]
 
         async def answer(prompt: Prompt) -> Completion:

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from tollway.chat.stream import Assembly, has_token
+from tollway.chat.stream import Assembly, Opened, has_token, next_chunk
 from tollway.embed.limits import limiter_of
 from tollway.errors import (
     APITimeoutError,
@@ -18,6 +18,7 @@ from tollway.errors import (
     DeadlineExceededError,
     ProviderError,
     StreamInterruptedError,
+    TollwayError,
 )
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.retry import CallRecord, shared_breaker
@@ -73,19 +74,6 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Opened:
-    """A stream whose answer has begun.
-
-    Attributes:
-        chunks: What is still to come.
-        first: What has come.
-    """
-
-    chunks: AsyncGenerator[Chunk, None]
-    first: list[Chunk]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Begun:
     """A stream whose answer has begun, and the permit that it holds.
 
@@ -96,10 +84,15 @@ class Begun:
         attempts: Those that failed before.
     """
 
-    opened: _Opened
+    opened: Opened
     permit: Permit
     prepared: Prepared
     attempts: tuple[Attempt, ...]
+
+    async def aclose(self) -> None:
+        """Give it up: close the stream and release the permit."""
+        self.permit.release()
+        await self.opened.chunks.aclose()
 
 
 class CallPath:
@@ -129,6 +122,11 @@ class CallPath:
         return f"{self.provider.name}/{self.provider.model}"
 
     @property
+    def streams(self) -> bool:
+        """Whether the model answers piece by piece."""
+        return "stream" in self.provider.capabilities.features
+
+    @property
     def quota_key(self) -> Hashable:
         """What shares one quota."""
         return self.provider.quota_key
@@ -137,13 +135,21 @@ class CallPath:
         """Close the connections of this event loop."""
         await self.provider.aclose()
 
+    def request(self, build: Build) -> ChatRequest:
+        """Return the request as the model takes it.
+
+        Raises:
+            ConfigurationError: The model does not take what is asked for.
+        """
+        return build(self.provider)
+
     def prepare(self, build: Build) -> Prepared:
         """Return the request that is to be sent, with what it will take.
 
         Raises:
             ConfigurationError: The model does not take what is asked for.
         """
-        request = build(self.provider)
+        request = self.request(build)
         counted = self._count(request)
         return Prepared(build, request, counted, self._reserve(request, counted))
 
@@ -220,17 +226,21 @@ class CallPath:
             return _Attempted(answer, self._feedback(answer.headers), charged)
 
         record = CallRecord()
-        done = await retry.call(
-            attempt,
-            limiter=limiter,
-            tokens=int(counted),
-            output_tokens=reserved,
-            priority=priority,
-            breaker=self.breaker,
-            budget=budget,
-            until=until,
-            record=record,
-        )
+        try:
+            done = await retry.call(
+                attempt,
+                limiter=limiter,
+                tokens=int(counted),
+                output_tokens=reserved,
+                priority=priority,
+                breaker=self.breaker,
+                budget=budget,
+                until=until,
+                record=record,
+            )
+        except TollwayError as error:
+            self._tell(error, record)
+            raise
         answer = cast("Completion", done.value)
         if record.attempts:
             answer = dataclasses.replace(answer, attempts=self._named(record))
@@ -291,20 +301,40 @@ class CallPath:
     ) -> Begun:
         """Send a request by a policy until the first token of its answer has come."""
         record = CallRecord()
-        done = await retry.call(
-            lambda: self._open_stream(prepared.request),
-            limiter=limiter,
-            tokens=int(prepared.counted),
-            output_tokens=prepared.reserved,
-            priority=priority,
-            keep_permit=True,
-            breaker=self.breaker,
-            until=until,
-            record=record,
-        )
+        opened: list[Opened] = []
+        kept: Opened | None = None
+
+        async def attempt() -> _Attempted:
+            done = await self._open_stream(prepared.request)
+            opened.append(done.value)
+            return done
+
+        try:
+            done = await retry.call(
+                attempt,
+                limiter=limiter,
+                tokens=int(prepared.counted),
+                output_tokens=prepared.reserved,
+                priority=priority,
+                keep_permit=True,
+                breaker=self.breaker,
+                until=until,
+                record=record,
+            )
+            begun = kept = cast("Opened", done.value)
+        except TollwayError as error:
+            self._tell(error, record)
+            raise
+        finally:
+            # A race of hedged attempts that is cancelled at its end leaves one that has begun.
+            if kept is None and record.permit is not None:
+                record.permit.release()
+            for each in opened:
+                if each is not kept:
+                    await each.chunks.aclose()
         permit = record.permit
         assert permit is not None
-        return Begun(cast("_Opened", done.value), permit, prepared, self._named(record))
+        return Begun(begun, permit, prepared, self._named(record))
 
     async def rest(self, begun: Begun, until: float | None) -> AsyncGenerator[Chunk, None]:
         """Pass on the pieces of an answer that has begun, and the whole answer at the end."""
@@ -333,11 +363,16 @@ class CallPath:
         usage = Usage(int(prepared.counted), 1, output_tokens=output, estimated=True)
         return self._cost(usage)
 
+    def _tell(self, error: TollwayError, record: CallRecord) -> None:
+        """Have an error that ends a call at once tell of the attempts before it, too."""
+        if not error.attempts:
+            error.attempts = self._named(record)
+
     def _named(self, record: CallRecord) -> tuple[Attempt, ...]:
         return tuple(dataclasses.replace(made, model=self.model) for made in record.attempts)
 
     async def _pieces(
-        self, opened: _Opened, assembly: Assembly, counted: TokenCount, until: float | None
+        self, opened: Opened, assembly: Assembly, counted: TokenCount, until: float | None
     ) -> AsyncGenerator[Chunk, None]:
         """Pass on what shows something, and put it all together."""
         for chunk in opened.first:
@@ -346,7 +381,7 @@ class CallPath:
                 yield chunk
         while True:
             try:
-                piece = await _next(opened.chunks, until)
+                piece = await next_chunk(opened.chunks, until)
             except (ProviderError, DeadlineExceededError) as error:
                 # What comes after the end of the answer adds at most its usage.
                 if assembly.finish_reason is not None:
@@ -377,7 +412,7 @@ class CallPath:
             raise
         none: Mapping[str, str] = {}
         headers = next((chunk.headers for chunk in first if chunk.headers is not None), none)
-        return _Attempted(_Opened(chunks, first), self._feedback(headers))
+        return _Attempted(Opened(chunks, first), self._feedback(headers))
 
     def _refuse_empty(self) -> None:
         raise BadResponseError(f"the stream of {self.model} ended before its answer began")
@@ -458,21 +493,3 @@ class CallPath:
         if rules.price == "listed":
             return cost_of(rules.price_provider, rules.price_model, usage)
         return 0.0 if rules.price == "free" else None
-
-
-async def _next(chunks: AsyncGenerator[Chunk, None], until: float | None) -> Chunk | None:
-    """Return the next piece, or None at the end.
-
-    Raises:
-        DeadlineExceededError: `until` came first.
-    """
-    if until is None:
-        return await anext(chunks, None)
-    timeout = asyncio.timeout(until - time.monotonic())
-    try:
-        async with timeout:
-            return await anext(chunks, None)
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise DeadlineExceededError("the deadline came in the middle of the answer") from error

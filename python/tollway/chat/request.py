@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_args
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_args
 from tollway.errors import ConfigurationError
 from tollway.providers.base import ChatParameter, ChatRequest
 from tollway.providers.messages import openai_message, openai_tool, read_message
-from tollway.types import ImagePart, JsonFormat, Message, Tool
+from tollway.types import ImagePart, JsonFormat, Message, TextPart, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +125,9 @@ def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:
     elif isinstance(prompt, (Message, Mapping)):
         messages.append(read_message(cast("Message | Mapping[str, Any]", prompt)))
     else:
+        if not isinstance(cast("object", prompt), Sequence):
+            kind = type(prompt).__name__
+            raise ConfigurationError(f"a prompt is a text, a Message or a list of them, not {kind}")
         given = [read_message(message) for message in prompt]
         if not given:
             raise ConfigurationError("there are no messages: there is nothing to answer")
@@ -175,7 +179,7 @@ def build_request(
     if "images" not in features and any(map(_has_image, messages)):
         raise ConfigurationError(f"{model} takes no images")
     return ChatRequest(
-        tuple(messages),
+        tuple(map(_readable, messages)),
         **given,
         tools=tools,
         tool_choice=options.get("tool_choice"),
@@ -197,6 +201,34 @@ def identity_of(request: ChatRequest) -> dict[str, Any]:
         "extra_body": dict(request.extra_body),
     }
     return {name: value for name, value in decisive.items() if value not in (None, (), [], {})}
+
+
+def _readable(message: Message) -> Message:
+    """Return a message without lone surrogates, which no JSON holds: U+FFFD as in embeddings."""
+    content = message.content
+    if isinstance(content, str):
+        read: Any = _text(content)
+    else:
+        read = tuple(
+            dataclasses.replace(part, text=_text(part.text)) if isinstance(part, TextPart) else part
+            for part in content
+        )
+    calls = tuple(
+        dataclasses.replace(call, arguments=_text(call.arguments)) for call in message.tool_calls
+    )
+    if read == content and calls == message.tool_calls:
+        return message
+    return dataclasses.replace(message, content=read, tool_calls=calls)
+
+
+def _text(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _has_image(message: Message) -> bool:

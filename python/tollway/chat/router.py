@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tollway.chat.path import Begun, Build, CallPath, Prepared
     from tollway.limiter import RateLimiter
-    from tollway.providers import ChatProvider
+    from tollway.providers import ChatProvider, ChatRequest
     from tollway.retry import RetryBudget, RetryPolicy
     from tollway.types import Chunk, Completion
 
@@ -108,7 +108,7 @@ class Router:
         budget: RetryBudget | None = None,
     ) -> Completion:
         """Send a request until it is answered; see `CallPath.complete`."""
-        turn = Turn(self, build, "complete", priority)
+        turn = Turn(self, build, "complete", priority, until)
 
         async def send(lane: Lane, prepared: Prepared, limiter: RateLimiter) -> Completion:
             with lane.request():
@@ -125,13 +125,23 @@ class Router:
         priority: int = 0,
     ) -> AsyncGenerator[Chunk, None]:
         """Send a request and pass on the pieces of its answer; see `CallPath.stream`."""
-        turn = Turn(self, prepared.build, "stream", priority)
+        turn = Turn(self, prepared.build, "stream", priority, until)
+        every: list[Begun] = []
+        kept: Begun | None = None
 
         async def send(lane: Lane, prepared: Prepared, limiter: RateLimiter) -> tuple[Lane, Begun]:
             with lane.request():
-                return lane, await lane.path.begin(prepared, ONCE, limiter)
+                every.append(await lane.path.begin(prepared, ONCE, limiter))
+            return lane, every[-1]
 
-        lane, begun = await self._call(turn, send, until, None)
+        try:
+            lane, begun = await self._call(turn, send, until, None)
+            kept = begun
+        finally:
+            # A race of hedged rounds that is cancelled at its end leaves one that has begun.
+            for each in every:
+                if each is not kept:
+                    await each.aclose()
         begun = dataclasses.replace(begun, attempts=tuple(turn.attempts))
         with lane.request():
             try:
@@ -141,6 +151,13 @@ class Router:
             except StreamInterruptedError as error:
                 lane.failed(error)
                 raise
+
+    def request(self, build: Build) -> ChatRequest:
+        """Return the request as the first deployment gets it that takes it; see `prepare`."""
+        for lane in self.lanes[:-1]:
+            with contextlib.suppress(ConfigurationError):
+                return lane.path.request(build)
+        return self.lanes[-1].path.request(build)
 
     def prepare(self, build: Build) -> Prepared:
         """Return the request as the first deployment gets it that takes it.

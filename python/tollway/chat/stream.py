@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Self
 
 from tollway.bridge import run_sync
+from tollway.errors import DeadlineExceededError
 from tollway.types import Chunk, Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -15,7 +18,38 @@ if TYPE_CHECKING:
 
     from tollway.types import FinishReason
 
-__all__ = ["Assembly", "ChatStream", "SyncChatStream", "has_token"]
+__all__ = ["Assembly", "ChatStream", "Opened", "SyncChatStream", "has_token", "next_chunk"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A stream whose answer has begun.
+
+    Attributes:
+        chunks: What is still to come.
+        first: What has come.
+    """
+
+    chunks: AsyncGenerator[Chunk, None]
+    first: list[Chunk]
+
+
+async def next_chunk(chunks: AsyncGenerator[Chunk, None], until: float | None) -> Chunk | None:
+    """Return the next piece, or None at the end.
+
+    Raises:
+        DeadlineExceededError: `until`, a time of `time.monotonic()`, came first.
+    """
+    if until is None:
+        return await anext(chunks, None)
+    timeout = asyncio.timeout(until - time.monotonic())
+    try:
+        async with timeout:
+            return await anext(chunks, None)
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise DeadlineExceededError("the deadline came in the middle of the answer") from error
 
 
 def has_token(chunk: Chunk) -> bool:

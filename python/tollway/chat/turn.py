@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from tollway.errors import (
+    APITimeoutError,
     AuthenticationError,
     BadRequestError,
     CircuitOpenError,
@@ -52,6 +53,10 @@ ONCE = RetryPolicy(max_retries=0, budget=None, retry_on=())
 _AHEAD = 10_000
 
 
+# Seconds by which a deadline may come early, by the resolution of clocks.
+_SLACK = 0.001
+
+
 class _Granted:
     """Stands for a limiter whose permit is there already."""
 
@@ -79,14 +84,22 @@ class Turn:
         build: Makes the request.
         kind: What is timed.
         priority: Higher ones get their permit first.
+        until: Time of `time.monotonic()` by which the call ends.
     """
 
-    def __init__(self, router: Router, build: Build, kind: Kind, priority: int) -> None:
+    def __init__(
+        self, router: Router, build: Build, kind: Kind, priority: int, until: float | None
+    ) -> None:
         self._router = router
         self._build = build
         self.kind: Kind = kind
         self._priority = priority
         self._began = monotonic()
+        own = router.retry.deadline
+        self._until = min(
+            math.inf if until is None else until,
+            math.inf if own is None else self._began + own,
+        )
         self._rounds = 0
         self.prepared: dict[Lane, Prepared] = {}
         # Those that cannot take this request at all, and why.
@@ -119,6 +132,7 @@ class Turn:
                 # Of a request that went out nothing comes back.
                 _give_back(permit)
                 if not isinstance(raised, Exception):
+                    self._note_late(lane, began)
                     raise
                 error = _reason(raised)
                 self._note(lane, error)
@@ -156,7 +170,7 @@ class Turn:
             # To wait for another's permit may be longer than to wait for those that have failed.
             if taken is None and not failed:
                 taken = await self._first_of(
-                    [lane for lane in able if lane in self._fit()], priority
+                    [lane for lane in lanes if lane in self._fit()], priority
                 )
                 if taken is None:
                     continue
@@ -187,12 +201,21 @@ class Turn:
         return None
 
     async def _first_of(self, lanes: Sequence[Lane], priority: int) -> tuple[Lane, Permit] | None:
-        """Wait for all deployments at once; return the first that admits, None where none does."""
+        """Wait for all deployments at once; return the first that admits.
+
+        Those that cool down are waited for as soon as they may be asked, lest a call stay in a long
+        queue while another is empty.
+
+        Returns:
+            None where none of those admits that may be asked now.
+        """
+        now = monotonic()
         waits = {asyncio.create_task(self._hold(lane, priority)): lane for lane in lanes}
+        able = {wait for wait, lane in waits.items() if not lane.wait(now)}
         first: asyncio.Task[Permit | None] | None = None
         pending = set(waits)
         try:
-            while pending and first is None:
+            while pending & able and first is None:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 first = next((wait for wait in done if wait.result() is not None), None)
         finally:
@@ -206,6 +229,8 @@ class Turn:
 
     async def _hold(self, lane: Lane, priority: int) -> Permit | None:
         """Wait for a deployment's permit; None where it refuses the request, or everything."""
+        while wait := lane.wait(monotonic()):  # noqa: ASYNC110 - further failures make it longer
+            await asyncio.sleep(wait)
         prepared, path = self._ready(lane), lane.path
         if prepared is None:
             return None
@@ -241,9 +266,10 @@ class Turn:
     def _all_cool(self, lanes: Sequence[Lane], now: float) -> CircuitOpenError:
         soonest = min(lanes, key=lambda lane: lane.wait(now))
         wait, reason = soonest.wait(now), soonest.last_error or soonest.refusal()
+        why = "" if reason is None else f"; the last: {type(reason).__name__}: {reason}"
         error = CircuitOpenError(
             f"all {len(lanes)} deployments cool down after failures, for another {wait:.1f} s at "
-            "the least; nothing was sent",
+            f"the least{why}",
             retry_in=wait,
         )
         error.__cause__ = reason
@@ -259,6 +285,8 @@ class Turn:
         prepared = self.prepared.get(lane)
         if prepared is None and lane not in self._unfit:
             try:
+                if self.kind == "stream" and not lane.path.streams:
+                    raise ConfigurationError(f"{lane.path.model} does not stream; call complete")  # noqa: TRY301 - as if it refused itself
                 prepared = self.prepared[lane] = lane.path.prepare(self._build)
             except ConfigurationError as error:
                 self._unfit[lane] = error
@@ -288,6 +316,15 @@ class Turn:
                 model=lane.path.model,
             )
         )
+
+    def _note_late(self, lane: Lane, began: float) -> None:
+        """Take an attempt that the deadline cut off for a time-out, if it had most of the time.
+
+        Else one that does not answer any more would be asked for ever.
+        """
+        now = monotonic()
+        if now > self._until - _SLACK and now - began > (now - self._began) / 2:
+            lane.failed(APITimeoutError("no answer within what a call's deadline had left for it"))
 
     def _failure(self, failed: dict[Lane, Exception]) -> Exception:
         """Return what a round raises in which nobody answered."""

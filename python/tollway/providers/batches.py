@@ -65,7 +65,8 @@ class BatchState:
         finished: Those that have an answer or an error.
         failed: Those with an error.
         digest: What `submit` was given, where the provider keeps it; else None.
-        error: Why it was refused; one that is `retryable` passes.
+        error: Why it was refused, one that is `retryable` passes; or why it ended before all of its
+            requests were answered.
         results: Where the results are, in the provider's terms.
     """
 

@@ -166,10 +166,16 @@ class OpenAIBatches:
         metadata: dict[str, str] = named.get("metadata") or {}
         files = [named.get("output_file_id"), named.get("error_file_id")]
         status = named.get("status")
-        error = self._problem(named) if status == "failed" else None
+        if not isinstance(named.get("id"), str):
+            raise BadResponseError(f"{self.address} answered with no batch", status=200)
+        name: str = named["id"]
+        ends = {"expired": expired, "cancelled": cancelled}
+        error = ends[status](name) if status in ends else None
+        if status == "failed":
+            error = self._problem(named)
         return BatchState(
-            str(named["id"]),
-            "running" if status in _RUNNING else "ended" if error is None else "refused",
+            name,
+            "running" if status in _RUNNING else "refused" if status == "failed" else "ended",
             float(named.get("created_at") or 0),
             counts.get("total") or 0,
             failed + (counts.get("completed") or 0),

@@ -301,6 +301,9 @@ class Call:
             if not is_kept:
                 permit.release()
         if is_kept:
+            if self._record.permit is not None:
+                # Of a hedged attempt that ended in the same moment.
+                self._record.permit.release()
             self._record.permit = permit
         return result
 
