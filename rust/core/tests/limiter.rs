@@ -103,12 +103,12 @@ proptest! {
         let (mut now, mut latest) = (0u64, 0u64);
         for (step, cost) in steps {
             now = now.saturating_add_signed(step);
-            // What is charged is charged no earlier than the latest charge before it.
-            latest = latest.max(now);
             if exact.refuses(cost) {
                 continue;
             }
             if matches!(limiter.try_acquire(now, cost), Ok(Decision::Admitted(_))) {
+                // What is charged is charged no earlier than the latest charge before it.
+                latest = latest.max(now);
                 exact.admitted.push((latest, cost));
                 for quota in &windows {
                     prop_assert!(exact.used(quota, latest) <= quota.limit);

@@ -37,8 +37,8 @@ impl Ledger {
         }
     }
 
-    /// What a window holds: of a day, whole minutes; less what came back to seconds that lie in the
-    /// window to their beginning.
+    /// What a window holds: of a day, whole minutes; less what came back to periods that lie in the
+    /// window to their beginning: seconds, or for windows under a minute a 125th of the longest.
     fn used(&self, quota: &Quota, now: u64) -> i64 {
         let horizon = now.saturating_sub(Self::ticks(quota));
         let is_day = quota.name.is_day();
@@ -53,7 +53,9 @@ impl Ledger {
             if is_day {
                 at / MINUTE >= horizon / MINUTE
             } else {
-                Self::ticks(quota) >= MINUTE && at / SECOND * SECOND > horizon
+                let is_short = Self::ticks(quota) < MINUTE;
+                let period = if is_short { self.part() } else { SECOND };
+                at / period * period > horizon
             }
         });
         let charged: u64 = charged
@@ -61,6 +63,15 @@ impl Ledger {
             .sum();
         let back: u64 = back.map(|(_, cost, n)| self.of(quota, *cost, *n)).sum();
         i64::try_from(charged).unwrap() - i64::try_from(back).unwrap()
+    }
+
+    fn part(&self) -> u64 {
+        let short = self
+            .quotas
+            .iter()
+            .map(Self::ticks)
+            .filter(|it| *it < MINUTE);
+        short.max().unwrap().div_ceil(125)
     }
 
     fn admits(&self, now: u64, cost: Cost) -> bool {
@@ -257,4 +268,36 @@ proptest! {
             }
         }
     }
+}
+
+/// A request that is sent late counts from then on, and once: in a second as in a minute.
+#[test]
+fn a_request_sent_late_counts_once() {
+    let second = Duration::from_secs(1);
+    let windows = [
+        quota(Name::Rps, 3, second),
+        quota(Name::Rpm, 100, 60 * second),
+    ];
+    let quotas = Quotas {
+        tolerance: second / 50,
+        ..Quotas::of(&windows)
+    };
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    let millis = |count: u64| count * 1_000_000;
+    let one = Cost::default();
+    let stamps = [0, 0, 0].map(|now| match limiter.try_acquire(now, one) {
+        Ok(Decision::Admitted(stamp)) => stamp,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(limiter.sent(millis(15), stamps[0], one), stamps[0]);
+    for stamp in &stamps[1..] {
+        assert_ne!(limiter.sent(millis(100), *stamp, one), *stamp);
+    }
+    assert_eq!(limiter.used(millis(100)), [3, 3]);
+    let wait = |now| nanos(limiter.try_acquire(millis(now), one).unwrap());
+    // The first one leaves in time; the others only when a second has passed since they were sent.
+    assert_eq!(wait(1_000), 0);
+    assert!(wait(1_001) > millis(90));
+    assert_eq!([wait(1_110), wait(1_110)], [0, 0]);
+    assert!(wait(1_110) > 0);
 }

@@ -1,7 +1,8 @@
 //! Sums kept by period: refunds, and the checkpoints of a day.
 //!
-//! A cell is one word: the number of its period and three sums. Cell `period mod N` belongs to the
-//! newest period that wrote it; who comes for an older one is too late, which only counts more.
+//! A cell is one word: the number of its period and three sums; where periods are short, their
+//! numbers are long, and take the place of the tokens. Cell `period mod N` belongs to the newest
+//! period that wrote it; who comes for an older one is too late, which only counts more.
 
 use super::memory::Array;
 use super::quota::{Cost, Unit};
@@ -55,59 +56,113 @@ impl Sums {
     }
 }
 
-fn pack(period: u64, sums: Sums) -> Word {
-    let mut word = Word::from(period & PERIOD_MASK);
-    word = word << REQUEST_BITS | Word::from(sums.requests & REQUEST_MASK);
-    word = word << TOKEN_BITS | Word::from(sums.input & TOKEN_MASK);
-    word << TOKEN_BITS | Word::from(sums.output & TOKEN_MASK)
+/// What a cell's word consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Requests and tokens, beside a number of 28 bits: eight years of seconds.
+    Sums,
+    /// Requests alone, beside a number of 64 bits: of short periods it would come again in weeks.
+    Requests,
 }
 
-#[allow(clippy::cast_possible_truncation)]
-fn unpack(word: Word) -> (u64, Sums) {
-    let sums = Sums {
-        requests: (word >> (2 * TOKEN_BITS)) as u64 & REQUEST_MASK,
-        input: (word >> TOKEN_BITS) as u64 & TOKEN_MASK,
-        output: word as u64 & TOKEN_MASK,
-    };
-    (
-        (word >> (REQUEST_BITS + 2 * TOKEN_BITS)) as u64 & PERIOD_MASK,
-        sums,
-    )
-}
+impl Format {
+    fn mask(self) -> u64 {
+        match self {
+            Self::Sums => PERIOD_MASK,
+            Self::Requests => u64::MAX >> (64 - (PERIOD_BITS + TOKEN_BITS)),
+        }
+    }
 
-/// Whether one number of a period comes after another, as far as their bits tell.
-fn is_later(period: u64, other: u64) -> bool {
-    let ahead = period.wrapping_sub(other) & PERIOD_MASK;
-    ahead != 0 && ahead <= PERIOD_MASK / 2
+    fn pack(self, period: u64, sums: Sums) -> Word {
+        let input = match self {
+            Self::Sums => sums.input,
+            Self::Requests => period >> PERIOD_BITS,
+        };
+        let mut word = Word::from(period & PERIOD_MASK);
+        word = word << REQUEST_BITS | Word::from(sums.requests & REQUEST_MASK);
+        word = word << TOKEN_BITS | Word::from(input & TOKEN_MASK);
+        word << TOKEN_BITS | Word::from(sums.output & TOKEN_MASK)
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn unpack(self, word: Word) -> (u64, Sums) {
+        let period = (word >> (REQUEST_BITS + 2 * TOKEN_BITS)) as u64 & PERIOD_MASK;
+        let requests = (word >> (2 * TOKEN_BITS)) as u64 & REQUEST_MASK;
+        let input = (word >> TOKEN_BITS) as u64 & TOKEN_MASK;
+        let output = word as u64 & TOKEN_MASK;
+        match self {
+            Self::Sums => (
+                period,
+                Sums {
+                    requests,
+                    input,
+                    output,
+                },
+            ),
+            Self::Requests => (
+                input << PERIOD_BITS | period,
+                Sums {
+                    requests,
+                    input: 0,
+                    output: 0,
+                },
+            ),
+        }
+    }
+
+    /// Whether one number of a period comes after another, as far as their bits tell.
+    fn is_later(self, period: u64, other: u64) -> bool {
+        let ahead = period.wrapping_sub(other) & self.mask();
+        ahead != 0 && ahead <= self.mask() / 2
+    }
 }
 
 /// A ring of cells.
-pub(super) struct Cells(Array<AtomicWord>);
+pub(super) struct Cells {
+    cells: Array<AtomicWord>,
+    format: Format,
+}
 
 impl Cells {
     pub fn new(cells: Array<AtomicWord>) -> Self {
-        Self(cells)
+        Self {
+            cells,
+            format: Format::Sums,
+        }
+    }
+
+    /// Of requests alone, by short periods.
+    pub fn of_requests(cells: Array<AtomicWord>) -> Self {
+        Self {
+            cells,
+            format: Format::Requests,
+        }
     }
 
     pub fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.cells.len() as u64
     }
 
     fn cell(&self, period: u64) -> &AtomicWord {
-        let index = period % self.0.len() as u64;
-        &self.0[usize::try_from(index).expect("an index of the array")]
+        let index = period % self.len();
+        &self.cells[usize::try_from(index).expect("an index of the array")]
+    }
+
+    fn load(&self, period: u64) -> (u64, Sums) {
+        self.format
+            .unpack(self.cell(period).load(Ordering::Acquire))
     }
 
     /// The sums of a period; `None` where its cell belongs to another.
     pub fn get(&self, period: u64) -> Option<Sums> {
-        let (held, sums) = unpack(self.cell(period).load(Ordering::Acquire));
-        (held == period & PERIOD_MASK).then_some(sums)
+        let (held, sums) = self.load(period);
+        (held == period & self.format.mask()).then_some(sums)
     }
 
     /// What the cell of a period holds, whether for it or for a later one.
     pub fn get_or_later(&self, period: u64) -> Option<Sums> {
-        let (held, sums) = unpack(self.cell(period).load(Ordering::Acquire));
-        (!is_later(period, held)).then_some(sums)
+        let (held, sums) = self.load(period);
+        (!self.format.is_later(period, held)).then_some(sums)
     }
 
     /// Add to a period, unless a later one has taken its cell; false then.
@@ -126,9 +181,9 @@ impl Cells {
         let cell = self.cell(period);
         let mut word = cell.load(Ordering::Acquire);
         loop {
-            let (held, sums) = unpack(word);
-            let is_own = held == period & PERIOD_MASK;
-            if is_later(held, period) {
+            let (held, sums) = self.format.unpack(word);
+            let is_own = held == period & self.format.mask();
+            if self.format.is_later(held, period) {
                 return false;
             }
             let Some(changed) = change(is_own.then_some(sums)) else {
@@ -136,7 +191,7 @@ impl Cells {
             };
             match cell.compare_exchange(
                 word,
-                pack(period, changed),
+                self.format.pack(period, changed),
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
@@ -199,8 +254,21 @@ mod tests {
             1,
         );
         assert_eq!(last.plus(more).since(last), more);
-        let (period, sums) = unpack(pack(PERIOD_MASK + 4, last));
+        let (period, sums) = Format::Sums.unpack(Format::Sums.pack(PERIOD_MASK + 4, last));
         assert_eq!((period, sums), (3, last));
-        assert!(is_later(3, PERIOD_MASK) && !is_later(PERIOD_MASK, 3));
+        assert!(Format::Sums.is_later(3, PERIOD_MASK) && !Format::Sums.is_later(PERIOD_MASK, 3));
+    }
+
+    #[test]
+    fn short_periods_never_come_again() {
+        let format = Format::Requests;
+        let two = Sums {
+            requests: 2,
+            ..Sums::default()
+        };
+        for period in [3, PERIOD_MASK + 4, u64::MAX] {
+            assert_eq!(format.unpack(format.pack(period, two)), (period, two));
+        }
+        assert!(format.is_later(PERIOD_MASK + 4, 3) && format.is_later(PERIOD_MASK, 0));
     }
 }

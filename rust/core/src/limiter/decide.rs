@@ -58,6 +58,7 @@ pub struct Limiter {
     pub(super) windows: Box<[Window]>,
     pub(super) days: Option<Days>,
     pub(super) refunds: Refunds,
+    pub(super) short_refunds: Option<Refunds>,
     pub(super) leases: Leases,
     pub(super) common: Array<Common>,
     pub(super) learned: Array<Learned>,
@@ -148,6 +149,7 @@ impl Limiter {
                 .collect(),
             days,
             refunds: Refunds::attach(memory, output_weight),
+            short_refunds: Refunds::attach_short(layout, memory, output_weight),
             leases: Leases::attach(memory, process, quotas.max_in_flight),
             common: memory.common.clone(),
             learned: memory.learned.clone(),
@@ -323,9 +325,15 @@ impl Limiter {
                 let window = (window.unit, window.ticks);
                 days.earliest(&self.log, view, window, at, amount, limit)?
             }
-            _ => window.earliest(&self.log, &self.refunds, view, at, amount, limit)?,
+            _ => window.earliest(&self.log, self.refunds_of(window), view, at, amount, limit)?,
         };
         Ok(due)
+    }
+
+    /// What came back of charges that lie in a window.
+    pub(super) fn refunds_of(&self, window: &Window) -> &Refunds {
+        let short = self.short_refunds.as_ref().filter(|_| window.is_short);
+        short.unwrap_or(&self.refunds)
     }
 
     pub(super) fn is_day(&self, index: usize) -> bool {

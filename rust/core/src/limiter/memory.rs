@@ -23,6 +23,9 @@ const SHARED_TICKS: u64 = 64;
 /// Ticks of a second: refunds are kept apart by the second they came from.
 pub(super) const SECOND: u64 = if cfg!(loom) { 4 } else { 62_500 };
 
+/// Refunds of windows under a minute are kept apart by such a part of the longest of them.
+const PARTS: u64 = if cfg!(loom) { 13 } else { 125 };
+
 /// Ticks of the minute after which a day's sums have a checkpoint.
 pub(super) const MINUTE: u64 = 60 * SECOND;
 
@@ -30,7 +33,7 @@ pub(super) const MINUTE: u64 = 60 * SECOND;
 const MINUTES: usize = if cfg!(loom) { 8 } else { 1_504 };
 
 /// Changes with the meaning of any field.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The word that every admission swaps, on a line of its own.
 #[derive(Default)]
@@ -49,6 +52,8 @@ pub(super) struct Common {
     pub paused: AtomicU64,
     /// The newest second in which a refund lies.
     pub newest_refund: AtomicU64,
+    /// The newest part of a window under a minute in which one lies.
+    pub newest_short_refund: AtomicU64,
     /// Answers that said that a limit was exceeded.
     pub throttled: AtomicU64,
     /// How many of the processes' places were ever taken.
@@ -199,6 +204,9 @@ pub struct Layout {
     pub(super) windows: usize,
     pub(super) slots: usize,
     pub(super) seconds: usize,
+    /// Length of a part in ticks, and how many are kept: none without windows under a minute.
+    pub(super) part: u64,
+    pub(super) parts: usize,
     pub(super) minutes: usize,
     pub(super) processes: usize,
 }
@@ -236,6 +244,10 @@ impl Layout {
                 ((longest / granule + 3).next_power_of_two(), granule)
             }
         };
+        let under_a_minute = short()
+            .map(|quota| ticks(quota.window))
+            .filter(|it| *it < MINUTE);
+        let part = under_a_minute.max().map(|longest| longest.div_ceil(PARTS));
         let has_days = quotas.windows.iter().any(|quota| quota.name.is_day());
         // None is more than 2²⁰.
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -252,6 +264,8 @@ impl Layout {
                     .next_power_of_two()
                     .min(1 << 16),
             ),
+            part: part.unwrap_or(1).max(1),
+            parts: if part.is_some() { size(PARTS + 3) } else { 0 },
             minutes: if has_days { MINUTES } else { 0 },
             processes: processes.max(1),
         })
@@ -283,6 +297,8 @@ impl Layout {
             self.windows as u64,
             self.slots as u64,
             self.seconds as u64,
+            self.part,
+            self.parts as u64,
             self.minutes as u64,
             self.processes as u64,
         ];
@@ -308,6 +324,7 @@ impl Layout {
             learned: place(size_of::<Learned>(), self.windows),
             processes: place(size_of::<Process>(), self.processes),
             refunds: place(size_of::<AtomicWord>(), self.seconds),
+            short_refunds: place(size_of::<AtomicWord>(), self.parts),
             checkpoints: place(size_of::<AtomicWord>(), self.minutes),
             day_refunds: place(size_of::<AtomicWord>(), self.minutes),
             ring: place(size_of::<AtomicWord>(), self.slots),
@@ -322,6 +339,7 @@ struct Offsets {
     learned: usize,
     processes: usize,
     refunds: usize,
+    short_refunds: usize,
     checkpoints: usize,
     day_refunds: usize,
     ring: usize,
@@ -335,6 +353,7 @@ pub(super) struct Memory {
     pub learned: Array<Learned>,
     pub processes: Array<Process>,
     pub refunds: Array<AtomicWord>,
+    pub short_refunds: Array<AtomicWord>,
     pub checkpoints: Array<AtomicWord>,
     pub day_refunds: Array<AtomicWord>,
     pub ring: Array<AtomicWord>,
@@ -358,6 +377,7 @@ impl Memory {
                 learned: Array::new(memory, at.learned, layout.windows, keep),
                 processes: Array::new(memory, at.processes, layout.processes, keep),
                 refunds: Array::new(memory, at.refunds, layout.seconds, keep),
+                short_refunds: Array::new(memory, at.short_refunds, layout.parts, keep),
                 checkpoints: Array::new(memory, at.checkpoints, layout.minutes, keep),
                 day_refunds: Array::new(memory, at.day_refunds, layout.minutes, keep),
                 ring: Array::new(memory, at.ring, layout.slots, keep),

@@ -81,6 +81,9 @@ impl Limiter {
             return;
         }
         self.refunds.add(stamp.0, amount);
+        if let Some(short) = self.short_refunds.as_ref().filter(|_| amount.requests > 0) {
+            short.add(stamp.0, amount);
+        }
         if let Some(days) = &self.days {
             days.refund(stamp.0, amount);
         }

@@ -128,7 +128,7 @@ impl Limiter {
                 Some(days) if quota.name.is_day() => {
                     days.used(&self.log, &view, window.unit, window.ticks, at)?
                 }
-                _ => window.used(&self.log, &self.refunds, &view, at)?,
+                _ => window.used(&self.log, self.refunds_of(window), &view, at)?,
             };
             let one = Cost {
                 input: u32::from(window.unit != Unit::Output),

@@ -2,52 +2,68 @@
 
 use super::adjust::{Cells, Sums};
 use super::admissions::{Entry, Log, Moved, View};
-use super::memory::{Array, Common, Memory, SECOND};
+use super::memory::{Array, Common, Layout, MINUTE, Memory, SECOND};
 use super::quota::{Quota, Unit};
-use crate::atomics::Ordering;
+use crate::atomics::{AtomicU64, Ordering};
 
 use std::sync::atomic::{AtomicU32 as LocalU32, Ordering as LocalOrdering};
 
 /// How far the hint of where a window begins may be off before it is written again.
 const HINT_SLACK: u32 = 8;
 
-/// What came back of charges that lie in a window, kept by the second of the charge.
+/// What came back of charges that lie in a window, kept by the period of the charge: its second,
+/// or a small part of a short window.
 ///
-/// A second counts while all of it is in the window: as long as every charge that it refunds.
+/// A period counts while all of it is in the window: as long as every charge that it refunds.
 pub(super) struct Refunds {
     cells: Cells,
+    /// Length of a period in ticks.
+    period: u64,
     common: Array<Common>,
+    newest: fn(&Common) -> &AtomicU64,
     output_weight: u32,
 }
 
 impl Refunds {
+    /// For windows of a minute and more.
     pub fn attach(memory: &Memory, output_weight: u32) -> Self {
         Self {
             cells: Cells::new(memory.refunds.clone()),
+            period: SECOND,
             common: memory.common.clone(),
+            newest: |common| &common.newest_refund,
             output_weight,
         }
     }
 
-    /// Give back what was charged at `time`, in ticks.
-    pub fn add(&self, time: u64, amount: Sums) {
-        let second = time / SECOND;
-        self.common[0]
-            .newest_refund
-            .fetch_max(second, Ordering::AcqRel);
-        self.cells.add(second, amount);
+    /// For shorter windows, which hold only requests; `None` where there are none.
+    pub fn attach_short(layout: &Layout, memory: &Memory, output_weight: u32) -> Option<Self> {
+        (layout.parts > 0).then(|| Self {
+            cells: Cells::of_requests(memory.short_refunds.clone()),
+            period: layout.part,
+            common: memory.common.clone(),
+            newest: |common| &common.newest_short_refund,
+            output_weight,
+        })
     }
 
-    fn of(&self, second: u64, unit: Unit) -> u64 {
-        let sums = self.cells.get(second).unwrap_or_default();
+    /// Give back what was charged at `time`, in ticks.
+    pub fn add(&self, time: u64, amount: Sums) {
+        let period = time / self.period;
+        (self.newest)(&self.common[0]).fetch_max(period, Ordering::AcqRel);
+        self.cells.add(period, amount);
+    }
+
+    fn of(&self, period: u64, unit: Unit) -> u64 {
+        let sums = self.cells.get(period).unwrap_or_default();
         sums.of_unit(unit, self.output_weight)
     }
 
-    /// The sum over the seconds that begin after `horizon`.
+    /// The sum over the periods that begin after `horizon`.
     fn after(&self, horizon: u64, unit: Unit) -> u64 {
-        let newest = self.common[0].newest_refund.load(Ordering::Acquire);
-        let first = (horizon / SECOND + 1).max((newest + 1).saturating_sub(self.cells.len()));
-        (first..=newest).map(|second| self.of(second, unit)).sum()
+        let newest = (self.newest)(&self.common[0]).load(Ordering::Acquire);
+        let first = (horizon / self.period + 1).max((newest + 1).saturating_sub(self.cells.len()));
+        (first..=newest).map(|period| self.of(period, unit)).sum()
     }
 }
 
@@ -55,8 +71,8 @@ impl Refunds {
 pub(super) struct Window {
     pub unit: Unit,
     pub ticks: u64,
-    /// Windows shorter than a minute take no refunds.
-    takes_refunds: bool,
+    /// Whether it is shorter than a minute: its refunds are kept apart.
+    pub is_short: bool,
     /// Serial of an entry that was the newest outside the window: where the next search begins.
     /// Any value is right; a good one makes the search short.
     base: LocalU32,
@@ -67,7 +83,7 @@ impl Window {
         Self {
             unit: quota.name.unit(),
             ticks,
-            takes_refunds: ticks >= 60 * SECOND,
+            is_short: ticks < MINUTE,
             base: LocalU32::new(serial),
         }
     }
@@ -77,10 +93,7 @@ impl Window {
         let horizon = at.saturating_sub(self.ticks);
         let (_, base) = self.base(log, view, horizon)?;
         let used = log.since(view, base, self.unit);
-        if self.takes_refunds {
-            return Ok(used.saturating_sub(refunds.after(horizon, self.unit)));
-        }
-        Ok(used)
+        Ok(used.saturating_sub(refunds.after(horizon, self.unit)))
     }
 
     /// As `used`, without what came back: what the log's sums have to tell apart.
@@ -105,30 +118,26 @@ impl Window {
         if self.needed(log, view, horizon, amount, limit)? <= horizon {
             return Ok(at);
         }
-        let mut refunded = if self.takes_refunds {
-            refunds.after(horizon, self.unit)
-        } else {
-            0
-        };
-        let mut second = horizon / SECOND;
+        let mut refunded = refunds.after(horizon, self.unit);
+        let mut period = horizon / refunds.period;
         loop {
             let needed = self.needed(log, view, horizon, amount, limit + refunded)?;
             if refunded == 0 || needed <= horizon {
                 return Ok(needed.max(horizon).saturating_add(self.ticks));
             }
-            // With the next second that leaves goes its refund, a little before its last charge.
+            // With the next period that leaves goes its refund, a little before its last charge.
             let back = loop {
-                second += 1;
-                if second * SECOND > needed.min(view.time) {
+                period += 1;
+                if period * refunds.period > needed.min(view.time) {
                     return Ok(needed.saturating_add(self.ticks));
                 }
-                match refunds.of(second, self.unit) {
+                match refunds.of(period, self.unit) {
                     0 => {}
                     back => break back,
                 }
             };
             refunded = refunded.saturating_sub(back);
-            horizon = second * SECOND;
+            horizon = period * refunds.period;
         }
     }
 
