@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,21 @@ async def test_the_functions_own_array_is_not_shared():
     assert np.array_equal(kept, np.ones((1, 3), np.float32))
     kept[:] = 7
     assert vectors.max() < 1
+
+
+async def test_a_function_that_is_cancelled_from_within_loses_no_row():
+    calls = []
+
+    async def function(texts):
+        calls.append(texts)
+        if len(calls) == 2:
+            raise asyncio.CancelledError
+        return vectors_of(texts)
+
+    texts = ["a" * n for n in range(1, 9)]
+    vectors = await embedder_of(function, batch_size=2).embed(texts)
+    assert np.array_equal(vectors, vectors_of(texts).astype(np.float32))
+    assert len(calls) == 5
 
 
 @pytest.mark.parametrize(
