@@ -111,7 +111,7 @@ async def test_rows_are_decoded_where_they_are_wanted(sim):
     assert given == [(4, True)] * 3 + [(3, True)]
 
 
-@pytest.mark.parametrize("form", ["float16", "reversed", "columns", "normalized"])
+@pytest.mark.parametrize("form", ["float16", "reversed", "columns", "normalized", "unaligned"])
 async def test_arrays_that_rows_cannot_be_decoded_into(sim, form):
     texts = [f"shaped {i}" for i in range(10)]
     out = {
@@ -119,6 +119,7 @@ async def test_arrays_that_rows_cannot_be_decoded_into(sim, form):
         "reversed": np.zeros((10, 8), np.float32)[::-1],
         "columns": np.zeros((10, 16), np.float32)[:, ::2],
         "normalized": np.zeros((10, 8), np.float32),
+        "unaligned": np.zeros(10 * 8 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(10, 8),
     }[form]
     async with embedder_of(sim, batch_size=3, normalize=form == "normalized") as embedder:
         await embedder.embed(texts, out=out)
@@ -132,6 +133,16 @@ async def test_an_array_of_another_shape_is_left_alone(sim):
         with pytest.raises(ConfigurationError, match=r"out must be of shape \(3, 8\)"):
             await embedder.embed(["a", "b", "c"], out=out)
     assert (out == 7.0).all()
+    assert len(sim.ledger) == before
+
+
+async def test_what_rows_cannot_be_put_into_is_said_before_anything_is_sent(sim):
+    readonly, before = np.zeros((2, 8), np.float32), len(sim.ledger)
+    readonly.flags.writeable = False
+    async with embedder_of(sim) as embedder:
+        for wrong in (readonly, np.zeros((2, 8), np.int64), [[0.0] * 8] * 2):
+            with pytest.raises(ConfigurationError, match="out must"):
+                await embedder.embed(["a", "b"], out=wrong)
     assert len(sim.ledger) == before
 
 
