@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from array import array
@@ -155,8 +156,14 @@ async def embed_job_async(
             source, embedder.encoding, chunk=chunk, overlap=overlap, **reading
         ) as documents:
             total = await documents.total()
-            checkpoint = await off_loop(Checkpoint, folder, embedder.model, embedder.dimensions)
+            opened = contextlib.ExitStack()
+
+            def open_folder() -> Checkpoint:
+                kept = Checkpoint(folder, embedder.model, embedder.dimensions)
+                return opened.enter_context(contextlib.closing(kept))
+
             try:
+                checkpoint = await off_loop(open_folder)
                 options = None if mode == "direct" else batch or BatchOptions()
                 job = _Job(embedder, checkpoint, on_progress, total, off_loop, batch=options)
                 await off_loop(job.load)
@@ -165,7 +172,8 @@ async def embed_job_async(
                 await off_loop(embedder.cost, 0)
                 return await job.run(documents, output)
             finally:
-                await _to_its_end(off_loop(checkpoint.close))
+                # Behind the opening, which goes to its end when this task is cancelled meanwhile.
+                await _to_its_end(off_loop(opened.close))
     finally:
         thread.shutdown(wait=False)
 
