@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tollway import _core
 from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
-from tollway.embed.batching import BatchSending, Unpacked
+from tollway.embed.batching import BatchSending, Unpacked, check_mode
 from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.inputs import Input, Source
 from tollway.embed.report import JobReport, Progress, TextError
@@ -27,7 +27,7 @@ from tollway.embed.sinks import (
     write_npy,
     write_parquet,
 )
-from tollway.errors import CheckpointError, ConfigurationError, InputError
+from tollway.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -138,8 +138,7 @@ async def embed_job_async(
     check_output(output, source)
     folder = job_folder(output)
     batches = folder / "batches"
-    if mode not in {"direct", "batch"}:
-        raise ConfigurationError(f"mode is direct or batch, not {mode!r}")
+    check_mode(mode, embedder.provider)
     if mode == "direct" and under_way(batches):
         raise CheckpointError(
             f'{batches} names batches under way: collect them with mode="batch", or delete it to '
