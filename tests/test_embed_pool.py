@@ -141,7 +141,10 @@ def test_pools_that_cannot_be():
         Embedder(MODEL, keys=["a", "b"], limits=RateLimiter(Limits(rpm=5)), **options)
     with pytest.raises(ConfigurationError, match="same credential"):
         Embedder(MODEL, keys=["a", "a"], **options)
-    for keys, more in (([], {}), ("sk-abc", {}), (["a"], {"api_key": "b"})):
+    for model, what in (([], "empty"), ([None], "not NoneType"), (3, "not int")):
+        with pytest.raises(ConfigurationError, match=what):
+            Embedder(model)
+    for keys, more in (([], {}), (["a", None], {}), ("sk-abc", {}), (["a"], {"api_key": "b"})):
         with pytest.raises(ConfigurationError, match="keys is a list of one key or more"):
             Embedder(MODEL, keys=keys, **options, **more)
     provider = embedding_provider(MODEL, api_key="a")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from function_fakes import embedder_of, refusal
+from tollway.embed import embed_job_async
+from tollway.errors import ConfigurationError
 
 
 def vectors_of(texts):
@@ -33,6 +35,16 @@ async def test_vectors_of_a_function(function):
     assert np.array_equal(vectors, vectors_of(TEXTS).astype(np.float32))
     assert embedder.dimensions == 3
     assert np.array_equal(embedder.embed_sync(TEXTS), vectors)
+
+
+async def test_rows_of_a_lambda_are_kept_under_a_name_that_is_given(tmp_path):
+    """Else the rows of one would be taken for those of another."""
+    output = tmp_path / "vectors.npy"
+    with pytest.raises(ConfigurationError, match="lambda"):
+        await embed_job_async(TEXTS, output, embedder_of(lambda texts: -vectors_of(texts)))
+    named = embedder_of(lambda texts: -vectors_of(texts), "mine/first")
+    assert (await embed_job_async(TEXTS, output, named)).requests == 1
+    assert np.array_equal(np.load(output), -vectors_of(TEXTS).astype(np.float32))
 
 
 async def test_the_functions_own_array_is_not_shared():

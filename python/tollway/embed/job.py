@@ -27,7 +27,7 @@ from tollway.embed.sinks import (
     write_npy,
     write_parquet,
 )
-from tollway.errors import CheckpointError, InputError
+from tollway.errors import CheckpointError, ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -123,6 +123,8 @@ async def embed_job_async(
     Raises:
         InputError: The input cannot be read, or has no text at all; nothing was sent.
         CheckpointError: The job folder or output cannot be used; finished rows are kept.
+        ConfigurationError: `mode` is none or not the provider's, or a lambda embeds, whose rows
+            have no name; nothing was read.
         ContextWindowError: A text is over the model's window and too_long="error"; finished rows
             are kept.
         BudgetExceededError: The next request would cost more than the embedder's `max_cost`;
@@ -139,6 +141,11 @@ async def embed_job_async(
     folder = job_folder(output)
     batches = folder / "batches"
     check_mode(mode, embedder.provider)
+    if embedder.model == "function/lambda":
+        # Rows are found again by this name, and those of every lambda would be taken for its own.
+        raise ConfigurationError(
+            "a lambda has no name to keep rows under: say what it calls with model=, or name it"
+        )
     if mode == "direct" and under_way(batches):
         raise CheckpointError(
             f'{batches} names batches under way: collect them with mode="batch", or delete it to '
