@@ -91,6 +91,10 @@ class _StoppedError(TollwayError):
     """A request was not tried again, because the call has failed meanwhile."""
 
 
+# What ends the search for a refused text without a word on the texts.
+_OF_NO_TEXT = (*_FATAL, BudgetExceededError, _StoppedError)
+
+
 class Sending:
     """One call's requests.
 
@@ -289,8 +293,10 @@ class Sending:
                     return sent
                 if not self._is_proven():
                     sent = await self._apart(lane, batch, sent)
-                    self._is_fruitless = sent.vectors is None
-                    self._has_succeeded = not self._is_fruitless
+                    self._has_succeeded = sent.vectors is not None
+                    # A lane that fails for good halfway has said nothing about the texts.
+                    has_ended = isinstance(sent.error, _OF_NO_TEXT)
+                    self._is_fruitless = not (self._has_succeeded or has_ended)
                     return sent
         return await self._apart(lane, batch, sent)
 
@@ -335,7 +341,7 @@ class Sending:
             else:
                 error = sent.error
                 failed += missing
-                if isinstance(error, (*_FATAL, BudgetExceededError, _StoppedError)):
+                if isinstance(error, _OF_NO_TEXT):
                     failed += [i for rest in parts for i in rest.texts]
                     break
         rows.missing = sorted(failed)
