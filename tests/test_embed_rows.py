@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tollway import Embedder, Limits, RetryPolicy, _core
+from tollway.embed import embed_job_async
 from tollway.errors import BadRequestError, ConfigurationError
 from tollway.providers import EmbeddingAnswer, EmbeddingRules
 from tollway.simulator import FAULTS, Faults, Simulator, vector
@@ -194,6 +195,27 @@ async def test_rows_without_a_vector_are_nan():
     expected = np.array([int(text) for text in texts], np.float32)
     expected[np.isin(expected, [3, 17, 29])] = np.nan
     assert np.array_equal(out, np.stack([expected, -expected], axis=1), equal_nan=True)
+
+
+async def test_a_good_text_among_many_that_are_refused_has_its_vector(tmp_path):
+    """Nothing succeeds before it: in a call that allows failures, and in a job that goes on."""
+    texts, output = [str(i) for i in range(16)], tmp_path / "vectors.npy"
+    bad = set(texts) - {"15"}
+    rows = await Embedder(Numbers(bad)).embed(texts, on_error="nan")
+    assert rows[:, 0].tolist()[15] == 15.0
+    assert np.isnan(rows[:15]).all()
+    await embed_job_async(["77"], output, Embedder(Numbers()))
+    report = await embed_job_async(["77", *texts], output, Embedder(Numbers(bad)))
+    assert len(report.errors) == 15
+    assert np.load(output)[[0, 16], 0].tolist() == [77.0, 15.0]
+
+
+async def test_where_every_text_is_refused_the_search_ends():
+    texts = [str(i) for i in range(2000)]
+    provider = Numbers(bad=texts)
+    rows = await Embedder(provider, batch_size=100).embed(texts, on_error="nan")
+    assert np.isnan(rows).all()
+    assert 20 < len(provider.tasks) < 20 + 1000
 
 
 # How many at once

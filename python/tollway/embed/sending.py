@@ -52,6 +52,10 @@ _FATAL = (
 # paid for, and most answers take less.
 _GRACE = 60.0
 
+# Requests of searches for refused texts, with nothing embedded yet, after which it is not the texts
+# although they may be what is wrong: whole searches of two requests of 128 texts.
+_PATIENCE = 512
+
 
 @dataclass(slots=True)
 class Tally:
@@ -158,6 +162,8 @@ class Sending:
         self._doubt = asyncio.Lock()
         self._is_fruitless = False
         self._has_succeeded = False
+        # What a job goes on with may be what an earlier run could not embed.
+        self._patience = _PATIENCE if lenient else 0
 
     async def run(self, batches: AsyncGenerator[Batch]) -> None:
         """Send every batch and deliver what became of each.
@@ -296,7 +302,8 @@ class Sending:
                     self._has_succeeded = sent.vectors is not None
                     # A lane that fails for good halfway has said nothing about the texts.
                     has_ended = isinstance(sent.error, _OF_NO_TEXT)
-                    self._is_fruitless = not (self._has_succeeded or has_ended)
+                    is_over = not (self._has_succeeded or has_ended)
+                    self._is_fruitless = is_over and not self._patience
                     return sent
         return await self._apart(lane, batch, sent)
 
@@ -308,11 +315,12 @@ class Sending:
         """Halve a refused batch until what the provider does not take stands alone.
 
         One text among n is found with at most 2·log₂ n requests, each with its permit. While
-        nothing at all succeeds, so many are sent and no more: then it is not the texts.
+        nothing at all succeeds, so many are sent and no more: then it is not the texts. Where they
+        may well be it (`lenient`), the search is whole.
         """
         rows = Rows(batch)
         rows.vectors = refused.vectors
-        enough = 2 * math.ceil(math.log2(len(batch.texts)))
+        enough = max(2 * math.ceil(math.log2(len(batch.texts))), self._patience)
         requests = 0
         error, failed = refused.error, list[int]()
         parts = self._parts(lane, list(refused.failed))
@@ -327,6 +335,8 @@ class Sending:
                 continue
             sent = await self._request(lane, batch.part(texts))
             requests += 1
+            if not self._is_proven():
+                self._patience = max(0, self._patience - 1)
             bad = set(sent.failed)
             if sent.vectors is not None:
                 there = [i for i in range(len(texts)) if i not in bad]
