@@ -16,6 +16,7 @@ import commands
 from chat_fakes import Submitted
 from tollway import BatchOptions, Embedder, RetryPolicy
 from tollway.embed import embed_job_async
+from tollway.embed.plan import plan_async
 from tollway.errors import (
     BudgetExceededError,
     CheckpointError,
@@ -191,9 +192,21 @@ async def test_what_cannot_be(tmp_path):
             await embedder.embed(["a"], mode="bulk")
         with pytest.raises(ConfigurationError, match="direct or batch"):
             await embed_job_async(["a"], tmp_path / "v.npy", embedder, mode="bulk")
+        with pytest.raises(ConfigurationError, match="direct or batch"):
+            await plan_async(["a"], embedder, mode="bulk")
+
+    def unread():
+        raise AssertionError("nothing is to be read for a job that cannot be")
+        yield
+
     async with Embedder("ollama/any") as other:
         with pytest.raises(ConfigurationError, match="openai"):
             await other.embed(["a"], mode="batch")
+        with pytest.raises(ConfigurationError, match="openai"):
+            await plan_async(unread(), other, mode="batch")
+        with pytest.raises(ConfigurationError, match="openai"):
+            await embed_job_async(unread(), tmp_path / "v.npy", other, mode="batch")
+    assert not list(tmp_path.iterdir())
     azure = Embedder("azure/any", azure_endpoint="http://127.0.0.1:9", api_key="k")
     with pytest.raises(ConfigurationError, match="openai"):
         await azure.embed(["a"], mode="batch")

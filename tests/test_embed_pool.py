@@ -12,13 +12,15 @@ from tollway import Embedder, Limits, RateLimiter, RetryPolicy, embed_job
 from tollway.embed import embed_job_async, plan
 from tollway.errors import (
     AuthenticationError,
+    BadRequestError,
     BudgetExceededError,
     ConfigurationError,
     InsufficientQuotaError,
 )
-from tollway.providers import embedding_provider
+from tollway.providers import EmbeddingAnswer, EmbeddingRules, embedding_provider
 from tollway.simulator import Faults, Simulator, vector
 from tollway.transport import HttpxTransport, Response
+from tollway.types import Usage
 
 MODEL = "openai/text-embedding-3-small"
 
@@ -89,6 +91,41 @@ async def test_a_key_that_is_refused_leaves_its_work_to_the_others(tmp_path, aft
     assert after < transport.sent["key-bad"] <= after + 2
 
 
+class Picky:
+    """Answers in this process: a vector a text, but not of `bad`; refused from a request on."""
+
+    name, model, priced_as = "picky", "in-process", "in-process"
+    rules = EmbeddingRules(dimensions=1, price="free")
+    limits = Limits(max_in_flight=1)
+
+    def __init__(self, after):
+        self.quota_key = (id(self),)
+        self.left = after
+
+    async def open(self):
+        pass
+
+    async def embed(self, texts):
+        self.left -= 1
+        if self.left < 0:
+            raise AuthenticationError("401: no such key", status=401)
+        if "bad" in texts:
+            raise BadRequestError("400: one of them", status=400)
+        rows = np.array([[len(text)] for text in texts], np.float32)
+        return EmbeddingAnswer(rows, (), Usage(requests=1))
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_key_refused_in_the_search_for_a_bad_text_says_nothing_of_the_texts():
+    """Else the others would take the whole batch for refused, with nothing succeeded yet."""
+    texts = ["bad", "aa", "bbb", "cccc", "ddddd"]
+    embedder = Embedder([Picky(2), Picky(100)], batch_size=5)
+    rows = await embedder.embed(texts, on_error="nan")
+    assert np.array_equal(rows[:, 0], [np.nan, 2, 3, 4, 5], equal_nan=True)
+
+
 async def test_a_pool_without_a_key_that_works(tmp_path):
     texts = texts_of(80)
     with Simulator() as sim:
@@ -141,7 +178,10 @@ def test_pools_that_cannot_be():
         Embedder(MODEL, keys=["a", "b"], limits=RateLimiter(Limits(rpm=5)), **options)
     with pytest.raises(ConfigurationError, match="same credential"):
         Embedder(MODEL, keys=["a", "a"], **options)
-    for keys, more in (([], {}), ("sk-abc", {}), (["a"], {"api_key": "b"})):
+    for model, what in (([], "empty"), ([None], "not NoneType"), (3, "not int")):
+        with pytest.raises(ConfigurationError, match=what):
+            Embedder(model)
+    for keys, more in (([], {}), (["a", None], {}), ("sk-abc", {}), (["a"], {"api_key": "b"})):
         with pytest.raises(ConfigurationError, match="keys is a list of one key or more"):
             Embedder(MODEL, keys=keys, **options, **more)
     provider = embedding_provider(MODEL, api_key="a")

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tollway import Embedder, Limits, RetryPolicy, _core
+from tollway.embed import embed_job_async
 from tollway.errors import BadRequestError, ConfigurationError
 from tollway.providers import EmbeddingAnswer, EmbeddingRules
 from tollway.simulator import FAULTS, Faults, Simulator, vector
@@ -111,7 +112,7 @@ async def test_rows_are_decoded_where_they_are_wanted(sim):
     assert given == [(4, True)] * 3 + [(3, True)]
 
 
-@pytest.mark.parametrize("form", ["float16", "reversed", "columns", "normalized"])
+@pytest.mark.parametrize("form", ["float16", "reversed", "columns", "normalized", "unaligned"])
 async def test_arrays_that_rows_cannot_be_decoded_into(sim, form):
     texts = [f"shaped {i}" for i in range(10)]
     out = {
@@ -119,6 +120,7 @@ async def test_arrays_that_rows_cannot_be_decoded_into(sim, form):
         "reversed": np.zeros((10, 8), np.float32)[::-1],
         "columns": np.zeros((10, 16), np.float32)[:, ::2],
         "normalized": np.zeros((10, 8), np.float32),
+        "unaligned": np.zeros(10 * 8 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(10, 8),
     }[form]
     async with embedder_of(sim, batch_size=3, normalize=form == "normalized") as embedder:
         await embedder.embed(texts, out=out)
@@ -132,6 +134,16 @@ async def test_an_array_of_another_shape_is_left_alone(sim):
         with pytest.raises(ConfigurationError, match=r"out must be of shape \(3, 8\)"):
             await embedder.embed(["a", "b", "c"], out=out)
     assert (out == 7.0).all()
+    assert len(sim.ledger) == before
+
+
+async def test_what_rows_cannot_be_put_into_is_said_before_anything_is_sent(sim):
+    readonly, before = np.zeros((2, 8), np.float32), len(sim.ledger)
+    readonly.flags.writeable = False
+    async with embedder_of(sim) as embedder:
+        for wrong in (readonly, np.zeros((2, 8), np.int64), [[0.0] * 8] * 2):
+            with pytest.raises(ConfigurationError, match="out must"):
+                await embedder.embed(["a", "b"], out=wrong)
     assert len(sim.ledger) == before
 
 
@@ -183,6 +195,27 @@ async def test_rows_without_a_vector_are_nan():
     expected = np.array([int(text) for text in texts], np.float32)
     expected[np.isin(expected, [3, 17, 29])] = np.nan
     assert np.array_equal(out, np.stack([expected, -expected], axis=1), equal_nan=True)
+
+
+async def test_a_good_text_among_many_that_are_refused_has_its_vector(tmp_path):
+    """Nothing succeeds before it: in a call that allows failures, and in a job that goes on."""
+    texts, output = [str(i) for i in range(16)], tmp_path / "vectors.npy"
+    bad = set(texts) - {"15"}
+    rows = await Embedder(Numbers(bad)).embed(texts, on_error="nan")
+    assert rows[:, 0].tolist()[15] == 15.0
+    assert np.isnan(rows[:15]).all()
+    await embed_job_async(["77"], output, Embedder(Numbers()))
+    report = await embed_job_async(["77", *texts], output, Embedder(Numbers(bad)))
+    assert len(report.errors) == 15
+    assert np.load(output)[[0, 16], 0].tolist() == [77.0, 15.0]
+
+
+async def test_where_every_text_is_refused_the_search_ends():
+    texts = [str(i) for i in range(2000)]
+    provider = Numbers(bad=texts)
+    rows = await Embedder(provider, batch_size=100).embed(texts, on_error="nan")
+    assert np.isnan(rows).all()
+    assert 20 < len(provider.tasks) < 20 + 1000
 
 
 # How many at once

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from function_fakes import embedder_of, refusal
+from tollway.embed import embed_job_async
+from tollway.errors import ConfigurationError
 
 
 def vectors_of(texts):
@@ -33,12 +37,37 @@ async def test_vectors_of_a_function(function):
     assert np.array_equal(embedder.embed_sync(TEXTS), vectors)
 
 
+async def test_rows_of_a_lambda_are_kept_under_a_name_that_is_given(tmp_path):
+    """Else the rows of one would be taken for those of another."""
+    output = tmp_path / "vectors.npy"
+    with pytest.raises(ConfigurationError, match="lambda"):
+        await embed_job_async(TEXTS, output, embedder_of(lambda texts: -vectors_of(texts)))
+    named = embedder_of(lambda texts: -vectors_of(texts), "mine/first")
+    assert (await embed_job_async(TEXTS, output, named)).requests == 1
+    assert np.array_equal(np.load(output), -vectors_of(TEXTS).astype(np.float32))
+
+
 async def test_the_functions_own_array_is_not_shared():
     kept = np.ones((1, 3), np.float32)
     vectors = await embedder_of(lambda texts: kept, normalize=True).embed(["a"])
     assert np.array_equal(kept, np.ones((1, 3), np.float32))
     kept[:] = 7
     assert vectors.max() < 1
+
+
+async def test_a_function_that_is_cancelled_from_within_loses_no_row():
+    calls = []
+
+    async def function(texts):
+        calls.append(texts)
+        if len(calls) == 2:
+            raise asyncio.CancelledError
+        return vectors_of(texts)
+
+    texts = ["a" * n for n in range(1, 9)]
+    vectors = await embedder_of(function, batch_size=2).embed(texts)
+    assert np.array_equal(vectors, vectors_of(texts).astype(np.float32))
+    assert len(calls) == 5
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from function_fakes import embedder_of, failing, llm_of, refusal
-from tollway import LLM, JsonFormat, Limits, Message, RateLimiter, errors
+from tollway import LLM, JsonFormat, Limits, Message, RateLimiter, RetryPolicy, errors
 from tollway.providers.function_calls import Function
 from tollway.types import Completion, Usage
 
@@ -323,6 +323,44 @@ async def test_a_thread_that_hangs_is_abandoned_and_the_call_goes_on():
         assert (await llm.complete("a", timeout=0.05)).text == "fine"
     finally:
         free.set()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["first", "later", "sync"])
+async def test_a_stream_that_hangs_is_broken_off(kind):
+    free = threading.Event()
+
+    async def asynchronous(prompt):
+        if kind == "later":
+            yield "a"
+        await asyncio.Event().wait()
+        yield "b"
+
+    def synchronous(prompt):
+        yield "a"
+        free.wait(60)
+
+    llm = llm_of(synchronous if kind == "sync" else asynchronous, retry=RetryPolicy(max_retries=0))
+    stream = llm.stream("a", timeout=0.05)
+    try:
+        with pytest.raises((errors.StreamInterruptedError, errors.RetriesExhaustedError)) as caught:
+            async for _ in stream:
+                pass
+    finally:
+        free.set()
+    assert isinstance(caught.value.__cause__, errors.APITimeoutError)
+
+
+async def test_a_function_that_is_cancelled_from_within_ends_no_task():
+    calls = []
+
+    async def function(prompt):
+        calls.append(prompt)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+        return "fine"
+
+    assert (await llm_of(function).complete("a")).text == "fine"
     assert len(calls) == 2
 
 

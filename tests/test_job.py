@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ import pytest
 
 from tollway import Document, Embedder, Limits, embed_job
 from tollway.embed import Progress, plan
+from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.job import embed_job_async
 from tollway.errors import (
     CheckpointError,
@@ -231,6 +233,31 @@ def refused(error, source, output, embedder, sim, **reading):
         job(source, output, embedder, **reading)
     assert len(sim.ledger) == 0
     return str(caught.value)
+
+
+async def test_a_job_cancelled_while_its_folder_opens_leaves_it_free(sim, output, monkeypatch):
+    """Opening checks what the disk may have lost: seconds, where power was."""
+    begun, free, opened = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Checkpoint):
+        def __init__(self, *args):
+            begun.set()
+            free.wait(30)
+            super().__init__(*args)
+            opened.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tollway.embed.job.Checkpoint", Slow)
+        async with embedder_of(sim) as embedder:
+            running = asyncio.create_task(embed_job_async(["a", "b"], output, embedder))
+            assert await asyncio.to_thread(begun.wait, 30)
+            running.cancel()
+            asyncio.get_running_loop().call_later(0.05, free.set)
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert await asyncio.to_thread(opened.wait, 30)
+    async with embedder_of(sim) as embedder:
+        assert (await embed_job_async(["a", "b"], output, embedder)).texts == 2
 
 
 def test_no_text_at_all(sim, output, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import json
@@ -321,3 +322,22 @@ def test_lightrag_is_asked_for_only_where_it_is_needed(monkeypatch):
     with pytest.raises(AttributeError, match="jina_embed"):
         _ = lightrag.jina_embed
     assert "openai_embed" in dir(lightrag)
+
+
+async def test_a_query_that_fails_ends_the_others_and_is_not_counted(monkeypatch):
+    lightrag_fakes.install(monkeypatch)
+    ended, tracker = [], Tracker()
+
+    async def vectors(texts, context):
+        if texts == ["bad"]:
+            raise ValueError("a mistake")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(texts)
+
+    made = embedding_func(Embedder(embedding_func=vectors), embedding_dim=2)
+    with pytest.raises(errors.ProviderError, match="a mistake"):
+        await made(["a", "bad"], context="query", token_tracker=tracker)
+    assert ended == [["a"]]
+    assert tracker.seen == []

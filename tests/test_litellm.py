@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,16 @@ def test_what_shares_a_quota_is_provider_address_key_and_model(monkeypatch):
     given = chat_provider("litellm/groq/llama-3.3-70b-versatile", api_key=KEY).quota_key
     other = chat_provider("litellm/groq/llama-3.3-70b-versatile", api_key="another").quota_key
     assert from_environment == given != other
+
+
+def test_accounts_without_a_key_have_a_quota_each():
+    def quota_of(**options):
+        return chat_provider("litellm/bedrock/anthropic.claude-haiku-4-5", **options).quota_key
+
+    east, west = quota_of(aws_region_name="us-east-1"), quota_of(aws_region_name="us-west-2")
+    assert east != west
+    assert east == quota_of(aws_region_name="us-east-1", drop_params=False)
+    assert "wJalr" not in str(quota_of(aws_secret_access_key="wJalr"))
 
 
 def test_prices_are_those_of_the_provider_behind_it():
@@ -204,6 +215,37 @@ async def test_embeddings_report_usage_and_bad_rows():
     assert len(answer.bad_rows) == 1
     assert not answer.usage.estimated
     assert answer.usage.input_tokens == 3
+
+
+class Answering:
+    """In LiteLLM's place: answers of the script, one a call."""
+
+    def __init__(self, *rows):
+        self.rows = list(rows)
+
+    async def aembedding(self, **arguments):
+        headers = {"llm_provider-x-ratelimit-limit-requests": "77"}
+        return SimpleNamespace(
+            data=self.rows.pop(0),
+            usage={"prompt_tokens": 2},
+            _hidden_params={"additional_headers": headers},
+        )
+
+
+async def test_embeddings_whatever_litellm_makes_of_them(monkeypatch):
+    """Too many rows, none, or one without a vector: asked for again, never an error of ours."""
+    good = [{"index": 1, "embedding": [3.0, 4.0]}, {"index": 0, "embedding": [1.0, 2.0]}]
+    fake = Answering(
+        [*good, {"index": 2, "embedding": [5.0, 6.0]}], None, [good[0], {"index": 0}], good[1:]
+    )
+    monkeypatch.setattr("tollway.providers.litellm.sdk", lambda: fake)
+    monkeypatch.setattr("tollway.providers.litellm.caught", lambda: ())
+    embedder = Embedder(
+        "litellm/voyage/any", limits="auto", api_key=KEY, retry=RetryPolicy(base_delay=0.0)
+    )
+    assert (await embedder.embed(["a", "b"])).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert not fake.rows
+    assert embedder.limiter.current_limits.rpm == 77
 
 
 @needs_litellm

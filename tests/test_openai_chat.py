@@ -256,6 +256,22 @@ async def test_a_server_that_repeats_the_key_is_not_repeated():
     await client.close()
 
 
+async def test_a_key_that_an_error_in_a_stream_repeats_is_not_shown():
+    said = json.dumps({"error": {"message": f"Incorrect API key: {KEY}", "code": "invalid"}})
+
+    def handler(request):
+        headers = {"content-type": "text/event-stream"}
+        return httpx2.Response(200, headers=headers, content=f"data: {said}\n\n".encode())
+
+    client = scripted(handler)
+    stream = LLM("openai/m", client=client, retry=RetryPolicy(max_retries=0)).stream("hello")
+    with pytest.raises(RetriesExhaustedError, match="Incorrect API key") as caught:
+        async for _ in stream:
+            pass
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    await client.close()
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [(b"<html>busy</html>", "text/html"), (b"{", "application/json"), (b"[]", "application/json")],

@@ -11,7 +11,12 @@ from tollway.batch import BatchOptions, BatchRun, Item
 from tollway.batch.journal import Journal
 from tollway.embed.packing import Batch
 from tollway.embed.rows import Averages, Sent
-from tollway.errors import BadResponseError, ProviderError, RequestTooLargeError
+from tollway.errors import (
+    BadResponseError,
+    ConfigurationError,
+    ProviderError,
+    RequestTooLargeError,
+)
 from tollway.providers.batches import embedding_batches
 
 if TYPE_CHECKING:
@@ -26,10 +31,22 @@ if TYPE_CHECKING:
     from tollway.embed.packing import Prepared
     from tollway.embed.sending import Tally
     from tollway.errors import TollwayError
-    from tollway.providers.base import EmbeddingAnswer
+    from tollway.providers.base import EmbeddingAnswer, EmbeddingProvider
     from tollway.providers.batches import BatchResult
 
-__all__ = ["BatchSending", "Unpacked"]
+__all__ = ["BatchSending", "Unpacked", "check_mode"]
+
+
+def check_mode(mode: str, provider: EmbeddingProvider) -> None:
+    """Refuse a `mode` that cannot be, before anything is read or sent.
+
+    Raises:
+        ConfigurationError: It is neither `direct` nor `batch`, or the provider has no batch API.
+    """
+    if mode == "batch":
+        embedding_batches(provider)
+    elif mode != "direct":
+        raise ConfigurationError(f"mode must be direct or batch, not {mode!r}")
 
 
 class Unpacked:

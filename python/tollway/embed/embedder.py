@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tollway import _core
 from tollway.bridge import Closing, run_sync
-from tollway.embed.batching import BatchSending, Unpacked
+from tollway.embed.batching import BatchSending, Unpacked, check_mode
 from tollway.embed.limits import limiter_of
 from tollway.embed.packing import Packer, Packing, Prepared, TooLong, prepare
 from tollway.embed.pool import Lane, providers_of
@@ -173,7 +173,8 @@ class Embedder(Closing):
             texts: n strings; may be none, but no empty one.
             on_error: `raise` when a text has no vector in the end, or leave its row NaN.
             out: Where to put the vectors: shape (n, d), of any float dtype, such as a memory-mapped
-                `.npy`. Not to be used until the call has ended; rows without a vector are NaN then.
+                `.npy`. Not to be used until the call has ended; rows without a vector are NaN then,
+                and after a cancellation anything.
             mode: `batch` hands the texts over to the provider's batch API (OpenAI): half the price,
                 vectors within a day. Nothing is kept when this process ends: a job is resumable.
             batch: How batches are submitted and waited for.
@@ -201,6 +202,7 @@ class Embedder(Closing):
         import numpy as np  # noqa: PLC0415
 
         _check_choice("on_error", on_error, ("raise", "nan"))
+        check_mode(mode, self.provider)
         distinct, repeats = _core.distinct(texts)
         if "" in distinct:
             first = distinct.index("")
@@ -224,7 +226,6 @@ class Embedder(Closing):
         if mode == "batch":
             sending, packer = BatchSending(self, keep, Tally(), options=batch), Unpacked()
         else:
-            _check_choice("mode", mode, ("direct", "batch"))
             place = rows.place if is_direct else None
             sending = self.sending(keep, Tally(), place=place, lenient=on_error == "nan")
             packer = self.packer()

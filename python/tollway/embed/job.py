@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from array import array
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tollway import _core
 from tollway.batch import BatchOptions, under_way
 from tollway.bridge import run_sync
-from tollway.embed.batching import BatchSending, Unpacked
+from tollway.embed.batching import BatchSending, Unpacked, check_mode
 from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.inputs import Input, Source
 from tollway.embed.report import JobReport, Progress, TextError
@@ -122,6 +123,8 @@ async def embed_job_async(
     Raises:
         InputError: The input cannot be read, or has no text at all; nothing was sent.
         CheckpointError: The job folder or output cannot be used; finished rows are kept.
+        ConfigurationError: `mode` is none or not the provider's, or a lambda embeds, whose rows
+            have no name; nothing was read.
         ContextWindowError: A text is over the model's window and too_long="error"; finished rows
             are kept.
         BudgetExceededError: The next request would cost more than the embedder's `max_cost`;
@@ -137,8 +140,12 @@ async def embed_job_async(
     check_output(output, source)
     folder = job_folder(output)
     batches = folder / "batches"
-    if mode not in {"direct", "batch"}:
-        raise ConfigurationError(f"mode is direct or batch, not {mode!r}")
+    check_mode(mode, embedder.provider)
+    if embedder.model == "function/lambda":
+        # Rows are found again by this name, and those of every lambda would be taken for its own.
+        raise ConfigurationError(
+            "a lambda has no name to keep rows under: say what it calls with model=, or name it"
+        )
     if mode == "direct" and under_way(batches):
         raise CheckpointError(
             f'{batches} names batches under way: collect them with mode="batch", or delete it to '
@@ -155,8 +162,14 @@ async def embed_job_async(
             source, embedder.encoding, chunk=chunk, overlap=overlap, **reading
         ) as documents:
             total = await documents.total()
-            checkpoint = await off_loop(Checkpoint, folder, embedder.model, embedder.dimensions)
+            opened = contextlib.ExitStack()
+
+            def open_folder() -> Checkpoint:
+                kept = Checkpoint(folder, embedder.model, embedder.dimensions)
+                return opened.enter_context(contextlib.closing(kept))
+
             try:
+                checkpoint = await off_loop(open_folder)
                 options = None if mode == "direct" else batch or BatchOptions()
                 job = _Job(embedder, checkpoint, on_progress, total, off_loop, batch=options)
                 await off_loop(job.load)
@@ -165,7 +178,8 @@ async def embed_job_async(
                 await off_loop(embedder.cost, 0)
                 return await job.run(documents, output)
             finally:
-                await _to_its_end(off_loop(checkpoint.close))
+                # Behind the opening, which goes to its end when this task is cancelled meanwhile.
+                await _to_its_end(off_loop(opened.close))
     finally:
         thread.shutdown(wait=False)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollway import _core
 from tollway.bridge import run_sync
+from tollway.embed.batching import check_mode
 from tollway.embed.inputs import Input, Source
 from tollway.embed.job import TextDigest
 from tollway.errors import InputError
@@ -64,7 +65,9 @@ async def plan_async(
         InputError: The input cannot be read, or has no text at all.
         ContextWindowError: A text is over the model's window and too_long="error".
         RequestTooLargeError: A text is more than the whole quota.
+        ConfigurationError: `mode` is none, or the provider has no batch API.
     """
+    check_mode(mode, embedder.provider)
     texts = tokens = requests = sent = 0
     # Digests, not the texts: a plan of millions takes the memory of the job, and no more.
     distinct = _core.RowTable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tollway.errors import ConfigurationError
 from tollway.providers import EmbeddingProvider, InPlaceProvider, embedding_provider
@@ -52,12 +52,19 @@ def providers_of(
     Raises:
         ConfigurationError: These cannot be together.
     """
-    several: list[str | EmbeddingProvider] = list(model) if isinstance(model, list | tuple) else []
-    given = several or [cast("str | EmbeddingProvider", model)]
+    several: Any = model if isinstance(model, list | tuple) else [model]
+    given: list[str | EmbeddingProvider] = list(several)
+    if not given:
+        raise ConfigurationError("a pool is of one model or more, and this one is empty")
+    for each in given:
+        if not (isinstance(each, str) or hasattr(each, "quota_key")):
+            raise ConfigurationError(
+                f"a model is named provider/model, or is a provider, not {type(each).__name__}"
+            )
     if options and not all(isinstance(each, str) for each in given):
         raise ConfigurationError("options of the provider go to the provider that is given")
     if keys is not None:
-        if isinstance(keys, str) or not keys or "api_key" in options:
+        if isinstance(keys, str) or not keys or not all(keys) or "api_key" in options:
             raise ConfigurationError("keys is a list of one key or more, instead of api_key")
         if not all(isinstance(each, str) for each in given):
             raise ConfigurationError("keys go to the providers that are given")

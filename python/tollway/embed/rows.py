@@ -117,7 +117,7 @@ class Destination:
         width: Length of a row, if known.
 
     Raises:
-        ConfigurationError: The array is of another shape. Nothing was written to it.
+        ConfigurationError: The array is of another shape or kind. Nothing was written to it.
     """
 
     def __init__(
@@ -130,10 +130,8 @@ class Destination:
     ) -> None:
         import numpy as np  # noqa: PLC0415
 
-        if out is not None and (out.ndim != 2 or out.shape != (count, width or out.shape[1])):
-            raise ConfigurationError(
-                f"out must be of shape ({count}, {width or 'd'}) for {count} texts, not {out.shape}"
-            )
+        if out is not None:
+            _check(out, count, width)
         self._count = count
         self._width = width
         self._dtype = dtype
@@ -191,12 +189,26 @@ class Destination:
         return array
 
 
+def _check(out: NDArray[Any], count: int, width: int | None) -> None:
+    import numpy as np  # noqa: PLC0415
+
+    if not isinstance(out, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"out must be an array, not {type(out).__name__}")
+    if out.ndim != 2 or out.shape != (count, width or out.shape[1]):
+        raise ConfigurationError(
+            f"out must be of shape ({count}, {width or 'd'}) for {count} texts, not {out.shape}"
+        )
+    if out.dtype.kind != "f" or not out.flags.writeable:
+        held = out.dtype if out.dtype.kind != "f" else "read-only"
+        raise ConfigurationError(f"out must hold floats that can be written, and is {held}")
+
+
 def _is_direct(array: NDArray[Any]) -> bool:
     """Whether rows may be decoded into an array as it is."""
     import numpy as np  # noqa: PLC0415
 
     flags = array.flags
-    return bool(array.dtype == np.float32 and flags.c_contiguous and flags.writeable)
+    return bool(array.dtype == np.float32 and flags.c_contiguous and flags.aligned)
 
 
 class Averages:

@@ -52,6 +52,10 @@ _FATAL = (
 # paid for, and most answers take less.
 _GRACE = 60.0
 
+# Requests of searches for refused texts, with nothing embedded yet, after which it is not the texts
+# although they may be what is wrong: whole searches of two requests of 128 texts.
+_PATIENCE = 512
+
 
 @dataclass(slots=True)
 class Tally:
@@ -89,6 +93,10 @@ class _Part:
 
 class _StoppedError(TollwayError):
     """A request was not tried again, because the call has failed meanwhile."""
+
+
+# What ends the search for a refused text without a word on the texts.
+_OF_NO_TEXT = (*_FATAL, BudgetExceededError, _StoppedError)
 
 
 class Sending:
@@ -154,6 +162,8 @@ class Sending:
         self._doubt = asyncio.Lock()
         self._is_fruitless = False
         self._has_succeeded = False
+        # What a job goes on with may be what an earlier run could not embed.
+        self._patience = _PATIENCE if lenient else 0
 
     async def run(self, batches: AsyncGenerator[Batch]) -> None:
         """Send every batch and deliver what became of each.
@@ -289,8 +299,11 @@ class Sending:
                     return sent
                 if not self._is_proven():
                     sent = await self._apart(lane, batch, sent)
-                    self._is_fruitless = sent.vectors is None
-                    self._has_succeeded = not self._is_fruitless
+                    self._has_succeeded = sent.vectors is not None
+                    # A lane that fails for good halfway has said nothing about the texts.
+                    has_ended = isinstance(sent.error, _OF_NO_TEXT)
+                    is_over = not (self._has_succeeded or has_ended)
+                    self._is_fruitless = is_over and not self._patience
                     return sent
         return await self._apart(lane, batch, sent)
 
@@ -302,11 +315,12 @@ class Sending:
         """Halve a refused batch until what the provider does not take stands alone.
 
         One text among n is found with at most 2·log₂ n requests, each with its permit. While
-        nothing at all succeeds, so many are sent and no more: then it is not the texts.
+        nothing at all succeeds, so many are sent and no more: then it is not the texts. Where they
+        may well be it (`lenient`), the search is whole.
         """
         rows = Rows(batch)
         rows.vectors = refused.vectors
-        enough = 2 * math.ceil(math.log2(len(batch.texts)))
+        enough = max(2 * math.ceil(math.log2(len(batch.texts))), self._patience)
         requests = 0
         error, failed = refused.error, list[int]()
         parts = self._parts(lane, list(refused.failed))
@@ -321,6 +335,8 @@ class Sending:
                 continue
             sent = await self._request(lane, batch.part(texts))
             requests += 1
+            if not self._is_proven():
+                self._patience = max(0, self._patience - 1)
             bad = set(sent.failed)
             if sent.vectors is not None:
                 there = [i for i in range(len(texts)) if i not in bad]
@@ -335,7 +351,7 @@ class Sending:
             else:
                 error = sent.error
                 failed += missing
-                if isinstance(error, (*_FATAL, BudgetExceededError, _StoppedError)):
+                if isinstance(error, _OF_NO_TEXT):
                     failed += [i for rest in parts for i in rest.texts]
                     break
         rows.missing = sorted(failed)

@@ -84,8 +84,8 @@ class ChatFrame(ABC):
             made = self._failure(error, _TIMEOUT if request is None else request.timeout)
             if made is None:
                 raise
-            # The SDK's own message of a refusal may repeat the key.
-            is_shown = not any(
+            # The SDK's own message of what a server said may repeat the key.
+            is_shown = getattr(error, "body", None) is None and not any(
                 hasattr(error, name) for name in ("status_code", "details", "operation_name")
             )
             raise (self._learn(made, request) or made) from (error if is_shown else None)

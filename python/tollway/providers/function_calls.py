@@ -11,7 +11,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from tollway.errors import BadResponseError, ConfigurationError
+from tollway.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BadResponseError,
+    ConfigurationError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable
@@ -58,14 +63,26 @@ class Function:
         """Whether a keyword argument may be given."""
         return self.takes_any or name in self.named
 
-    async def __call__(self, given: object, arguments: dict[str, Any]) -> Any:
+    async def __call__(
+        self, given: object, arguments: dict[str, Any], *, timeout: float | None = None
+    ) -> Any:
         """Call it and return what it returns.
+
+        Args:
+            given: The prompt, or the texts.
+            arguments: Further ones, by name.
+            timeout: Seconds that it may take.
+
+        Raises:
+            APITimeoutError: It took longer.
+            APIConnectionError: It was cancelled, and not by who called it.
 
         Cancellation cancels an async function, and abandons the thread of another.
         """
         call = functools.partial(self._function, given, **arguments)
-        result: Any = call() if self._is_async else await _in_thread(call)
-        return await result if inspect.isawaitable(result) else result
+        async with _step(timeout):
+            result: Any = call() if self._is_async else await _in_thread(call)
+            return await result if inspect.isawaitable(result) else result
 
 
 def name_of(function: Callable[..., Any], model: str | None) -> tuple[str, str]:
@@ -87,11 +104,17 @@ def name_of(function: Callable[..., Any], model: str | None) -> tuple[str, str]:
     return "function", str(told or type(function).__name__).strip("<>")
 
 
-async def pieces_of(result: Any) -> AsyncGenerator[str, None]:
+async def pieces_of(result: Any, *, timeout: float | None = None) -> AsyncGenerator[str, None]:
     """Return a text that a function returned, whole or as its pieces come.
+
+    Args:
+        result: What it returned.
+        timeout: Seconds up to each next piece.
 
     Raises:
         BadResponseError: It is none, or something between its pieces is none.
+        APITimeoutError: A piece took longer.
+        APIConnectionError: As of a call.
 
     Closing it closes what the pieces are drawn from.
     """
@@ -105,7 +128,11 @@ async def pieces_of(result: Any) -> AsyncGenerator[str, None]:
         raise BadResponseError(f"the function returned {type(result).__name__}, not a text")
     source = cast("AsyncIterator[Any]", aiter(result))
     try:
-        async for piece in source:
+        while True:
+            async with _step(timeout):
+                piece: Any = await anext(source, _END)
+            if piece is _END:
+                return
             if not isinstance(piece, str):
                 raise BadResponseError(f"the function yielded {type(piece).__name__}, not text")
             yield piece
@@ -113,6 +140,24 @@ async def pieces_of(result: Any) -> AsyncGenerator[str, None]:
         close = getattr(source, "aclose", None)
         if close is not None:
             await close()
+
+
+@contextlib.asynccontextmanager
+async def _step(timeout: float | None) -> AsyncGenerator[None]:
+    """Bound the time in which a function does something, and name what breaks it off."""
+    bound = asyncio.timeout(timeout)
+    try:
+        async with bound:
+            yield
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        raise APITimeoutError(f"the function gave nothing within {timeout:g} s") from error
+    except asyncio.CancelledError as error:
+        if cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+            raise
+        # Something inside it was cancelled: passed on, it would end the caller without a word.
+        raise APIConnectionError("the function was cancelled from within") from error
 
 
 async def _stepped(source: Iterator[Any]) -> AsyncGenerator[Any, None]:

@@ -144,7 +144,8 @@ class FunctionChatProvider:
                 yield Chunk(result.text, result.reasoning, usage=result.usage)
                 yield Chunk(finish_reason=result.finish_reason)
                 return
-            async with contextlib.aclosing(pieces_of(result)) as pieces:
+            pieces = pieces_of(result, timeout=request.timeout)
+            async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     reasoning, text = splitter.feed(piece)
                     yield Chunk(text, reasoning)
@@ -176,7 +177,9 @@ class FunctionChatProvider:
         unknown = [name for name in arguments if not function.takes(name)]
         if unknown:
             raise ConfigurationError(f"the function {self.model} takes no {unknown[0]!r}")
-        return await function(prompt, arguments)
+        # The time of a whole answer is held where it is asked for.
+        timeout = request.timeout if is_stream else None
+        return await function(prompt, arguments, timeout=timeout)
 
     def _said(self, messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
         """Return the prompt, and the arguments for what was said before it."""

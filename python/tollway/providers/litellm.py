@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -243,21 +244,23 @@ class LiteLLMEmbeddingProvider:
         except caught() as error:
             raise self._client.failure(error) from None
         given: list[Any] = [_members(row) for row in getattr(answer, "data", None) or ()]
-        rows: list[Any] = [None] * len(texts)
-        for number, row in enumerate(given):
-            place = row.get("index")
-            rows[place if isinstance(place, int) and 0 <= place < len(rows) else number] = row[
-                "embedding"
-            ]
         if len(given) != len(texts):
             raise BadResponseError(
                 f"{self._client.where} answered {len(given)} vectors for {len(texts)} texts"
             )
+        rows: list[Any] = [None] * len(texts)
+        for number, row in enumerate(given):
+            place = row.get("index")
+            if not (isinstance(place, int) and 0 <= place < len(rows)):
+                place = number
+            rows[place] = row.get("embedding")
         vectors, bad_rows = rows_of(rows, self.rules.dimensions)
         usage = usage_of(_members(getattr(answer, "usage", None)))
         if not usage.input_tokens:
             usage = Usage(requests=1, estimated=True)
-        return EmbeddingAnswer(vectors, bad_rows, usage)
+        headers = self._client.headers_of(answer)
+        feedback = self._client.feedback.read(200, headers, now=time.time())
+        return EmbeddingAnswer(vectors, bad_rows, usage, feedback)
 
     async def aclose(self) -> None:
         """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""

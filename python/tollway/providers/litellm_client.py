@@ -76,6 +76,8 @@ _FAMILIES = {
     "vertex_ai": _Family(GEMINI_ERRORS, GEMINI_FEEDBACK),
 }
 _LOCAL = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "hosted_vllm"})
+# Options that say whose quota a call takes from.
+_ACCOUNT = ("aws_", "azure_", "vertex_")
 # LiteLLM's classes, which it gives as the error's type here, where they say more than the status.
 _BY_CLASS = (
     ErrorRule(ContextWindowExceededError, codes={"ContextWindowExceededError"}),
@@ -124,6 +126,10 @@ class LiteLLMClient:
         if base_url is not None:
             check_address(base_url)
         self.base_url = base_url
+        # Whose quota it is, where a key alone does not tell: the region, the project, ….
+        self._account = sorted(
+            (name, str(value)) for name, value in options.items() if name.startswith(_ACCOUNT)
+        )
         given = {"api_key": self._key or None, "api_base": base_url}
         # Nothing is tried twice, nothing dropped in silence.
         fixed = {"num_retries": 0, "max_retries": 0, "drop_params": False}
@@ -148,8 +154,9 @@ class LiteLLMClient:
 
     @property
     def quota_key(self) -> Hashable:
-        """Provider, address, credential's fingerprint, model."""
-        return ("litellm", self.base_url, fingerprint(self._key), self.model)
+        """Provider, address, fingerprint of the credential and the account, model."""
+        secret = f"{self._key} {self._account}" if self._account else self._key
+        return ("litellm", self.base_url, fingerprint(secret), self.model)
 
     def headers_of(self, answer: Any) -> dict[str, str]:
         """Return the provider's headers of an answer or a stream, names in lower case."""

@@ -121,16 +121,29 @@ async def vectors_of(
     Returns:
         Shape (n, d), row i for texts[i].
     """
-    if tracker is not None:
-        tokens = int(embedder.encoding.count_batch(texts).sum())
-        count(tracker, Usage(tokens, 1, estimated=True))
     provider = embedder.provider
     are_alike = provider.for_queries() is provider and embedder.query_prompt == embedder.prompt
     if context != "query" or are_alike or not texts:
-        return await embedder.embed(texts)
+        vectors = await embedder.embed(texts)
+    else:
+        vectors = await _queries(embedder, texts)
+    if tracker is not None:
+        tokens = int(embedder.encoding.count_batch(texts).sum())
+        count(tracker, Usage(tokens, 1, estimated=True))
+    return vectors
+
+
+async def _queries(embedder: Embedder, texts: Sequence[str]) -> NDArray[Any]:
     import numpy as np  # noqa: PLC0415 - `import tollway` brings in no numpy
 
-    return np.stack(await asyncio.gather(*map(embedder.embed_query, texts)))
+    asking = [asyncio.create_task(embedder.embed_query(text)) for text in texts]
+    try:
+        return np.stack(await asyncio.gather(*asking))
+    finally:
+        # Where one fails, nobody waits for the others.
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
 
 def made_func(
