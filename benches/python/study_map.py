@@ -184,6 +184,10 @@ async def play(case):
     return rate * 60 / case.rpm, provider.refused
 
 
+async def at_once(_):
+    pass
+
+
 def main():
     random.seed(7)
     logging.disable(logging.WARNING)
@@ -191,11 +195,11 @@ def main():
     limiting.timer = permits.timer = lambda: timer
     open_core = limiting.open_core
     limiting.open_core = lambda *given: Core(open_core(*given))
-    pause = mapping.Starts.pause
+    turn = mapping.Starts.turn
     for case in CASES:
         shown = []
-        for name, own in (("apart", pause), ("at once", lambda *_: 0.0)):
-            mapping.Starts.pause = own
+        for name, own in (("apart", turn), ("at once", at_once)):
+            mapping.Starts.turn = own
             used, refused = virtual_time.run(play(case))
             shown.append(f"{name}: {used:6.2%} used, {refused:3} refused")
         print(f"{case.name:34} {'   '.join(shown)}", flush=True)

@@ -59,6 +59,11 @@ class Answering:
         path = self.path
         return [lane.path for lane in path.lanes] if isinstance(path, Router) else [path]
 
+    async def open(self) -> None:
+        """Make ready for this event loop."""
+        for path in self.paths:
+            await path.open()
+
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
         await self.path.aclose()

@@ -415,6 +415,7 @@ class LLM(Closing):
                 checkpoint=kept,
                 progress=progress,
                 limiter=self.limiter,
+                open_=self._answering.open,
                 close=self.aclose,
             )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import os
 import threading
+import time
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -28,11 +30,6 @@ MapMode: TypeAlias = Literal["asyncio", "threaded", "batch"]
 
 # Threads beyond this gain nothing while one interpreter lock is shared by all.
 _MOST_THREADS = 4
-
-# Of the part of a minute over which a provider judges requests, in which the workers start, and
-# the most seconds. Each keeps its place in later parts, so that they send apart from then on.
-_START = 0.5
-_LONGEST_START = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +107,10 @@ class _Run:
         checkpoint: MapCheckpoint | None,
         told: Callable[[MapProgress], object] | None,
         total: int | None,
+        starts: Starts,
     ) -> None:
         self._answer = answer
+        self._starts = starts
         self._checkpoint = checkpoint
         self._told = told
         self._lock = threading.Lock()
@@ -136,6 +135,7 @@ class _Run:
                 known = self._checkpoint.get(key)
                 if known is not None:
                     return Outcome(known, resumed=True)
+            await self._starts.turn()
             answer = await self._answer(prompt)
         except TollwayError as error:
             return Outcome(error=error)
@@ -153,6 +153,7 @@ async def run_map(
     checkpoint: MapCheckpoint | None,
     progress: Callable[[MapProgress], object] | None,
     limiter: RateLimiter,
+    open_: Callable[[], Awaitable[None]],
     close: Callable[[], Awaitable[None]],
 ) -> list[Outcome]:
     """Answer every prompt; see `LLM.map`.
@@ -165,6 +166,7 @@ async def run_map(
         checkpoint: Where answers are kept and looked up, or None.
         progress: Called after each prompt.
         limiter: Paces the requests.
+        open_: Makes an event loop ready before its first request.
         close: Closes the connections of a thread's event loop when it ends.
     """
     if not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -172,15 +174,15 @@ async def run_map(
     if mode not in {"asyncio", "threaded"}:
         raise ConfigurationError(f"mode is asyncio, threaded or batch, not {mode!r}")
     total = len(prompts) if hasattr(prompts, "__len__") else None  # type: ignore[arg-type]
-    run = _Run(answer, checkpoint, progress, total)
-    starts = Starts(limiter, total)
+    run = _Run(answer, checkpoint, progress, total, Starts(limiter, total))
     if mode == "threaded":
         if isinstance(prompts, AsyncIterable):
             raise ConfigurationError("the threaded mode takes an iterable, not an async one")
-        await _in_threads(run, prompts, concurrency, starts, close)
+        await _in_threads(run, prompts, concurrency, open_, close)
     else:
+        await open_()
         shared = _Shared(_numbered(prompts))
-        await starts.run(lambda: run.work(shared), min(concurrency, total or concurrency))
+        await _workers(lambda: run.work(shared), min(concurrency, total or concurrency))
     return [run.outcomes[number] for number in range(len(run.outcomes))]
 
 
@@ -232,60 +234,62 @@ class _Locked:
 
 
 class Starts:
-    """Starts workers apart where requests are judged over less than a minute.
+    """Sends the first requests apart where they are judged over less than a minute.
 
-    All at once, they open their connections at once: the first bytes are then late by the time
-    that all of it takes, while the next requests, on open connections, are not. Two sub-windows
-    come so near to each other that the provider refuses.
+    All at once, they open their connections and are written at once: the last bytes are late by the
+    time that all of it takes, while the next requests are not. Two sub-windows come so near to each
+    other that the provider refuses. Requests that begin apart stay apart, since each makes room for
+    one more a sub-window later.
+
+    Attributes:
+        gap: Seconds from one of them to the next; 0.0 where a run is too short for it to matter.
+        count: How many there are: as many as one sub-window takes.
     """
 
-    def __init__(self, limiter: RateLimiter, total: int | None, threads: int = 1) -> None:
-        self._limiter = limiter
-        self._total = total
-        self.threads = threads
-
-    def pause(self, started: int) -> float:
-        """Return the seconds from the start of so many workers to the next one's."""
-        limits = self._limiter.current_limits
+    def __init__(self, limiter: RateLimiter, total: int | None) -> None:
+        limits = limiter.current_limits
         lengths = [length for length in limits.sub_windows if length]
-        if limits.rpm is None or not lengths:
-            return 0.0
-        quota = math.ceil(limits.rpm * min(lengths) / 60)
-        # The others of a longer run wait for the limiter; a shorter one fits into it as it is.
-        if started * self.threads >= quota or (self._total is not None and self._total <= quota):
-            return 0.0
-        return min(min(lengths) * _START, _LONGEST_START) * self.threads / quota
+        self.gap, self.count = 0.0, 0
+        if limits.rpm is not None and lengths:
+            quota = math.ceil(limits.rpm * min(lengths) / 60)
+            if total is None or total > quota:
+                self.gap, self.count = min(lengths) / quota, quota
+        self._turns = itertools.count()
+        self._began: float | None = None
 
-    async def run(self, work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
-        """Run `count` workers to their end."""
-        workers: list[asyncio.Task[None]] = []
-        try:
-            for started in range(1, count + 1):
-                workers.append(asyncio.create_task(work()))
-                pause = self.pause(started)
-                if pause:
-                    await asyncio.sleep(pause)
-                    # There is nothing left to do, or it failed.
-                    if workers[0].done() or workers[-1].done():
-                        break
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+    async def turn(self) -> None:
+        """Wait until the next request may begin."""
+        if not self.count:
+            return
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        # Those after the first do not go before them.
+        wait = self._began + min(next(self._turns), self.count) * self.gap - now
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+
+async def _workers(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+    """Run `count` workers to their end."""
+    workers = [asyncio.create_task(work()) for _ in range(count)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def _in_threads(
     run: _Run,
     prompts: Iterable[Prompt],
     concurrency: int,
-    starts: Starts,
+    open_: Callable[[], Awaitable[None]],
     close: Callable[[], Awaitable[None]],
 ) -> None:
     source = _Locked(prompts)
     threads = min(_MOST_THREADS, os.cpu_count() or 1, concurrency)
     shares = [len(range(start, concurrency, threads)) for start in range(threads)]
-    starts.threads = threads
     mains: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
 
     async def main(share: int) -> None:
@@ -293,7 +297,8 @@ async def _in_threads(
         assert current is not None
         mains.append((asyncio.get_running_loop(), current))
         try:
-            await starts.run(lambda: run.work(source), share)
+            await open_()
+            await _workers(lambda: run.work(source), share)
         finally:
             await close()
 

@@ -115,6 +115,7 @@ class CallPath:
         self.limiter = limiter_of(provider, limits)
         self.breaker = shared_breaker(provider.quota_key, self.model)
         self._expected = float(_FIRST_EXPECTED)
+        self._is_ready = False
 
     @property
     def model(self) -> str:
@@ -130,6 +131,16 @@ class CallPath:
     def quota_key(self) -> Hashable:
         """What shares one quota."""
         return self.provider.quota_key
+
+    async def open(self) -> None:
+        """Make ready for this event loop, with all that the first request would load.
+
+        Half a second may pass, which must not lie between a permit and the wire.
+        """
+        await self.provider.open()
+        if not self._is_ready:
+            self._cost(Usage(requests=1))
+            self._is_ready = True
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
@@ -178,7 +189,7 @@ class CallPath:
             budget: Bounds retries beside those of the policy.
         """
         prepared = self.prepare(build)
-        await self.provider.open()
+        await self.open()
         while True:
             try:
                 return await self.send(
@@ -260,7 +271,7 @@ class CallPath:
                 f"{self.model} has no endpoint that counts: leave out ask_provider"
             )
         prepared = self.prepare(build)
-        await self.provider.open()
+        await self.open()
         counted: int = await self.retry.call(
             lambda: count_tokens(prepared.request), breaker=self.breaker, until=until
         )
@@ -274,7 +285,7 @@ class CallPath:
         self, prepared: Prepared, *, until: float | None = None, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
         """Send a request and pass on its pieces; see `LLM.stream`."""
-        await self.provider.open()
+        await self.open()
         while True:
             try:
                 begun = await self.begin(

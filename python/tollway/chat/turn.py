@@ -190,7 +190,7 @@ class Turn:
             # Who waits there is not passed.
             if prepared is None or limiter.waiting:
                 continue
-            await lane.path.provider.open()
+            await lane.path.open()
             try:
                 permit = limiter.try_hold(int(prepared.counted), prepared.reserved)
             except RequestTooLargeError as error:
@@ -234,7 +234,7 @@ class Turn:
         prepared, path = self._ready(lane), lane.path
         if prepared is None:
             return None
-        await path.provider.open()
+        await path.open()
         try:
             with path.breaker.watch():
                 return await path.limiter.hold(
