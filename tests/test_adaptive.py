@@ -89,8 +89,11 @@ def test_a_congestion_shrinks_once_and_recovers_slowly():
 def test_a_burst_within_the_limit_takes_a_tenth_and_gives_it_back_soon():
     adaptive = Adaptive(MOST)
     left = (Reported("rpm", 600, 500),)
-    for at in (10.0, 20.0):
+    # A process that stands still for a moment now and then loses nothing for it.
+    for at in (0.0, 8.0, 16.0):
         refuse(adaptive, at, limit=("rpm",), reported=left)
+    assert adaptive.ceilings() == MOST
+    refuse(adaptive, 20.0, limit=("rpm",), reported=left)
     assert adaptive.ceilings() == {"rpm": 540, "tpm": 120_000}
     adaptive.learn(Feedback(), sent_at=49.0, now=50.0)
     assert adaptive.ceilings() == MOST

@@ -10,7 +10,8 @@ The rules, each for one limit:
   way together (Jain and Chiu 1989; the factor is CUBIC's, RFC 9438).
 - From there it recovers by 5 % of the whole a minute.
 - A refusal of which the server says that some of the limit is left is about a shorter time, such as
-  a second in which too many came: it takes 10 %, which come back within half a minute.
+  a second in which too many came: where another came within five, it takes 10 %, which come back
+  within half a minute.
 - An overloaded server pauses everything for the time it names, and shrinks nothing.
 """
 
@@ -38,6 +39,9 @@ _BURST_DECREASE = 0.9
 _BURST_RECOVERY = 0.1 / 30
 # Seconds after which a refusal is no repetition of the one before.
 _MEMORY = 120.0
+# The same where some of the limit is left: a process that stood still for a moment, as for a
+# collection of garbage, sends a few requests late and the next ones too early, once.
+_BURST_MEMORY = 5.0
 # Retries give up on a server that asks for more (see `tollway.retry`): nobody is to wait for it
 # without being told.
 _LONGEST_PAUSE = 600.0
@@ -104,7 +108,7 @@ class _Limit:
     def refuse(self, sent_at: float, now: float, *, is_burst: bool) -> None:
         if sent_at <= self.refused_at:
             return
-        if now - self.refused_at < _MEMORY:
+        if now - self.refused_at < (_BURST_MEMORY if is_burst else _MEMORY):
             if is_burst:
                 self.burst_share = max(_LEAST_SHARE, self.burst_share * _BURST_DECREASE)
             else:
