@@ -2,6 +2,7 @@
 
     python benches/python/bench_chat.py              # CPU a call, delay of the first token
     python benches/python/bench_chat.py --quota      # 20,000 prompts at 10,000 requests a minute
+    python benches/python/bench_chat.py --quota --freeze  # without long collections of garbage
 
 The server runs in a process of its own, on the last core of the machine, and the clients on the
 first. CPU is a client's process's, all threads; the clients take turns in one run, and the median
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import os
@@ -211,10 +213,15 @@ def main() -> None:
     parser.add_argument("--sub-window", type=float, default=1.0)
     parser.add_argument("--latency", type=float, default=0.0, help="of an answer, seconds")
     parser.add_argument("--concurrency", type=int, default=500, help="of the map, with --quota")
+    parser.add_argument("--freeze", action="store_true", help="gc.freeze() before it")
     parser.add_argument("--litellm", metavar="DIRECTORY")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.quota:
+            pin(cores()[:1])
+            if given.freeze:
+                gc.collect()
+                gc.freeze()
             asyncio.run(
                 fill_quota(
                     given.prompts,
