@@ -10,7 +10,7 @@ import pytest
 import tollway
 from chat_fakes import EVERYTHING, llm_of, said
 from tollway import LLM, Limits, Message, RateLimiter
-from tollway.chat.path import CallPath
+from tollway.chat.meter import Meter
 from tollway.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -292,12 +292,12 @@ def test_what_a_request_is_charged():
     _, provider = llm_of(said("a"))
 
     def charge(charges, max_tokens, tpm=None, answered=()):
-        path = CallPath(provider, RateLimiter(Limits(tpm=tpm)), tollway.RetryPolicy())
+        meter = Meter(provider)
         request = type("R", (), {"max_tokens": max_tokens})()
         provider.rules = type(provider.rules)("gpt-4o", charges_max_tokens=charges)
         for tokens in answered:
-            path._learn(Usage(1, 1, output_tokens=tokens), TokenCount(1))
-        return path._reserve(request, 100)
+            meter.learn(Usage(1, 1, output_tokens=tokens), TokenCount(1))
+        return meter.reserve(request, 100, tpm)
 
     assert charge("larger", 4000) == 3900
     assert charge("larger", 10) == 10

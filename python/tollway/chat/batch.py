@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tollway.batch import BatchRun, Item
 from tollway.batch.journal import Journal
 from tollway.chat.map import MapProgress, Outcome
+from tollway.chat.meter import Meter
 from tollway.chat.repair import JsonError
 from tollway.errors import (
     BadRequestError,
@@ -22,9 +23,6 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.providers.batches import chat_batches
-from tollway.providers.messages import openai_message, openai_tool
-from tollway.tokens import count_messages
-from tollway.usage import cost_of
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from tollway.chat.structured import Wanted
     from tollway.providers import ChatProvider, ChatRequest
     from tollway.providers.batches import BatchResult, ChatBatchAPI
-    from tollway.types import Completion, Usage
+    from tollway.types import Completion
 
 __all__ = ["batch_folder", "map_in_batches"]
 
@@ -128,7 +126,7 @@ class _Work:
         told: Callable[[MapProgress], object] | None,
         total: int | None,
     ) -> None:
-        self._provider = provider
+        self._meter = Meter(provider, batch=True)
         self._api = api
         self._ask = ask
         self._wanted = wanted
@@ -162,7 +160,7 @@ class _Work:
                     return None
                 name = _name(key)
             request = self._ask(prompt)
-            body, tokens = self._api.write(request), _count(request, self._provider)
+            body, tokens = self._api.write(request), int(self._meter.count(request))
         except TollwayError as error:
             self._settle(number, Outcome(error=error))
             return None
@@ -193,7 +191,7 @@ class _Work:
 
     def _read(self, result: BatchResult, prompt: _Prompt | None) -> Completion:
         if prompt is None:
-            return _priced(self._api.read(result, None), 0, self._provider)
+            return self._meter.priced(self._api.read(result, None), 0)
         request = None if result.refused is None else self._ask(prompt.prompt)
         try:
             answer = self._api.read(result, request)
@@ -204,7 +202,7 @@ class _Work:
             raise BadResponseError(
                 f"{error}; sent again without", status=error.status, retry_after=0.0
             ) from error
-        return _priced(answer, prompt.tokens, self._provider)
+        return self._meter.priced(answer, prompt.tokens)
 
     def _checked(self, answer: Completion) -> Completion:
         """Return an answer with its value, where one was asked for.
@@ -277,29 +275,3 @@ def _name(key: str) -> str:
 def _key(name: str) -> str:
     digest, _, number = name.rpartition("-")
     return f"{base64.urlsafe_b64decode(digest + '=').hex()}-{number}"
-
-
-def _count(request: ChatRequest, provider: ChatProvider) -> int:
-    return int(
-        count_messages(
-            [openai_message(message) for message in request.messages],
-            provider.rules.token_model,
-            [openai_tool(tool) for tool in request.tools] or None,
-        )
-    )
-
-
-def _priced(answer: Completion, tokens: int, provider: ChatProvider) -> Completion:
-    """Return an answer with its cost in a batch; of usage that was not reported, the input's."""
-    usage = answer.usage
-    if usage.estimated:
-        usage = dataclasses.replace(usage, input_tokens=tokens)
-    model = f"{provider.name}/{provider.model}"
-    return dataclasses.replace(answer, usage=usage, cost=_cost(usage, provider), answered_by=model)
-
-
-def _cost(usage: Usage, provider: ChatProvider) -> float | None:
-    rules = provider.rules
-    if rules.price == "listed":
-        return cost_of(rules.price_provider, rules.price_model, usage, batch=True)
-    return 0.0 if rules.price == "free" else None

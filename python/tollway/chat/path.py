@@ -8,6 +8,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+from tollway.chat.meter import Meter
 from tollway.chat.stream import Assembly, Opened, has_token, next_chunk
 from tollway.embed.limits import limiter_of
 from tollway.errors import (
@@ -20,12 +21,9 @@ from tollway.errors import (
     StreamInterruptedError,
     TollwayError,
 )
-from tollway.providers.messages import openai_message, openai_tool
 from tollway.retry import CallRecord, shared_breaker
-from tollway.tokens import TokenCount, count_messages, tokenizer_for_model
-from tollway.tokens.estimate import TokenEstimator
+from tollway.tokens import TokenCount
 from tollway.types import Chunk, Usage
-from tollway.usage import cost_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
@@ -40,11 +38,6 @@ __all__ = ["Begun", "Build", "CallPath", "Prepared"]
 
 Build: TypeAlias = "Callable[[ChatProvider], ChatRequest]"
 """Returns a request as one provider takes it, by what is known of it now."""
-
-# Tokens of an answer that are expected before the first one has come, and the weight of each
-# further answer in what is expected then.
-_FIRST_EXPECTED = 500
-_WEIGHT = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,7 +107,7 @@ class CallPath:
         self.retry = retry
         self.limiter = limiter_of(provider, limits)
         self.breaker = shared_breaker(provider.quota_key, self.model)
-        self._expected = float(_FIRST_EXPECTED)
+        self._meter = Meter(provider)
         self._is_ready = False
 
     @property
@@ -139,7 +132,7 @@ class CallPath:
         """
         await self.provider.open()
         if not self._is_ready:
-            self._cost(Usage(requests=1))
+            self._meter.cost(Usage(requests=1))
             self._is_ready = True
 
     async def aclose(self) -> None:
@@ -161,8 +154,9 @@ class CallPath:
             ConfigurationError: The model does not take what is asked for.
         """
         request = self.request(build)
-        counted = self._count(request)
-        return Prepared(build, request, counted, self._reserve(request, counted))
+        counted = self._meter.count(request)
+        quota = self.limiter.current_limits.tpm
+        return Prepared(build, request, counted, self._meter.reserve(request, counted, quota))
 
     def again(self, prepared: Prepared) -> Prepared | None:
         """Return a refused request as it is built now, or None where that changes nothing.
@@ -231,9 +225,9 @@ class CallPath:
                 raise APITimeoutError(
                     f"{self.model} did not answer within {request.timeout:g} s"
                 ) from error
-            answer = self._priced(answer, counted)
-            self._learn(answer.usage, counted)
-            charged = self._charged(answer.usage, int(counted) + reserved)
+            answer = self._meter.priced(answer, counted)
+            self._meter.learn(answer.usage, counted)
+            charged = self._meter.charged(answer.usage, int(counted) + reserved)
             return _Attempted(answer, self._feedback(answer.headers), charged)
 
         record = CallRecord()
@@ -275,10 +269,7 @@ class CallPath:
         counted: int = await self.retry.call(
             lambda: count_tokens(prepared.request), breaker=self.breaker, until=until
         )
-        local = prepared.counted
-        tokenizer = tokenizer_for_model(self.provider.rules.token_model)
-        if local.estimated and isinstance(tokenizer, TokenEstimator):
-            tokenizer.learn(local.basis, counted)
+        self._meter.learn_count(prepared.counted, counted)
         return TokenCount(counted)
 
     async def stream(
@@ -357,22 +348,19 @@ class CallPath:
                     yield chunk
             if assembly.finish_reason is None:
                 raise self._interrupted(assembly, counted, None)
-            answer = self._priced(assembly.completion(), counted)
-            self._learn(answer.usage, counted)
+            answer = self._meter.priced(assembly.completion(), counted)
+            self._meter.learn(answer.usage, counted)
             answer = dataclasses.replace(answer, attempts=begun.attempts)
             yield Chunk(usage=answer.usage, completion=answer)
         finally:
             # Of one that was left or broke off, what had come.
-            usage = self._priced(assembly.completion(), counted).usage
-            permit.settle(self._charged(usage, int(counted) + begun.prepared.reserved))
+            usage = self._meter.priced(assembly.completion(), counted).usage
+            permit.settle(self._meter.charged(usage, int(counted) + begun.prepared.reserved))
             permit.release()
 
     def cost(self, prepared: Prepared) -> float | None:
         """Return what a request is expected to cost, US dollars; None where no price is known."""
-        most = prepared.request.max_tokens
-        output = round(self._expected) if most is None else min(most, round(self._expected))
-        usage = Usage(int(prepared.counted), 1, output_tokens=output, estimated=True)
-        return self._cost(usage)
+        return self._meter.expected_cost(prepared.request, prepared.counted)
 
     def _tell(self, error: TollwayError, record: CallRecord) -> None:
         """Have an error that ends a call at once tell of the attempts before it, too."""
@@ -431,7 +419,7 @@ class CallPath:
     def _interrupted(
         self, assembly: Assembly, counted: TokenCount, error: Exception | None
     ) -> StreamInterruptedError:
-        partial = self._priced(assembly.completion(), counted)
+        partial = self._meter.priced(assembly.completion(), counted)
         why = f": {error}" if error is not None else " without a finish reason"
         return StreamInterruptedError(
             f"the stream of {self.model} ended after {len(partial.text):,} characters{why}; what "
@@ -443,64 +431,6 @@ class CallPath:
             retry_after=getattr(error, "retry_after", None),
         )
 
-    # Tokens and money
-
-    def _count(self, request: ChatRequest) -> TokenCount:
-        return count_messages(
-            [openai_message(message) for message in request.messages],
-            self.provider.rules.token_model,
-            [openai_tool(tool) for tool in request.tools] or None,
-        )
-
-    def _reserve(self, request: ChatRequest, counted: int) -> int:
-        """Return the output tokens to reserve: what the provider charges, or what is likely."""
-        rules = self.provider.rules
-        most = request.max_tokens or rules.max_output_tokens
-        reserved = round(self._expected)
-        if most is not None:
-            reserved = min(reserved, most)
-            if rules.charges_max_tokens == "sum":
-                reserved = most
-            elif rules.charges_max_tokens == "larger":
-                reserved = max(reserved, most - counted)
-        quota = self.limiter.current_limits.tpm
-        # An answer's share alone never makes a request too large: it is mostly air.
-        return reserved if quota is None else max(0, min(reserved, quota - counted))
-
-    def _charged(self, usage: Usage, reserved: int) -> Usage:
-        """Return what an answer is charged with: what it used, as far as the rest comes back."""
-        used = usage.output_tokens
-        if not self.provider.rules.refunds:
-            used = max(used, reserved - usage.input_tokens)
-        return dataclasses.replace(usage, output_tokens=used, estimated=False)
-
     def _feedback(self, headers: Mapping[str, str]) -> Feedback | None:
         table = self.provider.rules.feedback
         return None if table is None else table.read(200, headers, now=time.time())
-
-    def _priced(self, answer: Completion, counted: TokenCount) -> Completion:
-        """Return an answer with its usage, counted where it was not reported, and its cost."""
-        usage = answer.usage
-        if usage.estimated:
-            written = answer.reasoning + answer.text
-            written += "".join(call.name + call.arguments for call in answer.tool_calls)
-            tokenizer = tokenizer_for_model(self.provider.rules.token_model)
-            usage = dataclasses.replace(
-                usage, input_tokens=int(counted), output_tokens=int(tokenizer.count(written))
-            )
-        cost = answer.cost if answer.cost is not None else self._cost(usage)
-        return dataclasses.replace(answer, usage=usage, cost=cost, answered_by=self.model)
-
-    def _learn(self, usage: Usage, counted: TokenCount) -> None:
-        """Expect of further answers what this one was."""
-        self._expected += (usage.output_tokens - self._expected) * _WEIGHT
-        if counted.estimated and not usage.estimated:
-            tokenizer = tokenizer_for_model(self.provider.rules.token_model)
-            if isinstance(tokenizer, TokenEstimator):
-                tokenizer.learn(counted.basis, usage.input_tokens - usage.input_image_tokens)
-
-    def _cost(self, usage: Usage) -> float | None:
-        rules = self.provider.rules
-        if rules.price == "listed":
-            return cost_of(rules.price_provider, rules.price_model, usage)
-        return 0.0 if rules.price == "free" else None
