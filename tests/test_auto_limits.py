@@ -105,6 +105,19 @@ async def test_a_days_limit_is_held_once_it_is_stated():
     assert limiter.try_acquire() > 80_000
 
 
+def test_a_burst_lowers_the_second_and_not_the_minute():
+    limiter = RateLimiter(Limits(rpm=600, sub_window=1.0), margin=0)
+    burst = Feedback(reported=(Reported("rpm", 600, 400),), exceeded=("rpm",))
+
+    def held():
+        return {window.name: window.limit for window in limiter.snapshot().windows}
+
+    for _ in range(2):
+        limiter.learn(burst, outcome="refused")
+        assert held()["rpm"] == 600
+    assert held()["sub_window"] == 9
+
+
 def test_a_sub_window_follows_its_minute():
     limiter = RateLimiter(Limits(rpm=500, auto=True, sub_window=1.0), margin=0)
     for rpm, second in [(90, 2), (600, 10), (1, 1)]:

@@ -165,11 +165,21 @@ def test_a_block_that_ends_without_either_counts_as_sent():
     assert used(limiter) == taken(1, 120, 0)
 
 
-def test_a_cancelled_request_still_counts_in_windows_shorter_than_a_minute():
+def test_a_cancelled_request_comes_back_to_windows_shorter_than_a_minute():
     limiter = RateLimiter(Limits(rpm=60, sub_window=10.0))
     with limiter.reserve() as permit:
         permit.cancel()
-    assert used(limiter) == {"rpm": 0, "sub_window": 1}
+    assert used(limiter) == {"rpm": 0, "sub_window": 0}
+
+
+def test_one_sent_late_counts_once_in_windows_shorter_than_a_minute():
+    core = RateLimiter(Limits(rpm=600, sub_window=1.0))._core
+    _, stamp, _ = core.enqueue(0, now=5.0)
+    assert core.sent(stamp, 0, 0, now=5.1) > stamp
+    assert core.used(now=5.1) == [1, 1]
+    # A second and its margin from when it was sent, not from its permit.
+    assert core.used(now=6.1) == [1, 1]
+    assert core.used(now=6.13) == [1, 0]
 
 
 def test_output_tokens_count_by_their_weight():

@@ -11,7 +11,7 @@ The rules, each for one limit:
 - From there it recovers by 5 % of the whole a minute.
 - A refusal of which the server says that some of the limit is left is about a shorter time, such as
   a second in which too many came: where another came within five, it takes 10 %, which come back
-  within half a minute.
+  within half a minute. They are taken from that shorter time, where the limits have one.
 - An overloaded server pauses everything for the time it names, and shrinks nothing.
 """
 
@@ -100,9 +100,10 @@ class _Limit:
     # When the last refusal that counts came: what was sent before it met the same congestion.
     refused_at: float = float("-inf")
 
-    def ceiling(self) -> int:
+    def ceiling(self, *, bursts: bool) -> int:
         whole = min(self.most, self.stated or self.assumed or self.most)
-        held = int(whole * max(_LEAST_SHARE, self.share * self.burst_share))
+        share = self.share * self.burst_share if bursts else self.share
+        held = int(whole * max(_LEAST_SHARE, share))
         return max(1, held, min(self.largest, whole))
 
     def refuse(self, sent_at: float, now: float, *, is_burst: bool) -> None:
@@ -146,9 +147,13 @@ class Adaptive:
         self._growth = None if ramp is None else _Growth(ramp, float(ramp.above))
         self.refusals = 0
 
-    def ceilings(self) -> dict[str, int]:
-        """Return the limits that hold now, by name; none is above what was configured."""
-        held = {name: limit.ceiling() for name, limit in self._limits.items()}
+    def ceilings(self, *, bursts: bool = True) -> dict[str, int]:
+        """Return the limits that hold now, by name; none is above what was configured.
+
+        Args:
+            bursts: Whether what bursts took counts: it is about a time shorter than a minute.
+        """
+        held = {name: limit.ceiling(bursts=bursts) for name, limit in self._limits.items()}
         if self._growth is not None:
             level = max(1, int(self._growth.level))
             held.update({name: min(held[name], level) for name in _RAMPED if name in held})

@@ -113,17 +113,23 @@ class Learning:
             return self._hold(core)
 
     def _hold(self, core: _core.Limiter, but: Collection[str] = ()) -> bool:
-        held = self._adaptive.ceilings()
-        changed = {name: limit for name, limit in held.items() if limit != self._held[name]}
+        windows = self._limits.sub_windows
+        # Of several the core lowers each in proportion to the minute.
+        has_one = len(windows) == 1
+        held = self._adaptive.ceilings(bursts=not has_one)
+        if has_one and "rpm" in held:
+            # Rounded up, as servers judge it: of 90 a minute only 60 would remain otherwise. The
+            # minute's own limit holds beside it; lowered for a burst, it would be full for seconds,
+            # and all who wait come at once when it is not.
+            share = -(-self._adaptive.ceilings()["rpm"] * windows[0] // 60)
+            held["sub_window"] = max(1, int(share))
+        changed = {name: limit for name, limit in held.items() if limit != self._held.get(name)}
         for name, limit in changed.items():
-            if name in but:
-                continue
-            core.set_ceiling(name, limit if limit < self._most[name] else None)
-            if name == "rpm" and len(self._limits.sub_windows) == 1:
-                # Rounded up, as servers judge it: of 90 a minute only 60 would remain otherwise.
-                # The minute's own limit holds beside it.
-                share = -(-limit * self._limits.sub_windows[0] // 60)
-                core.set_ceiling("sub_window", max(1, int(share)))
+            if name != "sub_window" and name not in but:
+                core.set_ceiling(name, limit if limit < self._most[name] else None)
+        # After the minute's, which the core hands on to it.
+        if "sub_window" in held and "rpm" not in but and {"rpm", "sub_window"} & changed.keys():
+            core.set_ceiling("sub_window", held["sub_window"])
         if changed:
             self._held = held
         return bool(changed)
