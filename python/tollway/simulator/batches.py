@@ -203,16 +203,17 @@ class BatchStore:
         """Do what is due by now, or all that will ever be."""
         now = float("inf") if to_the_end else time.monotonic()
         for batch in self.open_batches:
-            seconds, window = self.behaviour.seconds, self.behaviour.window
-            ends = {"done": batch.began + seconds, "expired": batch.began + window}
+            # Seconds after the beginning: differences of the clock itself are rounded, and a
+            # request that is done would be missing.
+            seconds = self.behaviour.seconds
+            ends = {"done": seconds, "expired": self.behaviour.window}
             if batch.cancelled is not None:
-                ends["cancelled"] = batch.cancelled
+                ends["cancelled"] = batch.cancelled - batch.began
             why = min(ends, key=lambda end: ends[end])
-            if ends[why] > now:
+            if batch.began + ends[why] > now:
                 continue
             total = len(batch.requests)
-            share = 1.0 if why == "done" or not seconds else (ends[why] - batch.began) / seconds
-            done = min(total, int(total * share))
+            done = total if why == "done" else min(total, int(total * ends[why] / seconds))
             kind: Literal["expired", "cancelled"] = "expired" if why == "expired" else "cancelled"
             batch.results = [
                 BatchResult(name, "answered", *self._perform(batch.id, batch.path, body))
