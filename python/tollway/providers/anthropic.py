@@ -21,7 +21,14 @@ from tollway.providers.anthropic_batches import AnthropicBatches
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import ANTHROPIC_ERRORS
-from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
+from tollway.providers.frame import (
+    ChatFrame,
+    fingerprint,
+    own_client,
+    sdk_clients,
+    sdk_failure,
+    told_client,
+)
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.providers.openai_models import Model, learned_of
 from tollway.tokens.models import family_of
@@ -164,13 +171,14 @@ class AnthropicProvider(ChatFrame):
         return self.base_url
 
     def _make_client(self) -> Any:
-        return _sdk().AsyncAnthropic(
+        sdk = _sdk()
+        return sdk.AsyncAnthropic(
             api_key=self._key or None,
             auth_token=self._token or None,
             base_url=self.base_url,
             max_retries=0,
             default_headers=self._headers,
-            http_client=self._http_client,
+            http_client=self._http_client or told_client(sdk),
         )
 
     async def open(self) -> None:

@@ -17,6 +17,7 @@ from tollway.errors import (
 )
 from tollway.providers.loops import LoopClients
 from tollway.transport import transport_error
+from tollway.wire import tell_when_written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
     from tollway.providers.openai_models import Learned
     from tollway.types import Chunk, Completion
 
-__all__ = ["ChatFrame", "fingerprint", "own_client", "sdk_clients", "sdk_failure"]
+__all__ = [
+    "ChatFrame",
+    "fingerprint",
+    "own_client",
+    "sdk_clients",
+    "sdk_failure",
+    "told_client",
+]
 
 # Seconds for a request that is no chat, as for one that names none.
 _TIMEOUT = 600.0
@@ -153,6 +161,11 @@ def own_client(client: Any, *others: object) -> Any:
 def sdk_clients(make: Callable[[], Any], http_client: Any, client: Any) -> LoopClients[Any]:
     """Return the clients of such an SDK; one over the user's HTTP client is left open with it."""
     return LoopClients(make, _close if http_client is None else _leave_open, client)
+
+
+def told_client(sdk: Any) -> Any:
+    """Return an HTTP client as such an SDK makes it, which tells when a request is written."""
+    return sdk.DefaultAsyncHttpxClient(event_hooks={"request": [tell_when_written]})
 
 
 def sdk_failure(

@@ -16,7 +16,14 @@ from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.compatible import chat_endpoint
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
+from tollway.providers.frame import (
+    ChatFrame,
+    fingerprint,
+    own_client,
+    sdk_clients,
+    sdk_failure,
+    told_client,
+)
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_batches import FILE, OpenAIBatches
 from tollway.providers.openai_models import Learned, elsewhere, learned_of, model_of
@@ -141,7 +148,7 @@ class OpenAIChatProvider(ChatFrame):
             base_url=self.base_url,
             max_retries=0,
             default_headers=self._headers,
-            http_client=self._http_client,
+            http_client=self._http_client or told_client(openai),
         )
 
     async def open(self) -> None:
