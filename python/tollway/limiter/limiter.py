@@ -162,6 +162,7 @@ class RateLimiter:
         Raises:
             RequestTooLargeError: The request is more than a whole quota. Nothing was charged.
             DeadlineExceededError: It was not admitted within `timeout`. Nothing was charged.
+            RuntimeError: The same reservation is under way. It goes on; nothing was charged.
 
         Cancellation: a waiter that is cancelled leaves the queue and charges nothing.
         """
