@@ -430,6 +430,7 @@ def test_a_day_is_that_of_its_zone(monkeypatch, zone, now, since, left):
     "wrong",
     [{"rpd": 2**27}, {"tpd": 2**35}, {"output_weight": 0}, {"output_weight": 1_001},
      {"time_zone": "Mars/Olympus"}, {"time_zone": "../etc/passwd"}, {"sub_window": (1.0, -1.0)},
+     {"sub_window": [1.0, 10.0]}, {"sub_window": "1"}, {"time_zone": 3},
      {"input_tpm": 0}, {"output_tpm": 1.5}],
 )  # fmt: skip
 def test_limits_that_nothing_could_hold_are_refused(wrong):
