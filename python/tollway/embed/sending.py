@@ -21,6 +21,7 @@ from tollway.errors import (
     PermissionDeniedError,
     ProviderError,
     RateLimitError,
+    RequestTooLargeError,
     TollwayError,
 )
 from tollway.retry import CallRecord, shared_budget
@@ -288,9 +289,11 @@ class Sending:
     async def _whole(self, lane: Lane, batch: Batch) -> Sent:
         """Send a batch, taken apart where the provider refuses some of it."""
         sent = await self._request(lane, batch)
-        if not isinstance(sent.error, BadRequestError):
-            return sent
         if len(batch.texts) == 1:
+            return sent
+        if isinstance(sent.error, RequestTooLargeError):
+            return await self._halves(lane, batch, sent)
+        if not isinstance(sent.error, BadRequestError):
             return sent
         # A provider that has just said how many texts it takes is not in doubt.
         if not self._is_proven() and len(batch.texts) <= lane.provider.rules.max_texts:
@@ -306,6 +309,26 @@ class Sending:
                     self._is_fruitless = is_over and not self._patience
                     return sent
         return await self._apart(lane, batch, sent)
+
+    async def _halves(self, lane: Lane, batch: Batch, sent: Sent) -> Sent:
+        """Send what is missing of a batch that is more than the whole quota, in halves.
+
+        It was packed for the limits that were assumed, and the account turned out to have less.
+        """
+        rows = Rows(batch)
+        rows.vectors = sent.vectors
+        missing = list(sent.failed)
+        middle = -(-len(missing) // 2)
+        error, failed = sent.error, list[int]()
+        for half in filter(None, (missing[:middle], missing[middle:])):
+            if isinstance(error, _OF_NO_TEXT):
+                failed += half
+                continue
+            part = await self._whole(lane, batch.part(half))
+            failed += rows.take(half, part)
+            error = part.error or error
+        rows.missing = failed
+        return rows.sent(error if failed else None)
 
     def _is_proven(self) -> bool:
         """Whether something has succeeded, so that a refusal is about the texts."""
@@ -337,11 +360,7 @@ class Sending:
             requests += 1
             if not self._is_proven():
                 self._patience = max(0, self._patience - 1)
-            bad = set(sent.failed)
-            if sent.vectors is not None:
-                there = [i for i in range(len(texts)) if i not in bad]
-                rows.fill([texts[i] for i in there], sent.vectors[there])
-            missing = [texts[i] for i in sent.failed]
+            missing = rows.take(texts, sent)
             if sent.error is None:
                 # What was refused is in the other half.
                 if part.is_first_half:
