@@ -70,6 +70,8 @@ class Tally:
         texts: Distinct texts that have their vector.
         hedges: Second attempts sent beside a slow one.
         budget_wait: Seconds that retries waited for the retry budget, all together.
+        retrying: Why the last attempt failed that is made again, in one line; None once another
+            has succeeded.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -79,6 +81,7 @@ class Tally:
     texts: int = 0
     hedges: int = 0
     budget_wait: float = 0.0
+    retrying: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +455,8 @@ class _Attempt:
             rows.place(asked, answer)
         except ProviderError as error:
             sending.tally.rate_limited += isinstance(error, RateLimitError)
+            if error.retryable:
+                sending.tally.retrying = f"{type(error).__name__}: {error}"
             if sending.failure is not None:
                 raise _StoppedError(str(error)) from error
             raise
@@ -459,6 +464,7 @@ class _Attempt:
             sending.pending_tokens -= tokens
             if rows.missing:
                 sending.on_wire.discard(self._worker)
+        sending.tally.retrying = None
         return answer
 
     def _count(self) -> None:
