@@ -93,6 +93,18 @@ def test_documents_become_rows_and_an_index(sim, output):
     assert report.cost is None
 
 
+def test_an_index_is_json_for_strict_readers_too(sim, output):
+    values = {"n": float("nan"), "list": [1.5, (float("inf"), None)], "in": {"x": -float("inf")}}
+    job([Document("a", "text", values), Document("b", "b", {"n": 2.5})], output, embedder_of(sim))
+    written = output.with_name("vectors.index.jsonl").read_text(encoding="utf-8")
+    assert "NaN" not in written
+    assert "Infinity" not in written
+    assert [line["metadata"] for line in index_of(output)] == [
+        {"n": None, "list": [1.5, [None, None]], "in": {"x": None}},
+        {"n": 2.5},
+    ]
+
+
 def test_the_output_can_be_mapped_into_memory(sim, output):
     job([f"t{i}" for i in range(3000)], output, embedder_of(sim, batch_size=None))
     rows = np.load(output, mmap_mode="r")
