@@ -272,9 +272,12 @@ class Embedder(Closing):
             TollwayError: As `embed` does.
         """
         asking = copy.copy(self)
-        provider = self.provider.for_queries()
-        asking.provider, asking.prompt = provider, self.query_prompt
-        asking.lanes = [dataclasses.replace(lane, provider=provider) for lane in self.lanes[:1]]
+        asking.prompt = self.query_prompt
+        # All of a pool: whichever key still works embeds it.
+        asking.lanes = [
+            dataclasses.replace(lane, provider=lane.provider.for_queries()) for lane in self.lanes
+        ]
+        asking.provider = asking.lanes[0].provider
         row: NDArray[Any] = (await asking.embed([query]))[0]
         self._dimensions = self._dimensions or len(row)
         return row
