@@ -89,7 +89,7 @@ class _Part:
     """Texts of a refused batch, by position."""
 
     texts: list[int]
-    # The part below it on the stack is the other half.
+    # The part below it on the stack is the other half of what was refused.
     is_first_half: bool = False
     # Known without asking: the whole was refused and the other half was not.
     is_refused: bool = False
@@ -292,10 +292,12 @@ class Sending:
     async def _whole(self, lane: Lane, batch: Batch) -> Sent:
         """Send a batch, taken apart where the provider refuses some of it."""
         sent = await self._request(lane, batch)
-        if len(batch.texts) == 1:
+        if len(sent.failed) <= 1:
+            # It stood alone in the last request.
             return sent
         if isinstance(sent.error, RequestTooLargeError):
-            return await self._halves(lane, batch, sent)
+            # Packed for the limits that were assumed: the account turned out to have less.
+            return await self._apart(lane, batch, sent)
         if not isinstance(sent.error, BadRequestError):
             return sent
         # A provider that has just said how many texts it takes is not in doubt.
@@ -313,26 +315,6 @@ class Sending:
                     return sent
         return await self._apart(lane, batch, sent)
 
-    async def _halves(self, lane: Lane, batch: Batch, sent: Sent) -> Sent:
-        """Send what is missing of a batch that is more than the whole quota, in halves.
-
-        It was packed for the limits that were assumed, and the account turned out to have less.
-        """
-        rows = Rows(batch)
-        rows.vectors = sent.vectors
-        missing = list(sent.failed)
-        middle = -(-len(missing) // 2)
-        error, failed = sent.error, list[int]()
-        for half in filter(None, (missing[:middle], missing[middle:])):
-            if isinstance(error, _OF_NO_TEXT):
-                failed += half
-                continue
-            part = await self._whole(lane, batch.part(half))
-            failed += rows.take(half, part)
-            error = part.error or error
-        rows.missing = failed
-        return rows.sent(error if failed else None)
-
     def _is_proven(self) -> bool:
         """Whether something has succeeded, so that a refusal is about the texts."""
         return self._has_succeeded or self.tally.texts > 0
@@ -340,16 +322,19 @@ class Sending:
     async def _apart(self, lane: Lane, batch: Batch, refused: Sent) -> Sent:
         """Halve a refused batch until what the provider does not take stands alone.
 
-        One text among n is found with at most 2·log₂ n requests, each with its permit. While
-        nothing at all succeeds, so many are sent and no more: then it is not the texts. Where they
-        may well be it (`lenient`), the search is whole.
+        Or, where a batch is more than the whole quota, until its parts are not. One text among n is
+        found with at most 2·log₂ n requests, each with its permit. While nothing at all succeeds,
+        so many are sent and no more: then it is not the texts. Where they may well be it
+        (`lenient`), the search is whole.
         """
         rows = Rows(batch)
         rows.vectors = refused.vectors
         enough = max(2 * math.ceil(math.log2(len(batch.texts))), self._patience)
         requests = 0
         error, failed = refused.error, list[int]()
-        parts = self._parts(lane, list(refused.failed))
+        parts = self._parts(
+            lane, list(refused.failed), is_refused=isinstance(error, BadRequestError)
+        )
         while parts:
             part = parts.pop()
             texts = part.texts
@@ -357,7 +342,7 @@ class Sending:
                 failed += texts
                 continue
             if part.is_refused and len(texts) > 1:
-                parts += self._parts(lane, texts)
+                parts += self._parts(lane, texts, is_refused=True)
                 continue
             sent = await self._request(lane, batch.part(texts))
             requests += 1
@@ -368,10 +353,12 @@ class Sending:
                 # What was refused is in the other half.
                 if part.is_first_half:
                     parts[-1] = dataclasses.replace(parts[-1], is_refused=True)
-            elif isinstance(sent.error, BadRequestError) and len(missing) > 1:
-                parts += self._parts(lane, missing)
+                continue
+            error = sent.error
+            is_refused = isinstance(error, BadRequestError)
+            if len(missing) > 1 and (is_refused or isinstance(error, RequestTooLargeError)):
+                parts += self._parts(lane, missing, is_refused=is_refused)
             else:
-                error = sent.error
                 failed += missing
                 if isinstance(error, _OF_NO_TEXT):
                     failed += [i for rest in parts for i in rest.texts]
@@ -379,14 +366,20 @@ class Sending:
         rows.missing = sorted(failed)
         return rows.sent(error if failed else None)
 
-    def _parts(self, lane: Lane, texts: list[int]) -> list[_Part]:
-        """Halves, last first; or as many as the provider has just said that it takes at once."""
+    def _parts(self, lane: Lane, texts: list[int], *, is_refused: bool) -> list[_Part]:
+        """Halves, last first; or as many as the provider has just said that it takes at once.
+
+        Args:
+            lane: Whose rules hold.
+            texts: By position.
+            is_refused: Whether it is known that the provider does not take one of them.
+        """
         most = lane.provider.rules.max_texts
         if len(texts) > most:
             starts = range(0, len(texts), most)
             return [_Part(texts[start : start + most]) for start in reversed(starts)]
         middle = -(-len(texts) // 2)
-        return [_Part(texts[middle:]), _Part(texts[:middle], is_first_half=True)]
+        return [_Part(texts[middle:]), _Part(texts[:middle], is_first_half=is_refused)]
 
     async def _request(self, lane: Lane, batch: Batch) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""

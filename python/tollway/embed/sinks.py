@@ -251,7 +251,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in cast("dict[Any, Any]", value).items()}
+        return {key: _finite(item) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in cast("Sequence[Any]", value)]
     return value
