@@ -47,15 +47,25 @@ _PARAMETERS: frozenset[ChatParameter] = frozenset(
     {"temperature", "max_tokens", "top_p", "stop", "parallel_tool_calls"}
 )
 _EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
+# Those from 4.7 on sample as they like, and refuse to be told otherwise.
+_NO_SAMPLING: frozenset[ChatParameter] = _EFFORT - {"temperature", "top_p"}
+_NEWEST = Model(1_000_000, 128_000, _SCHEMA, _NO_SAMPLING)
 # https://docs.claude.com/en/docs/about-claude/models/overview; the first that fits counts.
 # Effort and schemas: https://docs.claude.com/en/docs/build-with-claude/{effort,structured-outputs}.
 _MODELS = {
+    "claude-fable-5": _NEWEST,
+    "claude-opus-5": _NEWEST,
+    "claude-sonnet-5": _NEWEST,
+    "claude-haiku-5": Model(None, None, _SCHEMA, _NO_SAMPLING),
+    "claude-mythos": Model(None, None, _SCHEMA, _NO_SAMPLING),
+    "claude-opus-4-8": _NEWEST,
+    "claude-opus-4-7": _NEWEST,
     "claude-opus-4-5": Model(200_000, 64_000, _SCHEMA, _EFFORT),
     "claude-opus-4-1": Model(200_000, 32_000, _SCHEMA, _PARAMETERS),
     "claude-sonnet-4-5": Model(200_000, 64_000, _SCHEMA, _PARAMETERS),
     "claude-haiku-4-5": Model(200_000, 64_000, _SCHEMA, _PARAMETERS),
 }
-# Newer ones, and what is served elsewhere: what they refuse of this is learned.
+# What any other refuses of this is learned.
 _UNKNOWN = Model(None, None, _SCHEMA, _EFFORT)
 # What is asked for where neither the caller nor the table names a length: every model takes it.
 _LEAST_OUTPUT = 4_096

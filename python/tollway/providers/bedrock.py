@@ -37,6 +37,8 @@ _EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"}
 # from 4.5 on. Any other is asked in words, and its answer checked.
 _HAS_SCHEMA = re.compile(r"claude-[a-z]+-(4-[5-9]|[5-9])")
 _HAS_EFFORT = re.compile(r"claude-opus-4-[5-9]|claude-[a-z]+-[5-9](?!\d)")
+# Of these what `anthropic.py` says of its own.
+_NO_SAMPLING = re.compile(r"claude-opus-4-[78](?!\d)|claude-[a-z]+-[5-9](?!\d)|claude-mythos")
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
 
@@ -87,9 +89,11 @@ class BedrockProvider(_AtAmazon, ChatFrame):
         self.model = model
         self._client = BedrockClient(model, **options)
         base_url = self._client.base_url
+        parameters = _EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS
+        if _NO_SAMPLING.search(model):
+            parameters -= {"temperature", "top_p"}
         known = Model(
-            features=_SCHEMA if _HAS_SCHEMA.search(model) else _FEATURES,
-            parameters=_EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS,
+            features=_SCHEMA if _HAS_SCHEMA.search(model) else _FEATURES, parameters=parameters
         )
         self._learned = learned_of(f"bedrock {base_url}", model, known)
         rules = self._learned.rules(

@@ -88,7 +88,7 @@ def elsewhere(
 _REFUSED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra "
     r"(fields|inputs)|extra_forbidden|does not exist|not available|invalid.*(role|type)|only the "
-    r"default",
+    r"default|deprecated|incompatible",
     re.IGNORECASE,
 )
 
