@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 
-from tollway.errors import BadRequestError
 from tollway.providers import ChatRequest, chat_provider
 from tollway.providers.openai_models import Learned, Model
 from tollway.types import JsonFormat, Message
@@ -29,10 +28,8 @@ def learned():
         # Anthropic from Opus 4.7 on, at Bedrock too; models of OpenAI that search; others.
         "400 invalid_request_error: `temperature` is deprecated for this model.",
         "400 invalid_request_error: Model incompatible request argument supplied: temperature",
-        "400 unsupported_value: Unsupported value: 'temperature' does not support 0.0 with this "
-        "model. Only the default (1) value is supported.",
-        "422: [{'type': 'extra_forbidden', 'loc': ['body', 'temperature'], 'msg': 'Extra inputs "
-        "are not permitted'}]",
+        "400: Unsupported value: 'temperature' does not support 0.0 with this model.",
+        "422: [{'type': 'extra_forbidden', 'loc': ['body', 'temperature']}]",
     ],
 )
 def test_a_default_that_is_refused_is_left_out_from_then_on(message):
@@ -67,3 +64,17 @@ def test_newer_models_of_anthropic_sample_as_they_like(model, takes_it):
     parameters = chat_provider(model, **options).capabilities.parameters
     assert {name in parameters for name in ("temperature", "top_p")} == {takes_it}
     assert {"max_tokens", "stop"} <= parameters
+
+
+def test_a_schema_with_a_mistake_says_nothing_of_other_schemas():
+    message = (
+        "400 invalid_request_error: Invalid schema for response_format 'answer': "
+        "In context=('properties', 'it'), 'oneOf' is not permitted."
+    )
+    model = learned()
+    wanted = JsonFormat({"type": "object"})
+    assert model.learn(message, asked(response_format=wanted)) is None
+    assert "json_schema" in model.capabilities.features
+    message = "400: This model does not support response_format json_schema"
+    assert model.learn(message, asked(response_format=wanted)) is None
+    assert "json_schema" not in model.capabilities.features

@@ -143,7 +143,8 @@ class Learned:
         Returns:
             What is different from now on, or None where the request is to blame.
         """
-        if not _REFUSED.search(message):
+        # A schema with a mistake says nothing of whether schemas are taken.
+        if not _REFUSED.search(message) or "invalid schema" in message.lower():
             return None
         with self._lock:
             return self._learn(message, request)
