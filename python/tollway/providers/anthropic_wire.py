@@ -56,9 +56,7 @@ def messages_body(
         "timeout": request.timeout,
     }
     if system:
-        body["system"] = [
-            _cached({"type": "text", "text": text_of(message)}, message) for message in system
-        ]
+        body["system"] = [block for message in system for block in _system(message)]
     if request.stop:
         body["stop_sequences"] = list(request.stop)
     if request.tools:
@@ -247,6 +245,11 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     if blocks:
         blocks[-1] = _cached(blocks[-1], message)
     return blocks
+
+
+def _system(message: Message) -> list[dict[str, Any]]:
+    blocks = list(_content(message.content))
+    return [*blocks[:-1], _cached(blocks[-1], message)]
 
 
 def _cached(block: Mapping[str, Any], message: Message) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError, ContentFilterError
-from tollway.providers.messages import image_bytes, image_url, text_of
+from tollway.providers.messages import image_bytes, image_url, only_text, text_in
 from tollway.providers.turns import arguments_of, names_of_calls, split_system, turns
 from tollway.types import Chunk, Completion, ImagePart, TextPart, ToolCall, ToolCallDelta, Usage
 
@@ -62,7 +62,8 @@ def contents_and_config(
         "http_options": _http_options(request),
     }
     if system:
-        config["system_instruction"] = {"parts": [{"text": text_of(message)} for message in system]}
+        parts = [part for message in system for part in _content(message.content)]
+        config["system_instruction"] = {"parts": parts}
     for name, value in (
         ("temperature", request.temperature),
         ("max_output_tokens", request.max_tokens),
@@ -296,15 +297,16 @@ def _function_response(message: Message, names: Mapping[str, str]) -> dict[str, 
     return {
         "name": message.name or names.get(call_id) or call_id,
         # https://ai.google.dev/api/caching#FunctionResponse: `output` for what a function returned.
-        "response": {"output": text_of(message)},
+        "response": {"output": only_text(message, "Gemini")},
     }
 
 
 def _content(content: str | Sequence[Part]) -> Iterator[dict[str, Any]]:
     for part in (TextPart(content),) if isinstance(content, str) else content:
-        if isinstance(part, TextPart):
-            if part.text:
-                yield {"text": part.text}
+        text = text_in(part)
+        if text is not None:
+            if text:
+                yield {"text": text}
         elif isinstance(part, ImagePart):
             known = image_bytes(part)
             if known is None:
@@ -312,7 +314,7 @@ def _content(content: str | Sequence[Part]) -> Iterator[dict[str, Any]]:
             else:
                 yield {"inline_data": {"mime_type": known[0], "data": known[1]}}
         else:
-            yield dict(part)
+            yield dict(cast("Mapping[str, Any]", part))
 
 
 def _encoded(signature: bytes) -> str:

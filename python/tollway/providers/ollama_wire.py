@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError, ConfigurationError
-from tollway.providers.messages import image_bytes, openai_tool, text_of
+from tollway.providers.messages import image_bytes, only_text, openai_tool
 from tollway.providers.thinking import ThinkSplitter, split_thinking
 from tollway.providers.turns import arguments_of, names_of_calls
 from tollway.types import Chunk, Completion, ImagePart, ToolCall, ToolCallDelta, Usage
@@ -118,7 +118,8 @@ class ChunkReader:
 
 def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    written: dict[str, Any] = {"role": role, "content": text_of(message)}
+    text = only_text(message, "Ollama", images=True)
+    written: dict[str, Any] = {"role": role, "content": text}
     if message.role == "tool":
         call_id = message.tool_call_id or ""
         written["tool_name"] = message.name or names.get(call_id) or call_id

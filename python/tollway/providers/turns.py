@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from tollway.errors import ConfigurationError
-from tollway.providers.messages import text_of
+from tollway.providers.messages import text_in, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,13 @@ def split_system(messages: Sequence[Message]) -> tuple[list[Message], list[Messa
     rest = [message for message in messages if message.role not in {"system", "developer"}]
     if not rest:
         raise ConfigurationError("there are system prompts alone: there is nothing to answer")
-    return [message for message in system if text_of(message)], rest
+    return [message for message in system if _says_something(message)], rest
+
+
+def _says_something(message: Message) -> bool:
+    content = message.content
+    parts = () if isinstance(content, str) else content
+    return bool(text_of(message).strip()) or any(text_in(part) is None for part in parts)
 
 
 def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:
