@@ -94,7 +94,7 @@ class ChatFrame(ABC):
         """Return what to raise where a refusal was about what nobody asked for: a retry."""
         if request is None or type(error) is not BadRequestError:
             return None
-        change = self._learned.learn(str(error), request)
+        change = self._refused(str(error), request)
         if change is None:
             return None
         return BadResponseError(
@@ -103,6 +103,10 @@ class ChatFrame(ABC):
             request_id=error.request_id,
             retry_after=0.0,
         )
+
+    def _refused(self, message: str, request: ChatRequest) -> str | None:
+        """Return what a refusal teaches; see `Learned.learn`."""
+        return self._learned.learn(message, request)
 
     @property
     def _where(self) -> str:

@@ -67,7 +67,7 @@ _MODELS = {
     "gemini-2.0": Model(1_048_576, 8_192, _PLAIN, _PARAMETERS),
     "gemini-2.5": Model(1_048_576, 65_536, _THINKING, _EFFORT),
     "gemini-3": Model(1_048_576, 65_536, _THINKING, _EFFORT),
-    "gemma": Model(None, None, _PLAIN - {"system", "json_schema"}, _PARAMETERS),
+    "gemma-3": Model(None, None, frozenset({"stream", "stream_usage", "images"}), _PARAMETERS),
 }
 _UNKNOWN = Model(None, None, _THINKING, _EFFORT)
 
@@ -188,12 +188,23 @@ class GeminiProvider(_AtGoogle, ChatFrame):
     def _arguments(self, request: ChatRequest) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         capabilities = self.capabilities
         contents, config = contents_and_config(
-            self.model, request, thoughts="reasoning" in capabilities.features
+            self.model,
+            request,
+            thoughts="reasoning" in capabilities.features,
+            has_system="system" in capabilities.features,
         )
         # A retry of a request that was built before the model refused a default.
         for name in request.defaults - capabilities.parameters:
             config.pop("max_output_tokens" if name == "max_tokens" else name, None)
         return contents, config
+
+    def _refused(self, message: str, request: ChatRequest) -> str | None:
+        # Nobody asked it to show its thoughts.
+        if "thinking" in message.lower() and request.reasoning_effort is None:
+            return self._learned.forget("reasoning", "does not think")
+        if "Developer instruction" in message:
+            return self._learned.forget("system", "takes no system prompts")
+        return super()._refused(message, request)
 
     def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         return self._client.failure(error, timeout) if isinstance(error, caught()) else None

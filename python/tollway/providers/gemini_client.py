@@ -11,6 +11,7 @@ from tollway.errors import (
     APIConnectionError,
     APITimeoutError,
     AuthenticationError,
+    BadRequestError,
     BadResponseError,
     ConfigurationError,
     ProviderError,
@@ -154,6 +155,8 @@ class GeminiClient:
             return AuthenticationError(f"{where}: {error}")
         if _module(error) == "aiohttp":
             return APIConnectionError(f"{where} could not be reached, or broke off: {error}")
+        if not _is_of_answer(error):
+            return BadRequestError(f"{where}: the SDK takes no such request: {str(error)[:500]}")
         return BadResponseError(f"{where} answered with something else than JSON")
 
     def _refusal(self, error: Any) -> ProviderError:
@@ -208,6 +211,13 @@ def shown(error: Exception) -> Exception | None:
 async def _close(client: Any) -> None:
     await client.aio.aclose()
     client.close()
+
+
+def _is_of_answer(error: Exception) -> bool:
+    """Whether it is the answer that cannot be read, not the request that cannot be written."""
+    kinds = (json.JSONDecodeError, sdk().errors.UnknownApiResponseError)
+    # Of pydantic, by the name of what was to be read.
+    return isinstance(error, kinds) or "Response" in getattr(error, "title", "")
 
 
 def _retry_delay(fields: Mapping[str, Any]) -> str | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError, ContentFilterError
 from tollway.providers.messages import image_bytes, image_url, only_text, text_in
-from tollway.providers.turns import arguments_of, names_of_calls, split_system, turns
+from tollway.providers.turns import arguments_of, split_system, turns, with_names
 from tollway.types import Chunk, Completion, ImagePart, TextPart, ToolCall, ToolCallDelta, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from tollway.providers.base import ChatRequest
     from tollway.types import FinishReason, Message, Part
@@ -39,7 +40,7 @@ _BUDGETS = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 
 
 
 def contents_and_config(
-    model: str, request: ChatRequest, *, thoughts: bool
+    model: str, request: ChatRequest, *, thoughts: bool, has_system: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the arguments `contents` and `config` of the SDK for a request.
 
@@ -47,15 +48,18 @@ def contents_and_config(
         model: Name of the model.
         request: What is asked.
         thoughts: Whether to ask for what the model thinks.
+        has_system: Whether the model takes system prompts; else they stand before the question.
     """
     system, messages = split_system(request.messages)
-    names = names_of_calls(messages)
-    contents = [
+    named = {
+        call.id for message in messages for call in message.tool_calls if "id" in _own(call.extra)
+    }
+    contents: list[dict[str, Any]] = [
         {
             "role": "model" if who == "assistant" else "user",
-            "parts": [part for message in said for part in _parts(message, names)],
+            "parts": [part for message in said for part in _parts(message, named)],
         }
-        for who, said in turns(messages)
+        for who, said in turns(list(with_names(messages)))
     ]
     config: dict[str, Any] = {
         "automatic_function_calling": {"disable": True},
@@ -63,18 +67,13 @@ def contents_and_config(
     }
     if system:
         parts = [part for message in system for part in _content(message.content)]
-        config["system_instruction"] = {"parts": parts}
-    for name, value in (
-        ("temperature", request.temperature),
-        ("max_output_tokens", request.max_tokens),
-        ("top_p", request.top_p),
-        ("stop_sequences", list(request.stop) or None),
-        ("seed", request.seed),
-        ("presence_penalty", request.presence_penalty),
-        ("frequency_penalty", request.frequency_penalty),
-    ):
-        if value is not None:
-            config.update({name: value})
+        if has_system:
+            config["system_instruction"] = {"parts": parts}
+        elif contents[0]["role"] == "user":
+            contents[0]["parts"][:0] = parts
+        else:
+            contents.insert(0, {"role": "user", "parts": parts})
+    config |= _sampling(request)
     if thinking := _thinking(model, request.reasoning_effort, thoughts=thoughts):
         config["thinking_config"] = thinking
     if request.tools:
@@ -94,6 +93,19 @@ def contents_and_config(
         if request.response_format.schema is not None:
             config["response_json_schema"] = request.response_format.schema
     return contents, config
+
+
+def _sampling(request: ChatRequest) -> dict[str, Any]:
+    given = {
+        "temperature": request.temperature,
+        "max_output_tokens": request.max_tokens,
+        "top_p": request.top_p,
+        "stop_sequences": list(request.stop) or None,
+        "seed": request.seed,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def completion_of(answer: Any, model: str) -> Completion:
@@ -271,10 +283,15 @@ def _tool_config(choice: str) -> dict[str, Any]:
     return {"function_calling_config": calling}
 
 
-def _parts(message: Message, names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    own: Mapping[str, Any] = message.extra.get("gemini") or {}
+def _own(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what Gemini wants back with a message or a call."""
+    return extra.get("gemini") or {}
+
+
+def _parts(message: Message, named: AbstractSet[str]) -> Iterator[dict[str, Any]]:
+    own = _own(message.extra)
     if message.role == "tool":
-        yield {"function_response": _function_response(message, names)}
+        yield {"function_response": _function_response(message, named)}
         return
     parts = list(_content(message.content))
     if parts and "thought_signature" in own:
@@ -282,7 +299,7 @@ def _parts(message: Message, names: Mapping[str, str]) -> Iterator[dict[str, Any
         parts[-1] = {**parts[-1], "thought_signature": signature}
     yield from parts
     for call in message.tool_calls:
-        given: Mapping[str, Any] = call.extra.get("gemini") or {}
+        given = _own(call.extra)
         function: dict[str, Any] = {"name": call.name, "args": arguments_of(call)}
         if "id" in given:
             function["id"] = given["id"]
@@ -292,10 +309,12 @@ def _parts(message: Message, names: Mapping[str, str]) -> Iterator[dict[str, Any
         yield part
 
 
-def _function_response(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    call_id = message.tool_call_id or ""
+def _function_response(message: Message, named: AbstractSet[str]) -> dict[str, Any]:
+    call_id = message.tool_call_id
     return {
-        "name": message.name or names.get(call_id) or call_id,
+        # Tells the results of one tool apart, which was called twice.
+        **({"id": call_id} if call_id in named else {}),
+        "name": message.name,
         # https://ai.google.dev/api/caching#FunctionResponse: `output` for what a function returned.
         "response": {"output": only_text(message, "Gemini")},
     }

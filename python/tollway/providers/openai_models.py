@@ -160,7 +160,7 @@ class Learned:
 
     def _learn(self, message: str, request: ChatRequest) -> str | None:
         if "stream_options" in message or "include_usage" in message:
-            return self._forget_feature("stream_usage", "takes no stream_options")
+            return self.forget("stream_usage", "takes no stream_options")
         if request.max_tokens is not None and not self._renamed and self._is_misnamed(message):
             self._renamed = True
             names = {"max_tokens", "max_completion_tokens"} - {self.max_tokens}
@@ -180,7 +180,7 @@ class Learned:
         ):
             # The request is to blame; the next one is built without.
             has_schema = request.response_format.schema is not None
-            self._forget_feature("json_schema" if has_schema else "json_mode", "")
+            self.forget("json_schema" if has_schema else "json_mode", "")
         return None
 
     def _is_misnamed(self, message: str) -> bool:
@@ -188,7 +188,8 @@ class Learned:
             return "max_completion_tokens" in message
         return "max_completion_tokens" in message and "Use '" not in message
 
-    def _forget_feature(self, feature: ChatFeature, change: str) -> str | None:
+    def forget(self, feature: ChatFeature, change: str) -> str | None:
+        """Take a feature away; return the change, or None where it was not there."""
         if feature not in self.capabilities.features:
             return None
         features = self.capabilities.features - {feature}
