@@ -88,9 +88,9 @@ _FAMILY = re.compile(r"claude-[a-z]+-\d")
 class AnthropicProvider(ChatFrame):
     """One model of Anthropic.
 
-    Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`
-    with `temperature=None`; it goes back with the answer's `message`, signed as it came. The
-    conversation is cached up to the end of a message, system prompts among them, whose `extra` is
+    Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`; it
+    goes back with the answer's `message`, signed as it came. The conversation is cached up to the
+    end of a message, system prompts among them, whose `extra` is
     `{"anthropic": {"cache_control": {"type": "ephemeral"}}}`.
 
     Args:

@@ -76,9 +76,12 @@ def messages_body(
 def _sampling(request: ChatRequest, parameters: AbstractSet[str]) -> dict[str, float]:
     """Return temperature and top_p, which the SDK has no arguments for since version 2.12."""
     sampling: dict[str, float] = {}
-    # Models from Opus 4.1 on take one of the two; newer ones neither.
+    thinking: Mapping[str, Any] = request.extra_body.get("thinking") or {}
+    # Models from Opus 4.1 on take one of the two, thinking ones and newer ones neither.
     is_left_out = "temperature" in request.defaults and (
-        request.top_p is not None or "temperature" not in parameters
+        request.top_p is not None
+        or "temperature" not in parameters
+        or thinking.get("type", "disabled") != "disabled"
     )
     if request.temperature is not None and not is_left_out:
         sampling["temperature"] = request.temperature

@@ -61,8 +61,11 @@ def converse_arguments(model: str, request: ChatRequest) -> dict[str, Any]:
             for message in system
             for block in (*_content(message.content), *_cache_point(message))
         ]
-    # Newer models of Anthropic take one of temperature and topP.
-    is_implied = request.top_p is not None and "temperature" in request.defaults
+    # Newer models of Anthropic take one of temperature and topP, thinking ones neither.
+    further: Mapping[str, Any] = request.extra_body.get("additionalModelRequestFields") or {}
+    is_implied = "temperature" in request.defaults and (
+        request.top_p is not None or "thinking" in further
+    )
     given = {
         "maxTokens": request.max_tokens,
         "temperature": None if is_implied else request.temperature,
