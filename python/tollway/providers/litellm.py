@@ -55,7 +55,8 @@ class LiteLLMProvider(ChatFrame):
     """One chat model behind LiteLLM.
 
     Each call goes through `litellm.acompletion`, its retries off and nothing dropped in silence.
-    LiteLLM is imported on the first call, which takes seconds; what its tables say of the model is
+    LiteLLM is imported on the first call, which takes seconds (for a model that is named alone, as
+    `gpt-4o`, at once, to ask whose it is); what its tables say of the model is
     what is taken to be possible. Connections are LiteLLM's own, shared by all who use it in the
     process, and stay open. Where the answer has no finish reason LiteLLM makes one up: of a stream
     that is noticed, of a whole answer it cannot be.

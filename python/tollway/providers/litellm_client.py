@@ -94,14 +94,15 @@ class LiteLLMClient:
     """What chat and embeddings share: one model of one provider behind LiteLLM.
 
     Args:
-        model: As LiteLLM names it, `provider/model`.
+        model: As LiteLLM names it, `provider/model`; of a name alone LiteLLM is asked whose it is,
+            for which it is imported at once.
         api_key: Else from the variable that LiteLLM reads, such as `GROQ_API_KEY`.
         base_url: Else the provider's own address.
         options: Further arguments of every call, such as `api_version` or `aws_region_name`.
         errors: What its errors mean; None for the provider's own table.
 
     Raises:
-        ConfigurationError: An address that is none.
+        ConfigurationError: An address that is none, or a name alone that LiteLLM does not know.
     """
 
     def __init__(
@@ -114,15 +115,14 @@ class LiteLLMClient:
         errors: ErrorTable | None,
     ) -> None:
         self.model = model
-        self.kind, _, name = model.partition("/")
-        self.name = name or model
+        self.kind, slash, self.name = model.partition("/")
+        if not slash:
+            self.kind, self.name = _kind_of(model), model
         family = _FAMILIES.get(self.kind, _Family())
         self.feedback = family.feedback
         self._errors = errors or family.errors.with_rules(*_BY_CLASS)
         variable = f"{self.kind.upper()}_API_KEY"
-        self._key = checked_key(
-            api_key or os.environ.get(variable), f"litellm/{model}", f"{self.kind.upper()}_API_KEY"
-        )
+        self._key = checked_key(api_key or os.environ.get(variable), f"litellm/{model}", variable)
         if base_url is not None:
             check_address(base_url)
         self.base_url = base_url
@@ -209,6 +209,16 @@ def sdk() -> Any:
     # It prints advice on standard output with every error, where a command's output belongs.
     litellm.suppress_debug_info = True
     return litellm
+
+
+def _kind_of(model: str) -> str:
+    """Return the provider of a model that is named alone."""
+    try:
+        return str(sdk().get_llm_provider(model)[1])
+    except caught() as error:
+        raise ConfigurationError(
+            f"LiteLLM does not know whose model {model!r} is: name it litellm/PROVIDER/{model}"
+        ) from error
 
 
 def caught() -> tuple[type[Exception], ...]:
