@@ -21,12 +21,19 @@ from tollway.providers.anthropic_batches import AnthropicBatches
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import ANTHROPIC_ERRORS
-from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
+from tollway.providers.frame import (
+    ChatFrame,
+    Events,
+    fingerprint,
+    own_client,
+    sdk_clients,
+    sdk_failure,
+)
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.providers.openai_models import Model, learned_of
 from tollway.tokens.models import family_of
 from tollway.transport import Response, transport_exceptions
-from tollway.types import Chunk, Message
+from tollway.types import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping
@@ -195,17 +202,11 @@ class AnthropicProvider(ChatFrame):
             answer = await answer
         return completion_of(answer, raw.headers, self.model)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         client = self._clients.get()
         events = await client.messages.create(**self.request_body(request), stream=True)
-        reader = ChunkReader()
         headers = events.response.headers
-        try:
-            yield Chunk(headers=headers, request_id=headers.get("request-id"))
-            async for event in events:
-                yield reader.read(event)
-        finally:
-            await events.close()
+        return Events(events, ChunkReader().read, headers, headers.get("request-id"))
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the tokens of a request's input as Anthropic counts them; costs a request.

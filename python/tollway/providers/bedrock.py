@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
@@ -14,13 +13,13 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
-from tollway.providers.frame import ChatFrame
+from tollway.providers.frame import ChatFrame, Events
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
-from tollway.types import Chunk, Usage
+from tollway.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.types import Completion
@@ -117,19 +116,9 @@ class BedrockProvider(_AtAmazon, ChatFrame):
         answer = await self._client.call("converse", self._arguments(request))
         return completion_of(answer, self.model)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
-        reader = ChunkReader()
-        is_first = True
+    async def _events(self, request: ChatRequest) -> Events:
         events = self._client.events(self._arguments(request), request.timeout)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                if is_first:
-                    is_first = False
-                    metadata: Mapping[str, Any] = event.get("ResponseMetadata") or {}
-                    headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
-                    yield Chunk(headers=headers, request_id=metadata.get("RequestId"))
-                else:
-                    yield reader.read(event)
+        return Events(events, ChunkReader().read)
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         arguments = converse_arguments(self.model, request)

@@ -126,7 +126,11 @@ class ChunkReader:
         self._calls: dict[int, int] = {}
 
     def read(self, event: Mapping[str, Any]) -> Chunk | None:
-        """Return what an event brings, or None."""
+        """Return what an event brings, or None; the first is the answer without its stream."""
+        if "ResponseMetadata" in event:
+            metadata: Mapping[str, Any] = event["ResponseMetadata"]
+            headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
+            return Chunk(headers=headers, request_id=metadata.get("RequestId"))
         if "contentBlockStart" in event:
             return self._start(event["contentBlockStart"])
         if "contentBlockDelta" in event:

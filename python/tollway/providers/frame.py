@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import (
@@ -17,25 +18,49 @@ from tollway.errors import (
 )
 from tollway.providers.loops import LoopClients
 from tollway.transport import transport_error
+from tollway.types import Chunk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatCapabilities, ChatRequest
     from tollway.providers.openai_models import Learned
-    from tollway.types import Chunk, Completion
+    from tollway.types import Completion
 
-__all__ = ["ChatFrame", "fingerprint", "own_client", "sdk_clients", "sdk_failure"]
+__all__ = ["ChatFrame", "Events", "fingerprint", "own_client", "sdk_clients", "sdk_failure"]
 
 # Seconds for a request that is no chat, as for one that names none.
 _TIMEOUT = 600.0
 
 
+def _nothing() -> None:
+    """Hold nothing back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A stream as an SDK gives it.
+
+    Attributes:
+        source: Its events; closed by `aclose` or `close`.
+        read: Returns what an event brings, or None.
+        headers: Of the answer; None where `read` finds them in the first event.
+        request_id: The provider's id of the request, or None.
+        end: Returns what `read` has held back, or None.
+    """
+
+    source: Any
+    read: Callable[[Any], Chunk | None]
+    headers: Mapping[str, str] | None = None
+    request_id: str | None = None
+    end: Callable[[], Chunk | None] = _nothing
+
+
 class ChatFrame(ABC):
     """A chat provider that writes only what is its SDK's own.
 
-    That is: `_answer` and `_pieces`, which send a request and raise whatever the SDK does, and
+    That is: `_answer` and `_events`, which send a request and raise whatever the SDK does, and
     what that means.
     """
 
@@ -60,10 +85,18 @@ class ChatFrame(ABC):
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
         with self._failing(request):
-            async with contextlib.aclosing(self._pieces(request)) as pieces:
-                async for chunk in pieces:
-                    if chunk is not None:
+            events = await self._events(request)
+            source = events.source
+            try:
+                if events.headers is not None:
+                    yield Chunk(headers=events.headers, request_id=events.request_id)
+                async for event in source:
+                    if (chunk := events.read(event)) is not None:
                         yield chunk
+                if (held := events.end()) is not None:
+                    yield held
+            finally:
+                await (getattr(source, "aclose", None) or source.close)()
 
     @contextlib.contextmanager
     def _failing(self, request: ChatRequest | None) -> Generator[None, None, None]:
@@ -123,11 +156,8 @@ class ChatFrame(ABC):
         """Send a request and return its answer."""
 
     @abstractmethod
-    def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
-        """Send a request and return its pieces, the headers first; None brings nothing.
-
-        What it opens it closes when it is closed.
-        """
+    async def _events(self, request: ChatRequest) -> Events:
+        """Send a request and return the events of its answer."""
 
     def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         """Return what an exception of the SDK means; None for any other.

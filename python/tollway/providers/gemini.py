@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,19 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingRules,
 )
-from tollway.providers.frame import ChatFrame
+from tollway.providers.frame import ChatFrame, Events
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
     ChunkReader,
     completion_of,
     contents_and_config,
-    headers_of,
 )
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
-from tollway.types import Chunk, Message, Usage
+from tollway.types import Message, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Sequence
+    from collections.abc import Hashable, Sequence
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatFeature, ChatParameter
@@ -143,19 +141,12 @@ class GeminiProvider(_AtGoogle, ChatFrame):
         answer = await models.generate_content(model=self.model, contents=contents, config=config)
         return completion_of(answer, self.model)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         contents, config = self._arguments(request)
-        reader = ChunkReader(self.model)
-        is_first = True
         pieces = await self._client.models().generate_content_stream(
             model=self.model, contents=contents, config=config
         )
-        async with contextlib.aclosing(pieces):
-            async for piece in pieces:
-                if is_first:
-                    is_first = False
-                    yield Chunk(headers=headers_of(piece), request_id=piece.response_id)
-                yield reader.read(piece)
+        return Events(pieces, ChunkReader(self.model).read)
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the tokens of a request's messages as Gemini counts them; costs a request.

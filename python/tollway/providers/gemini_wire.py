@@ -117,7 +117,7 @@ def completion_of(answer: Any, model: str) -> Completion:
     """
     reader = ChunkReader(model)
     chunk = reader.read(answer)
-    if chunk is None or chunk.finish_reason is None:
+    if chunk.finish_reason is None:
         raise BadResponseError(f"gemini/{model} answered 200 without a finished answer", status=200)
     return Completion(
         chunk.text,
@@ -130,9 +130,9 @@ def completion_of(answer: Any, model: str) -> Completion:
         usage=chunk.usage or Usage(requests=1, estimated=True),
         model=chunk.model or model,
         provider="gemini",
-        request_id=getattr(answer, "response_id", None),
+        request_id=chunk.request_id,
         extra=chunk.extra,
-        headers=headers_of(answer),
+        headers=chunk.headers or {},
         raw=answer,
     )
 
@@ -143,13 +143,16 @@ class ChunkReader:
     def __init__(self, model: str) -> None:
         self._model = model
         self._calls = 0
+        self._is_first = True
 
-    def read(self, piece: Any) -> Chunk | None:
-        """Return what a piece brings, or None.
+    def read(self, piece: Any) -> Chunk:
+        """Return what a piece brings; the first brings the headers too.
 
         Raises:
             ContentFilterError: The prompt was blocked.
         """
+        headers = headers_of(piece) if self._is_first else None
+        self._is_first = False
         candidates = getattr(piece, "candidates", None)
         given = getattr(piece, "usage_metadata", None)
         if not candidates:
@@ -161,7 +164,7 @@ class ChunkReader:
                     status=200,
                     code=str(reason),
                 )
-            return None if given is None else Chunk(usage=usage_of(given))
+            return Chunk(usage=None if given is None else usage_of(given), headers=headers)
         candidate = candidates[0]
         text: list[str] = []
         reasoning: list[str] = []
@@ -190,7 +193,9 @@ class ChunkReader:
             reason,
             usage,
             getattr(piece, "model_version", None),
-            extra=extra,
+            getattr(piece, "response_id", None),
+            extra,
+            headers,
         )
 
     def _call(self, call: Any, signed: Mapping[str, Any]) -> ToolCallDelta:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError
 from tollway.providers.base import ChatRules, EmbeddingAnswer, EmbeddingRules
-from tollway.providers.frame import ChatFrame
+from tollway.providers.frame import ChatFrame, Events
 from tollway.providers.litellm_client import LiteLLMClient, caught, sdk
 from tollway.providers.openai import DIMENSIONS
 from tollway.providers.openai_models import Learned, Model, learned_of
@@ -18,7 +18,7 @@ from tollway.providers.rows import rows_of
 from tollway.types import Chunk, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
@@ -131,24 +131,14 @@ class LiteLLMProvider(ChatFrame):
             completion, usage=usage, extra={"litellm": thoughts} if thoughts else {}, raw=answer
         )
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         arguments = {**self._arguments(request), "stream": True}
         if "stream_usage" in self.capabilities.features:
             arguments["stream_options"] = {"include_usage": True}
         pieces = await sdk().acompletion(**arguments)
-        reader = ChunkReader(split=True)
-        blocks: list[dict[str, Any]] = []
         headers = self._client.headers_of(pieces)
-        try:
-            yield Chunk(headers=headers, request_id=headers["x-request-id"] or None)
-            async for piece in pieces:
-                parsed: dict[str, Any] = _with_refusal(piece.model_dump())
-                blocks += _blocks_of(parsed)
-                chunk = reader.read(parsed)
-                yield chunk and _as_sent(chunk, pieces, blocks)
-            yield reader.end()
-        finally:
-            await pieces.aclose()
+        reader = _Reader(pieces)
+        return Events(pieces, reader.read, headers, headers["x-request-id"] or None, reader.end)
 
     async def aclose(self) -> None:
         """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""
@@ -265,6 +255,21 @@ class LiteLLMEmbeddingProvider:
 
     async def aclose(self) -> None:
         """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""
+
+
+class _Reader(ChunkReader):
+    """Reads the pieces of one stream of LiteLLM's."""
+
+    def __init__(self, pieces: Any) -> None:
+        super().__init__(split=True)
+        self._pieces = pieces
+        self._blocks: list[dict[str, Any]] = []
+
+    def read(self, event: Any) -> Chunk | None:
+        parsed: dict[str, Any] = _with_refusal(event.model_dump())
+        self._blocks += _blocks_of(parsed)
+        chunk = super().read(parsed)
+        return chunk and _as_sent(chunk, self._pieces, self._blocks)
 
 
 def _model_of(model: str, kind: str) -> Model:

@@ -16,13 +16,19 @@ from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.compatible import chat_endpoint
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
+from tollway.providers.frame import (
+    ChatFrame,
+    Events,
+    fingerprint,
+    own_client,
+    sdk_clients,
+    sdk_failure,
+)
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_batches import FILE, OpenAIBatches
 from tollway.providers.openai_models import Learned, elsewhere, learned_of, model_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of, listed
 from tollway.transport import Response, response_class, transport_exceptions
-from tollway.types import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
@@ -154,20 +160,14 @@ class OpenAIChatProvider(ChatFrame):
             answer, headers, self.name, model=self.model, split=not self._is_openai
         )
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         body = {**chat_body(self.model, request, self._learned), "stream": True}
         if "stream_usage" in self.capabilities.features:
             body["stream_options"] = {"include_usage": True}
         pieces = await self._send(request, body)
-        reader = ChunkReader(split=not self._is_openai)
         headers = pieces.response.headers
-        try:
-            yield Chunk(headers=headers, request_id=headers.get("x-request-id"))
-            async for piece in pieces:
-                yield reader.read(piece)
-            yield reader.end()
-        finally:
-            await pieces.close()
+        reader = ChunkReader(split=not self._is_openai)
+        return Events(pieces, reader.read, headers, headers.get("x-request-id"), reader.end)
 
     def batches(self) -> OpenAIChatBatches:
         """Return the batch API of this model."""

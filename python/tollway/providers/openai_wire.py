@@ -132,9 +132,9 @@ class ChunkReader:
         self._ends: dict[str, FinishReason] = dict(_FINISH)
         self._thoughts: list[str] = []
 
-    def read(self, piece: object) -> Chunk | None:
+    def read(self, event: object) -> Chunk | None:
         """Return an event's JSON as a `Chunk`; None where it brings nothing."""
-        named = _members(piece)
+        named = _members(event)
         # Groq's older place for it.
         usage = named.get("usage") or _members(named.get("x_groq")).get("usage")
         counted = None if usage is None else usage_of(usage)
