@@ -13,13 +13,13 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
-from tollway.providers.frame import ChatFrame, Events
+from tollway.providers.frame import AtClient, ChatFrame, Events
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
 from tollway.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.types import Completion
@@ -41,31 +41,7 @@ _NO_SAMPLING = re.compile(r"claude-opus-4-[78](?!\d)|claude-[a-z]+-[5-9](?!\d)|c
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
 
-class _AtAmazon:
-    """What chat and embeddings do with their client."""
-
-    model: str
-    _client: BedrockClient
-
-    def __repr__(self) -> str:
-        """Show the model and the endpoint or region, never a key."""
-        return f"<{type(self).__name__} {self.model} at {self._client.place}>"
-
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, endpoint or region, credential, model."""
-        return self._client.quota_key
-
-    async def open(self) -> None:
-        """Make the client."""
-        await self._client.open()
-
-    async def aclose(self) -> None:
-        """Close the connections that are not in use; an injected client stays open."""
-        await self._client.aclose()
-
-
-class BedrockProvider(_AtAmazon, ChatFrame):
+class BedrockProvider(AtClient[BedrockClient], ChatFrame):
     """One chat model of Bedrock.
 
     Thinking is asked for by `extra_body={"additionalModelRequestFields": {"thinking": {…}}}`; it
@@ -107,10 +83,6 @@ class BedrockProvider(_AtAmazon, ChatFrame):
         self.rules = dataclasses.replace(rules, refunds=True)
         self.limits = AUTO_LIMITS
 
-    @property
-    def _place(self) -> str:
-        return self._client.place
-
     async def _answer(self, request: ChatRequest) -> Completion:
         """Cancellation returns at once; the answer that nobody waits for is read by its thread."""
         answer = await self._client.call("converse", self._arguments(request))
@@ -130,7 +102,7 @@ class BedrockProvider(_AtAmazon, ChatFrame):
         return arguments
 
 
-class BedrockEmbeddingProvider(_AtAmazon):
+class BedrockEmbeddingProvider(AtClient[BedrockClient]):
     """One embedding model of Bedrock: Titan, one text a request, or Cohere, up to 96.
 
     Args:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tollway.errors import (
     APIConnectionError,
@@ -21,14 +21,22 @@ from tollway.transport import transport_error
 from tollway.types import Chunk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Mapping
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatCapabilities, ChatRequest
     from tollway.providers.openai_models import Learned
     from tollway.types import Completion
 
-__all__ = ["ChatFrame", "Events", "fingerprint", "own_client", "sdk_clients", "sdk_failure"]
+__all__ = [
+    "AtClient",
+    "ChatFrame",
+    "Events",
+    "fingerprint",
+    "own_client",
+    "sdk_clients",
+    "sdk_failure",
+]
 
 # Seconds for a request that is no chat, as for one that names none.
 _TIMEOUT = 600.0
@@ -166,6 +174,59 @@ class ChatFrame(ABC):
         """
         del error, timeout
         return None
+
+
+class Client(Protocol):
+    """One model at one place with one credential, as chat and embeddings share it."""
+
+    @property
+    def quota_key(self) -> Hashable:
+        """What shares one quota."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The address, or another name of the place."""
+        ...
+
+    async def open(self) -> None:
+        """Make ready for this event loop."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what it opened in this event loop."""
+        ...
+
+
+C = TypeVar("C", bound=Client)
+
+
+class AtClient(Generic[C]):
+    """What chat and embeddings of one provider do with their client."""
+
+    model: str
+    _client: C
+
+    def __repr__(self) -> str:
+        """Show the model and the place, never the key."""
+        return f"<{type(self).__name__} {self.model} at {self._place}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, place, credential or account, model."""
+        return self._client.quota_key
+
+    @property
+    def _place(self) -> str:
+        return self._client.place
+
+    async def open(self) -> None:
+        """Make the client of this event loop, and import the SDK."""
+        await self._client.open()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._client.aclose()
 
 
 def fingerprint(secret: str) -> str:

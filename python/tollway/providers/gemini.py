@@ -15,7 +15,7 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingRules,
 )
-from tollway.providers.frame import ChatFrame, Events
+from tollway.providers.frame import AtClient, ChatFrame, Events
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
     ChunkReader,
@@ -27,7 +27,7 @@ from tollway.providers.rows import rows_of
 from tollway.types import Message, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatFeature, ChatParameter
@@ -79,26 +79,7 @@ _EMBEDDINGS = {
 _MAX_TEXTS = 100
 
 
-class _AtGoogle:
-    """What chat and embeddings do with their client."""
-
-    _client: GeminiClient
-
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, address, project or the key's fingerprint, model."""
-        return self._client.quota_key
-
-    async def open(self) -> None:
-        """Make this loop's client, and import the SDK."""
-        self._client.models()
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop; an injected client stays open."""
-        await self._client.aclose()
-
-
-class GeminiProvider(_AtGoogle, ChatFrame):
+class GeminiProvider(AtClient[GeminiClient], ChatFrame):
     """One chat model of Gemini.
 
     What it signs of its thoughts goes back with the answer's `message`. `reasoning_effort` is the
@@ -130,10 +111,6 @@ class GeminiProvider(_AtGoogle, ChatFrame):
             price_model=model,
         )
         self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
-
-    @property
-    def _place(self) -> str:
-        return self._client.where
 
     async def _answer(self, request: ChatRequest) -> Completion:
         contents, config = self._arguments(request)
@@ -201,7 +178,7 @@ class GeminiProvider(_AtGoogle, ChatFrame):
         return self._client.failure(error, timeout) if isinstance(error, caught()) else None
 
 
-class GeminiEmbeddingProvider(_AtGoogle):
+class GeminiEmbeddingProvider(AtClient[GeminiClient]):
     """One embedding model of Gemini.
 
     Args:
@@ -257,10 +234,6 @@ class GeminiEmbeddingProvider(_AtGoogle):
             price="listed" if is_own else "unknown",
         )
         self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
-
-    def __repr__(self) -> str:
-        """Show the model and the place, never the key."""
-        return f"<GeminiEmbeddingProvider {self.model} at {self._client.where}>"
 
     @property
     def priced_as(self) -> str:

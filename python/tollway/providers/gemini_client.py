@@ -101,7 +101,7 @@ class GeminiClient:
                 f"gemini/{model} needs a key: set the environment variable GEMINI_API_KEY, or "
                 "give api_key"
             )
-        self.where = "Vertex" if vertexai else "AI Studio"
+        self.place = "Vertex" if vertexai else "AI Studio"
         self._clients: LoopClients[Any] = LoopClients(self._make, _close, client)
 
     @property
@@ -113,7 +113,7 @@ class GeminiClient:
     def quota_key(self) -> Hashable:
         """Provider, address, project or the key's fingerprint, model."""
         account = self._project if self.is_vertex and not self._key else None
-        place = self._base_url or f"{self.where} {self._location if self.is_vertex else ''}"
+        place = self._base_url or f"{self.place} {self._location if self.is_vertex else ''}"
         return ("gemini", place, account or fingerprint(self._key), self.model)
 
     def _make(self) -> Any:
@@ -133,6 +133,10 @@ class GeminiClient:
         except ValueError as error:
             raise ConfigurationError(f"gemini/{self.model}: {error}") from error
 
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK."""
+        self._clients.get()
+
     def models(self) -> Any:
         """Return the SDK's models of the running loop, with their asynchronous methods."""
         return self._clients.get().aio.models
@@ -143,7 +147,7 @@ class GeminiClient:
 
     def failure(self, error: Exception, timeout: float) -> ProviderError:
         """Return what one of the exceptions of `caught` means."""
-        where = f"gemini/{self.model} at {self._base_url or self.where}"
+        where = f"gemini/{self.model} at {self._base_url or self.place}"
         if isinstance(error, sdk().errors.APIError):
             return self._refusal(error)
         known = transport_error(error, where)

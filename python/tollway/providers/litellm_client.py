@@ -98,8 +98,8 @@ class LiteLLMClient:
             for which it is imported at once.
         api_key: Else from the variable that LiteLLM reads, such as `GROQ_API_KEY`.
         base_url: Else the provider's own address.
-        options: Further arguments of every call, such as `api_version` or `aws_region_name`.
         errors: What its errors mean; None for the provider's own table.
+        options: Further arguments of every call, such as `api_version` or `aws_region_name`.
 
     Raises:
         ConfigurationError: An address that is none, or a name alone that LiteLLM does not know.
@@ -109,10 +109,10 @@ class LiteLLMClient:
         self,
         model: str,
         *,
-        api_key: str | None,
-        base_url: str | None,
-        options: Mapping[str, Any],
-        errors: ErrorTable | None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        errors: ErrorTable | None = None,
+        **options: Any,
     ) -> None:
         self.model = model
         self.kind, slash, self.name = model.partition("/")
@@ -146,6 +146,18 @@ class LiteLLMClient:
     def is_own_address(self) -> bool:
         """Whether it is the provider itself that answers, whose prices are listed."""
         return self.base_url is None and self.kind not in _LOCAL
+
+    @property
+    def place(self) -> str:
+        """The address, or the provider behind LiteLLM."""
+        return self.base_url or self.kind
+
+    async def open(self) -> None:
+        """Import LiteLLM."""
+        sdk()
+
+    async def aclose(self) -> None:
+        """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""
 
     @property
     def where(self) -> str:
