@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from chat_fakes import llm_of, said
-from tollway import LLM
+from tollway import LLM, Limits, RateLimiter
 from tollway.errors import ConfigurationError
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
 from tollway.providers.anthropic_wire import messages_body
 from tollway.providers.bedrock_wire import converse_arguments
-from tollway.types import Message, Tool
+from tollway.types import Message, Tool, Usage
 
 KEY = "sk-0123456789abcdefghij"
 
@@ -92,3 +92,51 @@ async def test_a_choice_that_is_none_of_the_tools_is_refused():
     own = {"tools": [{"type": "web_search"}]}
     await llm.complete("hello", tool_choice="web_search", extra_body=own)
     assert len(provider.requests) == 5
+
+
+# What is charged
+
+
+@pytest.mark.parametrize(
+    ("model", "weight"),
+    [
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 5),
+        ("anthropic.claude-3-7-sonnet-20250219-v1:0", 5),
+        ("anthropic.claude-3-5-sonnet-20241022-v2:0", None),
+        ("amazon.nova-lite-v1:0", None),
+    ],
+)
+@pytest.mark.parametrize("limits", [None, "auto", Limits(tpm=100_000)])
+def test_bedrock_s_newer_claudes_take_five_of_the_quota_for_an_output_token(model, weight, limits):
+    region = f"eu-{model}-{limits}"
+    llm = LLM(f"bedrock/{model}", region=region, limits=limits)
+    assert llm.limiter.limits.output_weight == weight
+    assert llm.limiter.limits.cached_free is True
+
+
+@pytest.mark.parametrize(("model", "free"), [("claude-haiku-4-5", True), ("claude-3-haiku", False)])
+def test_what_anthropic_reads_from_its_cache_is_free(model, free):
+    key = f"sk-charged-{model}"
+    assert LLM(f"anthropic/{model}", api_key=key).limiter.limits.cached_free is free
+    own = Limits(input_tpm=1000, cached_free=False)
+    kept = LLM(f"anthropic/{model}", api_key=f"{key}-2", limits=own)
+    assert kept.limiter.limits.cached_free is False
+
+
+async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_the_end():
+    usage = Usage(10, 1, output_tokens=900)
+    limiter = RateLimiter(Limits(tpm=100_000, output_weight=5))
+    _, provider = llm_of(said("yes", usage=usage), charges_max_tokens="sum")
+    provider.limits = Limits(output_weight=5)
+    held = []
+
+    def answer(request):
+        held.append(limiter.snapshot()["tpm"].used)
+        return said("yes", usage=usage)
+
+    provider.script = [answer]
+    llm = LLM(provider, limits=limiter)
+    counted = int(await llm.count_tokens("hello"))
+    await llm.complete("hello", max_tokens=4000)
+    assert held == [counted + 4000]
+    assert limiter.snapshot()["tpm"].used == 10 + 5 * 900

@@ -90,6 +90,8 @@ _STATUS = {
     "overloaded_error": 529,
 }
 _FAMILY = re.compile(r"claude-[a-z]+-\d")
+# https://docs.claude.com/en/api/rate-limits: these alone count input that is read from the cache.
+_COUNTS_CACHED = ("claude-3-haiku", "claude-3-5-haiku")
 
 
 class AnthropicProvider(ChatFrame):
@@ -162,11 +164,9 @@ class AnthropicProvider(ChatFrame):
             price_provider="anthropic" if is_own else None,
             price_model=model,
         )
-        self.limits = (
-            dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
-            if is_own
-            else Limits(sub_window=1.0, max_in_flight=25)
-        )
+        limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
+        is_free = not model.startswith(_COUNTS_CACHED)
+        self.limits = dataclasses.replace(limits, sub_window=1.0, cached_free=is_free)
         self._clients = sdk_clients(self._make_client, http_client, client)
 
     @property

@@ -38,6 +38,10 @@ _HAS_SCHEMA = re.compile(r"claude-[a-z]+-(4-[5-9]|[5-9])")
 _HAS_EFFORT = re.compile(r"claude-opus-4-[5-9]|claude-[a-z]+-[5-9](?!\d)")
 # Of these what `anthropic.py` says of its own.
 _NO_SAMPLING = re.compile(r"claude-opus-4-[78](?!\d)|claude-[a-z]+-[5-9](?!\d)|claude-mythos")
+# https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: an output token of
+# these takes five of the quota. What was charged for max_tokens comes back at the end, and what was
+# read from the cache.
+_BURNS = re.compile(r"claude-3-7|claude-[a-z]+-[4-9]|claude-mythos")
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
 
@@ -78,10 +82,9 @@ class BedrockProvider(AtClient[BedrockClient], ChatFrame):
             price_provider="aws" if base_url is None else None,
             price_model=model,
         )
-        # https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: what was
-        # charged for max_tokens comes back at the end.
         self.rules = dataclasses.replace(rules, refunds=True)
-        self.limits = AUTO_LIMITS
+        weight = 5 if _BURNS.search(model) else None
+        self.limits = dataclasses.replace(AUTO_LIMITS, output_weight=weight, cached_free=True)
 
     async def _answer(self, request: ChatRequest) -> Completion:
         """Cancellation returns at once; the answer that nobody waits for is read by its thread."""
