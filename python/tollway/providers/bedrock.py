@@ -38,9 +38,9 @@ _HAS_SCHEMA = re.compile(r"claude-[a-z]+-(4-[5-9]|[5-9])")
 _HAS_EFFORT = re.compile(r"claude-opus-4-[5-9]|claude-[a-z]+-[5-9](?!\d)")
 # Of these what `anthropic.py` says of its own.
 _NO_SAMPLING = re.compile(r"claude-opus-4-[78](?!\d)|claude-[a-z]+-[5-9](?!\d)|claude-mythos")
-# https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: an output token of
-# these takes five of the quota. What was charged for max_tokens comes back at the end, and what was
-# read from the cache.
+# https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: one token that
+# these write takes five of the quota. What was charged for max_tokens comes back at the end, and
+# what was read from the cache.
 _BURNS = re.compile(r"claude-3-7|claude-[a-z]+-[4-9]|claude-mythos")
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
