@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
 from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
+from tollway.providers.azure import resource_of
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.frame import fingerprint, told_client
 from tollway.providers.loops import LoopClients
@@ -92,7 +93,7 @@ class AzureChatProvider(OpenAIChatProvider):
                 "AZURE_OPENAI_ENDPOINT, or give azure_endpoint"
             )
         check_address(endpoint)
-        self.base_url = endpoint.rstrip("/")
+        self.base_url = resource_of(endpoint)
         self._version = (
             api_version
             or environment.get("OPENAI_API_VERSION")
