@@ -10,6 +10,7 @@ import logging
 import pytest
 
 from chat_fakes import Submitted, llm_of, said
+from passing import hold
 from tollway import LLM, BatchOptions, RetryPolicy
 from tollway.chat.question import Question
 from tollway.errors import (
@@ -545,7 +546,14 @@ async def test_a_journal_that_is_none(tmp_path, caplog):
 
 async def test_interrupted_in_the_middle_of_a_submission(tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
-    async with Simulator(latency=0.3, batches=BatchBehaviour()) as sim:
+    async with Simulator(batches=BatchBehaviour()) as sim:
+        interrupted = asyncio.Event()
+
+        async def until(request):
+            if request.method == "POST" and request.path.endswith("/batches"):
+                await interrupted.wait()
+
+        hold(sim, until)
         running = asyncio.create_task(run(of(sim), checkpoint=path))
         # The file is there; the batch is on its way.
         await asyncio.sleep(0)
@@ -556,6 +564,7 @@ async def test_interrupted_in_the_middle_of_a_submission(tmp_path, caplog):
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+        interrupted.set()
         assert "perhaps one more of 10 requests" in caplog.text
         assert right(PROMPTS, await run(of(sim), checkpoint=path))
         assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}
