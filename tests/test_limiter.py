@@ -247,8 +247,8 @@ def test_an_interrupted_thread_leaves_the_queue():
     before = signal.signal(signal.SIGALRM, interrupt)
     thread = threading.Thread(target=alarm)
     try:
+        thread.start()
         with pytest.raises(KeyboardInterrupt):
-            thread.start()
             limiter.acquire_sync()
         thread.join()
     finally:
