@@ -16,6 +16,9 @@ PROMPTS ?= 5000
 # As the extra `litellm` has it.
 LITELLM := $(shell sed -n 's/^litellm = \["\(.*\)"\]/\x27\1\x27/p' pyproject.toml)
 
+# Where it is set, the thousand commands that the tests run would compile the package each time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 # Every target that is a word is a command.
 .PHONY: $(shell grep -oE '^[a-z0-9-]+:' Makefile | tr -d :)
