@@ -291,6 +291,38 @@ def test_wrong_usage_is_exit_code_2(tollway):
         assert tollway(*arguments)[0] == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("arguments", [["count", "a.txt"], ["plan", "a.txt"], ["limits"]])
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path, arguments):
+    put(tmp_path / "a.txt", "text")
+    code = "from tollway.cli import main; main()"
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=commands.environment(TOLLWAY_LIMITS_DIR=str(tmp_path / "limits")),
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "tollway: cannot write the output: No space left on device\n"
+
+
+def test_count_without_a_standard_input(tollway, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = tollway("count", "-")
+    assert (code, err) == (1, "tollway: InputError: there is no standard input\n")
+
+
+def test_a_port_in_use_is_named(tollway, sim):
+    port = sim.base_url.split(":")[2].split("/")[0]
+    code, _, err = tollway("simulate", "--port", port)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; port 0 takes" in err
+
+
 # Keys
 
 
@@ -366,13 +398,25 @@ def test_progress_without_a_terminal_is_lines_of_json(tollway, docs, tmp_path, m
     # What the bar shows, by name.
     assert list(first) == [
         "texts", "total", "rate", "eta", "tokens", "cost", "requests", "rate_limited", "retries",
-        "hedges", "seconds",
+        "hedges", "failing", "seconds",
     ]  # fmt: skip
     assert (first["texts"], first["total"], first["eta"]) == (0, 4, None)
     assert (last["texts"], last["total"], last["eta"], last["tokens"]) == (4, 4, 0.0, 4)
     assert last["rate"] > 0
     assert last["requests"] - last["retries"] == 4
     assert last["retries"] == len(failing.ledger) - 4 > 0
+
+
+def test_progress_says_why_nothing_comes(tollway, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_LINE_INTERVAL", 0.0)
+    monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_IN_A_ROW", 1)
+    # The first of two requests fails; the second takes long enough for a line meanwhile.
+    with Simulator(latency=1.5, faults=Faults({"500": 0.5}, seed=12)) as sim:
+        code, _, err = tollway("embed", docs, tmp_path / "v.npy", *to(sim))
+    assert (code, sim.ledger.statuses()) == (0, {500: 1, 200: 1})
+    lines = [json.loads(line)["failing"] for line in err.splitlines()]
+    assert (lines[0], lines[-1]) == (None, None)
+    assert {line.split(":")[0] for line in lines if line} == {"InternalServerError"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")

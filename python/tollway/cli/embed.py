@@ -27,6 +27,9 @@ __all__ = ["embed"]
 # Seconds between lines where there is no terminal.
 _LINE_INTERVAL = 5.0
 
+# Attempts that fail in a row before the reason is shown: one or two are everyday life.
+_IN_A_ROW = 3
+
 # Failed texts that are shown; all are in the report of --json.
 _SHOWN = 10
 
@@ -35,14 +38,15 @@ _SHOWN = 10
 def embed(
     source: Input,
     output: Annotated[
-        Path, typer.Argument(help="The .npy or .parquet to write: row i for text i.")
+        Path,
+        typer.Argument(metavar="OUTPUT", help="The .npy or .parquet to write: row i for text i."),
     ],
     options: EmbedOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the closing report as JSON.")
     ] = False,
 ) -> None:
-    """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
+    """Embed SOURCE into OUTPUT. Run it again after anything: finished rows are not sent twice.
 
     The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to
     stderr, the report to stdout. Exit codes: 0 done, 1 failed, 3 done but some texts have no
@@ -94,8 +98,15 @@ def _progress() -> Generator[Callable[[Progress], None]]:
     )
     with bar:
         task = bar.add_task("reading", total=None)
+        told = ""
 
         def show(progress: Progress) -> None:
+            nonlocal told
+            failing = _failing(progress) or told
+            # The class alone: messages may name a request.
+            if failing.partition(":")[0] != told.partition(":")[0]:
+                told = failing
+                bar.console.print(f"trying again after {failing}", markup=False, highlight=False)
             bar.update(
                 task,
                 completed=progress.texts,
@@ -104,6 +115,12 @@ def _progress() -> Generator[Callable[[Progress], None]]:
             )
 
         yield show
+
+
+def _failing(progress: Progress) -> str | None:
+    """What attempts meet where none has succeeded for a while."""
+    tally = progress.tally
+    return tally.last_error if tally.failures >= _IN_A_ROW else None
 
 
 def _in_words(progress: Progress) -> str:
@@ -169,6 +186,7 @@ def _lines() -> Callable[[Progress], None]:
             "rate_limited": tally.rate_limited,
             "retries": tally.retries,
             "hedges": tally.hedges,
+            "failing": _failing(progress),
             "seconds": round(progress.seconds, 1),
         }
         if progress.batches is not None:

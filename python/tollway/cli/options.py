@@ -23,7 +23,8 @@ __all__ = ["EmbedOptions", "Input", "takes_embed_options"]
 Input = Annotated[
     Path,
     typer.Argument(
-        help="A .txt, .md, .jsonl, .csv or .parquet file, a folder of them, or - for stdin."
+        metavar="SOURCE",
+        help="A .txt, .md, .jsonl, .csv or .parquet file, a folder of them, or - for stdin.",
     ),
 ]
 

@@ -19,7 +19,10 @@ def plan(
     options: EmbedOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Say what embedding SOURCE would take, without sending anything."""
+    """Say what embedding SOURCE would take.
+
+    Nothing is sent.
+    """
     from tollway.embed import plan as make_plan  # noqa: PLC0415
 
     planned = make_plan(source, options.embedder(), mode=options.mode, **options.reading)

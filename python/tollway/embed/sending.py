@@ -69,6 +69,8 @@ class Tally:
         texts: Distinct texts that have their vector.
         hedges: Second attempts sent beside a slow one.
         budget_wait: Seconds that retries waited for the retry budget, all together.
+        failures: Attempts that failed since the last one that did not.
+        last_error: What the last failed attempt met, in one line, or None.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -78,6 +80,8 @@ class Tally:
     texts: int = 0
     hedges: int = 0
     budget_wait: float = 0.0
+    failures: int = 0
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,8 +435,11 @@ class _Attempt:
             if len(answer.bad_rows) < len(texts):
                 sending.check(answer.vectors.shape[1])
             rows.place(asked, answer)
+            sending.tally.failures = 0
         except ProviderError as error:
             sending.tally.rate_limited += isinstance(error, RateLimitError)
+            sending.tally.failures += 1
+            sending.tally.last_error = f"{type(error).__name__}: {error}"
             if sending.failure is not None:
                 raise _StoppedError(str(error)) from error
             raise
