@@ -1,4 +1,4 @@
-"""What README and docs show works as it stands: code is run, commands are parsed, links lead there."""
+"""What README and docs show works as it stands: code runs, commands parse, links lead there."""
 
 from __future__ import annotations
 
