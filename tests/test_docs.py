@@ -61,7 +61,6 @@ llm = LLM("openai/gpt-4o-mini")
 """,
 }
 BLOCKS_GIVEN = {
-    "README.md 1": "from lightrag import LightRAG",
     "docs/completions.md 5": """
 class my_gateway:
     async def ask(prompt, system): return "answer"
@@ -294,3 +293,19 @@ def test_every_page_is_in_the_index():
     listed = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "index.md" or f"({page.name})" in listed
+
+
+def figures(page):
+    """The rows that end with a command."""
+    written = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^\| .+ \| .+ \| `[^|]+` \|$", written, re.MULTILINE)
+
+
+def test_figures_of_the_readme_are_those_of_the_benchmarks():
+    assert len(figures("README.md")) > 5
+    assert set(figures("README.md")) <= set(figures("benches/README.md"))
+
+
+def test_the_readme_names_the_toolchain_that_is_needed():
+    needed = re.search(r'rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text())[1]
+    assert f"({needed} or later)" in (ROOT / "README.md").read_text(encoding="utf-8")
