@@ -166,7 +166,7 @@ wheel: $(VENV)/.python ## Build a wheel into dist/
 	$(BIN)/maturin build --release --out dist
 
 docs: $(VENV)/.docs ## Build the site of docs/, with a reference of every public name, into site/
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 ci: test lint typecheck loom docs ## What continuous integration runs
 
