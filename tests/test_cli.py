@@ -198,6 +198,20 @@ def test_a_missing_key_names_the_variable(tollway, docs, tmp_path, monkeypatch):
     assert "OPENAI_API_KEY" in err
 
 
+def test_a_plan_needs_no_key(tollway, docs, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    code, out, err = tollway("plan", docs, "--model", commands.SMALL)
+    assert (code, err) == (0, "")
+    assert "cost      $0.0000" in out
+    code, _, err = tollway("plan", docs, "--model", "openai/text-embedding-9")
+    assert (code, "nearest are" in err) == (1, True)
+
+
+def test_a_mark_of_the_byte_order_is_not_counted(tollway, tmp_path):
+    code, out, _ = tollway("count", put(tmp_path / "a.txt", b"\xef\xbb\xbfhello"))
+    assert (code, out.split()[0]) == (0, "1")
+
+
 def test_an_unknown_encoding(tollway, docs):
     code, _, err = tollway("count", docs / "a.txt", "--encoding", "cl100k")
     assert (code, err.count("\n")) == (1, 1)

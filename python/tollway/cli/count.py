@@ -65,7 +65,8 @@ def _read(path: Path) -> str:
         raise InputError("there is no standard input")
     try:
         data = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
-        return data.decode()
+        # A mark of the byte order is no text; jobs leave it out too.
+        return data.decode().removeprefix("\ufeff")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

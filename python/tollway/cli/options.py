@@ -107,8 +107,12 @@ class EmbedOptions:
         Literal["float32", "float16"], typer.Option(help="Of the vectors that are written.")
     ] = "float32"
 
-    def embedder(self) -> Embedder:
-        """Return the embedder that is described; without any limit the provider's own."""
+    def embedder(self, api_key: str | None = None) -> Embedder:
+        """Return the embedder that is described; without any limit the provider's own.
+
+        Args:
+            api_key: Else from the environment.
+        """
         from tollway.embed import Embedder  # noqa: PLC0415
         from tollway.limiter import Limits  # noqa: PLC0415
 
@@ -128,6 +132,7 @@ class EmbedOptions:
             normalize=self.normalize,
             dtype=self.dtype,
             prompt=self.prompt,
+            api_key=api_key,
             base_url=self.base_url,
             dimensions=self.dimensions,
         )
