@@ -76,16 +76,8 @@ $(VENV)/.build: $(VENV)/.python pyproject.toml $(RUST)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --extras local
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --group test
-	@touch $@
-
-$(VENV)/.lint: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --group lint --group test
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --group bench --group test
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --group $*
 	@touch $@
 
 $(VENV)/.openai2: $(VENV)/.python pyproject.toml
@@ -178,7 +170,10 @@ soak-limits: build $(VENV)/.test ## Kill and stop processes that share a limiter
 wheel: $(VENV)/.python ## Build a wheel into dist/
 	$(BIN)/maturin build --release --out dist
 
-ci: test lint typecheck loom ## What continuous integration runs
+docs: $(VENV)/.docs ## Build the site of docs/, with a reference of every public name, into site/
+	$(BIN)/mkdocs build --strict
+
+ci: test lint typecheck loom docs ## What continuous integration runs
 
 clean: ## Remove everything that was built
-	rm -rf $(VENV) target out dist
+	rm -rf $(VENV) target out dist site

@@ -35,14 +35,15 @@ _SHOWN = 10
 def embed(
     source: Input,
     output: Annotated[
-        Path, typer.Argument(help="The .npy or .parquet to write: row i for text i.")
+        Path,
+        typer.Argument(metavar="OUTPUT", help="The .npy or .parquet to write: row i for text i."),
     ],
     options: EmbedOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the closing report as JSON.")
     ] = False,
 ) -> None:
-    """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
+    """Embed SOURCE into OUTPUT. Run it again after anything: finished rows are not sent twice.
 
     The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to
     stderr, the report to stdout. Exit codes: 0 done, 1 failed, 3 done but some texts have no

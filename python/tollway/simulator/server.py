@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import time
 from dataclasses import dataclass, field
@@ -125,8 +126,10 @@ class HTTPServer:
         try:
             listener = socket.create_server((self._host, self._port), family=family, backlog=1024)
         except (OSError, OverflowError) as error:
+            number = getattr(error, "errno", None)
             raise ConfigurationError(
-                f"cannot listen on {self._host} port {self._port}: {error}"
+                f"cannot listen on {self._host} port {self._port}: "
+                f"{os.strerror(number) if number else error}; port 0 takes any free one"
             ) from error
         listener.setblocking(False)
         self._listener = listener
