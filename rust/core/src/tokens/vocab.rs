@@ -4,6 +4,8 @@ use super::hash::{ID_BITS, filter_bits, fingerprint, hash, hash_word};
 use super::pretokenize::KEPT;
 use super::rank_file::push_line;
 
+/// Pieces that are looked for at the same time.
+pub const TOGETHER: usize = 16;
 /// No token of any vocabulary is longer.
 pub const MAX_TOKEN_BYTES: usize = 128;
 
@@ -85,6 +87,39 @@ impl Ranks {
             let (start, end) = self.vocab.span(id);
             let bytes = self.vocab.bytes[start..].first_chunk();
             end - start == length && bytes.is_some_and(|bytes| lowest(*bytes, length) == word)
+        })
+    }
+
+    /// Which of at most `TOGETHER` pieces are tokens. Each look-up waits for memory three times, one
+    /// load after the other; here each load is made for all pieces before the next.
+    pub fn are_tokens(&self, pieces: &[&[u8]]) -> [bool; TOGETHER] {
+        let vocab = self.vocab;
+        let mut hashes = [0; TOGETHER];
+        let mut slots = [0; TOGETHER];
+        for ((piece, known), slot) in pieces.iter().zip(&mut hashes).zip(&mut slots) {
+            *known = hash(piece);
+            if vocab.may_have(*known) {
+                #[allow(clippy::cast_possible_truncation)] // masked to the table
+                let at = *known as usize & (vocab.slots.len() - 1);
+                *slot = u32::from_le_bytes(vocab.slots[at]);
+            }
+        }
+        let id = |at: usize| {
+            let slot: u32 = slots[at];
+            let same = slot != 0 && slot & (u32::MAX << ID_BITS) == fingerprint(hashes[at]);
+            same.then(|| (slot & !(u32::MAX << ID_BITS)) - 1)
+        };
+        let spans: [_; TOGETHER] =
+            std::array::from_fn(|at| id(at).map_or((0, 0), |id| vocab.span(id)));
+        std::array::from_fn(|at| {
+            let Some(&piece) = pieces.get(at).filter(|_| slots[at] != 0) else {
+                return false;
+            };
+            let (start, end) = spans[at];
+            match id(at) {
+                Some(id) if vocab.bytes[start..end] == *piece => id < self.limit,
+                _ => self.find(piece).is_some(),
+            }
         })
     }
 
