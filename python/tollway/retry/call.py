@@ -277,7 +277,8 @@ class Call:
         began = self._clock.now()
         is_kept = False
         permit.sent()
-        outer = on_written.set(permit.sent)
+        outer = on_written.get()
+        on_written.set(permit.sent)
         try:
             result = await function()
             self._learn(result, began, permit)
@@ -286,7 +287,8 @@ class Call:
             self._learn(error, began, permit)
             raise
         finally:
-            on_written.reset(outer)
+            # A coroutine that is thrown away may end in another context, where a reset raises.
+            on_written.set(outer)
             if not is_kept:
                 permit.release()
         if is_kept:
