@@ -16,7 +16,7 @@ import pytest
 
 import commands
 from tollway.cli import main
-from tollway.cli.embed import _clock, _in_words, _short
+from tollway.cli.embed import _clock, _in_words, _lines, _progress, _short
 from tollway.embed import Progress
 from tollway.embed.sending import Tally
 from tollway.simulator import Faults, Simulator, vector
@@ -402,6 +402,34 @@ def test_the_words_of_the_longest_job_fit_a_line():
     assert {number: _short(number) for number in numbers} == numbers
 
 
+def test_why_attempts_fail_is_told_at_once_and_once(capsys):
+    tally = Tally(sent=1)
+    show, progress = _lines(), Progress(0, 2, tally, None, 1.0)
+    show(progress)
+    assert capsys.readouterr().err == ""
+    reasons = ["APITimeoutError: no answer", "RateLimitError: 429: a", "RateLimitError: 429: b"]
+    for tally.retrying in [*reasons, None, reasons[0]]:
+        show(progress)
+    lines = [json.loads(line)["retrying"] for line in capsys.readouterr().err.splitlines()]
+    assert lines == reasons[:2]
+
+
+@pytest.mark.parametrize("stands_still", [True, False])
+def test_a_bar_that_stands_still_says_why(monkeypatch, capsys, stands_still):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tally = Tally(sent=1, retrying="APITimeoutError: [no] answer")
+    with _progress() as show:
+        for texts in (5, 5 if stands_still else 6):
+            show(Progress(texts, 9, tally, None, 1.0))
+    written = capsys.readouterr().err
+    assert written.count("retrying: APITimeoutError: [no] answer") == 1
+    # As the line is left at the end.
+    *_, last = (line for line in re.split(r"[\r\n]+", written) if " tokens" in line)
+    assert (" tokens · APITimeoutError" in last) == stands_still
+
+
 def test_progress_without_a_terminal_is_lines_of_json(tollway, docs, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_LINE_INTERVAL", 0.0)
     with Simulator(faults=Faults({"500": 0.5}, seed=4)) as failing:
@@ -412,25 +440,13 @@ def test_progress_without_a_terminal_is_lines_of_json(tollway, docs, tmp_path, m
     # What the bar shows, by name.
     assert list(first) == [
         "texts", "total", "rate", "eta", "tokens", "cost", "requests", "rate_limited", "retries",
-        "hedges", "failing", "seconds",
+        "hedges", "retrying", "seconds",
     ]  # fmt: skip
     assert (first["texts"], first["total"], first["eta"]) == (0, 4, None)
     assert (last["texts"], last["total"], last["eta"], last["tokens"]) == (4, 4, 0.0, 4)
     assert last["rate"] > 0
     assert last["requests"] - last["retries"] == 4
     assert last["retries"] == len(failing.ledger) - 4 > 0
-
-
-def test_progress_says_why_nothing_comes(tollway, docs, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_LINE_INTERVAL", 0.0)
-    monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_IN_A_ROW", 1)
-    # The first of two requests fails; the second takes long enough for a line meanwhile.
-    with Simulator(latency=1.5, faults=Faults({"500": 0.5}, seed=12)) as sim:
-        code, _, err = tollway("embed", docs, tmp_path / "v.npy", *to(sim))
-    assert (code, sim.ledger.statuses()) == (0, {500: 1, 200: 1})
-    lines = [json.loads(line)["failing"] for line in err.splitlines()]
-    assert (lines[0], lines[-1]) == (None, None)
-    assert {line.split(":")[0] for line in lines if line} == {"InternalServerError"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
@@ -473,6 +489,6 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
     assert frames
     assert max(map(len, frames)) <= 80
     # Nothing is cut off: counts, tokens, and time to go are whole in every frame.
-    troubles = r"( · \d+x429)?( · \d+ retries)?"
-    pattern = rf"\S+ [\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
+    troubles = r"( · \d+x429)?( · \d+ retries)?( · [A-Z]\w+[r…])?"
+    pattern = rf"(\S+ )?[\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
     assert [frame for frame in frames if not re.fullmatch(pattern, frame)] == []

@@ -27,9 +27,6 @@ __all__ = ["embed"]
 # Seconds between lines where there is no terminal.
 _LINE_INTERVAL = 5.0
 
-# Attempts that fail in a row before the reason is shown: one or two are everyday life.
-_IN_A_ROW = 3
-
 # Failed texts that are shown; all are in the report of --json.
 _SHOWN = 10
 
@@ -96,31 +93,42 @@ def _progress() -> Generator[Callable[[Progress], None]]:
         console=Console(stderr=True),
         expand=True,
     )
+    news, texts = _news(), 0
     with bar:
         task = bar.add_task("reading", total=None)
-        told = ""
 
         def show(progress: Progress) -> None:
-            nonlocal told
-            failing = _failing(progress) or told
-            # The class alone: messages may name a request.
-            if failing.partition(":")[0] != told.partition(":")[0]:
-                told = failing
-                bar.console.print(f"trying again after {failing}", markup=False, highlight=False)
-            bar.update(
-                task,
-                completed=progress.texts,
-                total=progress.total,
-                description=_in_words(progress),
-            )
+            nonlocal texts
+            if (reason := news(progress)) is not None:
+                bar.console.print(
+                    f"retrying: {reason}", markup=False, highlight=False, soft_wrap=True
+                )
+            words = _in_words(progress)
+            if progress.texts == texts and progress.tally.retrying is not None:
+                # A bar that stands still says why.
+                words += f" · {_kind(progress.tally.retrying)}"
+            texts = progress.texts
+            bar.update(task, completed=progress.texts, total=progress.total, description=words)
 
         yield show
 
 
-def _failing(progress: Progress) -> str | None:
-    """What attempts meet where none has succeeded for a while."""
-    tally = progress.tally
-    return tally.last_error if tally.failures >= _IN_A_ROW else None
+def _news() -> Callable[[Progress], str | None]:
+    """Return what tells why attempts fail: each kind of reason once, when it is first met."""
+    told: set[str] = set()
+
+    def news(progress: Progress) -> str | None:
+        reason = progress.tally.retrying
+        if reason is None or _kind(reason) in told:
+            return None
+        told.add(_kind(reason))
+        return reason
+
+    return news
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def _in_words(progress: Progress) -> str:
@@ -166,12 +174,12 @@ def _short(count: float) -> str:
 
 
 def _lines() -> Callable[[Progress], None]:
-    due = time.monotonic() + _LINE_INTERVAL
+    due, news = time.monotonic() + _LINE_INTERVAL, _news()
 
     def show(progress: Progress) -> None:
         nonlocal due
         now = time.monotonic()
-        if now < due:
+        if now < due and news(progress) is None:
             return
         due = now + _LINE_INTERVAL
         tally = progress.tally
@@ -186,7 +194,7 @@ def _lines() -> Callable[[Progress], None]:
             "rate_limited": tally.rate_limited,
             "retries": tally.retries,
             "hedges": tally.hedges,
-            "failing": _failing(progress),
+            "retrying": tally.retrying,
             "seconds": round(progress.seconds, 1),
         }
         if progress.batches is not None:
