@@ -105,6 +105,7 @@ impl Lane {
 }
 
 impl Lanes {
+    #[allow(clippy::large_stack_arrays)] // only statics are made
     pub const fn new() -> Self {
         Self([const { Lane::new() }; LANES])
     }

@@ -227,7 +227,8 @@ mod tests {
     use super::super::merge::{heap, tests::all};
     use super::*;
 
-    /// Long pieces: runs of something short, and letters at random.
+    /// Long pieces: runs of something short, letters at random, and few letters, whose openings
+    /// come again.
     fn long_piece() -> impl Strategy<Value = Vec<u8>> {
         let unit = prop_oneof![
             prop::sample::select(vec![
@@ -239,7 +240,14 @@ mod tests {
         let run = (unit, 1usize..700).prop_map(|(unit, times)| unit.repeat(times));
         let letters =
             prop::collection::vec(prop::sample::select(b"abcdefg \nxyz".to_vec()), 0..900);
-        prop::collection::vec(prop_oneof![run, letters], 1..4).prop_map(|parts| parts.concat())
+        let few = prop::sample::select(vec![" \n\t\r", "ACGT", "ab", "=-", "가나"]).prop_flat_map(
+            |few| {
+                let few: Vec<_> = few.chars().map(String::from).collect();
+                let drawn = prop::collection::vec(prop::sample::select(few), 0..1500);
+                drawn.prop_map(|drawn| drawn.concat().into_bytes())
+            },
+        );
+        prop::collection::vec(prop_oneof![run, letters, few], 1..4).prop_map(|parts| parts.concat())
     }
 
     /// Merges what is made of tokens longer than a third of a chunk: what a chunk is sure of is one
@@ -287,8 +295,11 @@ mod tests {
                 let pairs = &mut Pairs::none();
                 pairs.make_room(&AtomicUsize::new(0));
                 let expected = heap(ranks, &piece);
-                if let Some(parts) = chunked(ranks, pairs, &piece) {
-                    prop_assert_eq!(parts, expected);
+                // The second time with what the first has left.
+                for _ in 0..2 {
+                    if let Some(parts) = chunked(ranks, pairs, &piece) {
+                        prop_assert_eq!(&parts, &expected);
+                    }
                 }
             }
         }
