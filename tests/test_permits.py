@@ -367,6 +367,22 @@ async def test_who_waits_for_more_than_a_lowered_limit_is_refused():
         limiter.set_ceiling("rpq", 7)
 
 
+def test_a_request_over_a_whole_quota_goes_alone_where_the_limits_say_so():
+    limiter = RateLimiter(Limits(tpm=100, output_tpm=20, admit_oversized=True))
+    assert "admit_oversized" in str(limiter.limits)
+    with limiter.reserve(tokens=250, output_tokens=30) as permit:
+        permit.sent()
+        assert used(limiter) == {"tpm": 280, "output_tpm": 30}
+        assert limiter.try_acquire(tokens=1) > 59
+        permit.settle({"input_tokens": 50, "output_tokens": 30})
+    assert used(limiter) == {"tpm": 80, "output_tpm": 30}
+    # There is room for a part of it, but the window is not empty.
+    assert limiter.try_acquire(tokens=101) > 59
+    assert limiter.try_acquire(tokens=20) == 0.0
+    with pytest.raises(RequestTooLargeError):
+        RateLimiter(Limits(tpm=100)).try_acquire(tokens=101)
+
+
 def test_a_pause_is_shown_and_held():
     limiter = RateLimiter(Limits(rpm=10, tpm=100))
     limiter.pause(20.0, "tpm")
