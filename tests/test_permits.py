@@ -197,7 +197,8 @@ def test_one_sent_late_is_charged_when_it_is_sent(late):
     core = limiter._core
     _, stamp, _ = core.enqueue(100, now=5.0)
     moved = core.sent(stamp, 100, 0, now=5.0 + late)
-    assert (moved > stamp) == (late > 0.25)
+    # Half of the margin is for its way.
+    assert (moved > stamp) == (late > 0.125)
     assert core.used(now=5.0 + late) == [1, 100]
     # Its window is 60.25 s from the charge that counts.
     assert core.used(now=65.4) == ([1, 100] if late > 0.25 else [0, 0])

@@ -55,10 +55,11 @@ class Permit:
     def sent(self) -> None:
         """Say that the request goes out now: from here on it counts, whatever becomes of it.
 
-        One sent so long after its permit that the margin of the windows does not cover it is
-        charged at this time instead.
+        One sent so long after its permit that half the margin of the windows does not cover it is
+        charged at this time instead. Say it again once the last byte is written, where an HTTP
+        client tells; then that time counts.
         """
-        if not self._is_sent and not self._is_settled:
+        if not self._is_settled:
             self._is_sent = True
             self._stamp = self._core.sent(self._stamp, self.tokens, self.output_tokens)
 

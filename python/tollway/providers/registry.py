@@ -86,7 +86,9 @@ def embedding_provider(model: str, **options: Any) -> EmbeddingProvider:
     Raises:
         ConfigurationError: No such provider or model, or an option that it does not take.
     """
-    return _make(model, "openai/text-embedding-3-small", _BUILT_IN, _registered, options)
+    return _make(
+        model, "embeddings", "openai/text-embedding-3-small", _BUILT_IN, _registered, options
+    )
 
 
 def chat_provider(model: str, **options: Any) -> ChatProvider:
@@ -100,7 +102,7 @@ def chat_provider(model: str, **options: Any) -> ChatProvider:
     Raises:
         ConfigurationError: No such provider or model, or an option that it does not take.
     """
-    return _make(model, "openai/gpt-4o", _BUILT_IN_CHAT, _registered_chat, options)
+    return _make(model, "completions", "openai/gpt-4o", _BUILT_IN_CHAT, _registered_chat, options)
 
 
 def chat_function(function: Callable[..., Any], model: object, **options: Any) -> ChatProvider:
@@ -145,6 +147,7 @@ def _checked(name: str) -> str:
 
 def _make(
     model: str,
+    what: str,
     example: str,
     built_in: Mapping[str, tuple[str, str]],
     registered: Mapping[str, Callable[..., P]],
@@ -161,8 +164,8 @@ def _make(
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}/{rest}?" if near else "."
         raise ConfigurationError(
-            f"no provider {name!r}{hint} Known: {', '.join(known)}. An OpenAI-compatible endpoint "
-            "is openai/model with base_url"
+            f"no provider of {what} {name!r}{hint} Known: {', '.join(known)}. An OpenAI-compatible "
+            "endpoint is openai/model with base_url"
         )
     factory = registered.get(name)
     if factory is None:

@@ -27,6 +27,7 @@ from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
 from tollway.retry.interrupt import Deadline, failure_of
 from tollway.types import Attempt, Usage
+from tollway.wire import on_written
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -275,8 +276,9 @@ class Call:
             return await function()
         began = self._clock.now()
         is_kept = False
+        permit.sent()
+        outer = on_written.set(permit.sent)
         try:
-            permit.sent()
             result = await function()
             self._learn(result, began, permit)
             is_kept = self._keep_permit
@@ -284,6 +286,7 @@ class Call:
             self._learn(error, began, permit)
             raise
         finally:
+            on_written.reset(outer)
             if not is_kept:
                 permit.release()
         if is_kept:

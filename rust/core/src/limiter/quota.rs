@@ -199,6 +199,7 @@ pub struct Quotas {
     /// Whether a request of more than a whole quota is admitted alone, into an empty window.
     pub admits_oversized: bool,
     /// How much later than its permit a request may be sent; zero where lateness is not corrected.
+    /// The other half of the smallest margin is for its way, which differs from one to the next.
     pub tolerance: Duration,
 }
 
@@ -330,7 +331,7 @@ impl Limits {
             } else {
                 window / SHORT_MARGIN_DIVISOR
             });
-            tolerance = tolerance.min(margin);
+            tolerance = tolerance.min(margin / 2);
             windows.push(Quota {
                 name,
                 limit,
@@ -402,6 +403,6 @@ mod tests {
             (quotas.windows[1].limit, quotas.windows[1].window),
             (10, Duration::from_millis(1020))
         );
-        assert_eq!(quotas.tolerance, Duration::from_millis(20));
+        assert_eq!(quotas.tolerance, Duration::from_millis(10));
     }
 }
