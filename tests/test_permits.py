@@ -297,6 +297,19 @@ async def test_a_reservation_is_for_one_request_at_a_time():
     assert limiter.snapshot().in_flight == 0
 
 
+def test_an_attempt_left_behind_in_a_closed_loop_ends_its_permit():
+    limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(RetryPolicy().call(loop.create_future, limiter=limiter))
+    while not limiter.snapshot().in_flight:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    task._log_destroy_pending = False
+    # As the collector does: in a context that is not the task's.
+    task.get_coro().close()
+    assert limiter.snapshot().in_flight == 0
+
+
 async def test_an_attempt_that_is_cancelled_from_within_ends_its_permit():
     limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
     calls = []
