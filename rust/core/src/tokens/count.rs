@@ -205,7 +205,7 @@ impl<'a> Counter<'a> {
     fn remember(&mut self, piece: &[u8], count: usize) {
         let mut bytes = [0; REACH];
         bytes[..piece.len()].copy_from_slice(piece);
-        let cache = &mut self.cache;
+        let cache = &mut *self.cache;
         if piece.len() <= Short::MAX {
             let entry = Short::key(Portable, &bytes, piece.len()).with_count(count);
             cache.short.insert(entry, (), self.bytes);
