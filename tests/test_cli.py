@@ -101,7 +101,7 @@ def test_texts_without_a_vector_are_exit_code_3(tollway, sim, tmp_path):
     records.write_text('{"id": "good", "text": "x"}\n{"id": "blank", "text": " "}\n')
     code, out, _ = tollway("embed", records, tmp_path / "v.npy", *to(sim))
     assert code == 3
-    assert "failed    1 texts; run again to try them again" in out
+    assert "failed    1 text; run again to try again" in out
     assert "  blank: the text is empty; nothing was sent" in out
 
 

@@ -295,6 +295,32 @@ def test_every_page_is_in_the_index():
         assert page.name == "index.md" or f"({page.name})" in listed
 
 
+MODELS = {
+    "OPENAI_BASE_URL": "openai/gpt-4o",
+    "AZURE_OPENAI_ENDPOINT": "azure/east",
+    "ANTHROPIC_BASE_URL": "anthropic/claude-haiku-4-5",
+    "GOOGLE_GEMINI_BASE_URL": "gemini/gemini-2.5-flash",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "bedrock/anthropic.claude-haiku",
+    "OLLAMA_HOST": "ollama/llama3.2",
+}
+
+
+@pytest.mark.parametrize("variable", MODELS)
+async def test_the_variables_of_its_page_lead_to_the_simulator(
+    provider, sim, variable, monkeypatch
+):
+    written = (ROOT / "docs/simulator.md").read_text(encoding="utf-8")
+    named = re.search(rf"^\| .+ \| `{variable}`, with(out)? `/v1` \| .+ \|$", written, re.MULTILINE)
+    address = sim.base_url.removesuffix("/v1") if named[1] else sim.base_url
+    monkeypatch.setenv(variable, address)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "any-1")
+    before = len(sim.ledger)
+    async with tollway.LLM(MODELS[variable]) as llm:
+        assert (await llm.complete("hello")).text.endswith("hello")
+    assert len(sim.ledger) == before + 1
+
+
 def figures(page):
     """The rows that end with a command."""
     written = (ROOT / page).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from tollway.cli.complete import complete
 from tollway.cli.count import count
 from tollway.cli.embed import embed
 from tollway.cli.limits import limits
@@ -47,7 +48,7 @@ def _options(
     del version
 
 
-for command in (embed, plan, count, simulate, limits):
+for command in (embed, plan, complete, count, simulate, limits):
     app.command()(command)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tollway.cli.reading import read_text
 
 if TYPE_CHECKING:
     from tollway.tokens import TokenEstimator
@@ -50,26 +51,8 @@ def count(
         counter = found
     total = 0
     for path in files:
-        tokens = int(counter.count(_read(path)))
+        tokens = int(counter.count(read_text(path)))
         total += tokens
         typer.echo(f"{f'{sign}{tokens:,}':>12}  {path}")
     if len(files) > 1:
         typer.echo(f"{f'{sign}{total:,}':>12}  total")
-
-
-def _read(path: Path) -> str:
-    from tollway.errors import InputError  # noqa: PLC0415
-
-    is_stdin = str(path) == "-"
-    if is_stdin and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - if closed
-        raise InputError("there is no standard input")
-    try:
-        data = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
-        # A mark of the byte order is no text; jobs leave it out too.
-        return data.decode().removeprefix("\ufeff")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}"
-        ) from error
