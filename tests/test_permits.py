@@ -297,6 +297,19 @@ async def test_a_reservation_is_for_one_request_at_a_time():
     assert limiter.snapshot().in_flight == 0
 
 
+def test_an_attempt_left_behind_in_a_closed_loop_ends_its_permit():
+    limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(RetryPolicy().call(loop.create_future, limiter=limiter))
+    while not limiter.snapshot().in_flight:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    task._log_destroy_pending = False
+    # As the collector does: in a context that is not the task's.
+    task.get_coro().close()
+    assert limiter.snapshot().in_flight == 0
+
+
 async def test_an_attempt_that_is_cancelled_from_within_ends_its_permit():
     limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
     calls = []
@@ -366,6 +379,22 @@ async def test_who_waits_for_more_than_a_lowered_limit_is_refused():
     assert (window.limit, window.configured, window.remaining) == (50, 100, 0)
     with pytest.raises(ConfigurationError, match="rpq"):
         limiter.set_ceiling("rpq", 7)
+
+
+def test_a_request_over_a_whole_quota_goes_alone_where_the_limits_say_so():
+    limiter = RateLimiter(Limits(tpm=100, output_tpm=20, admit_oversized=True))
+    assert "admit_oversized" in str(limiter.limits)
+    with limiter.reserve(tokens=250, output_tokens=30) as permit:
+        permit.sent()
+        assert used(limiter) == {"tpm": 280, "output_tpm": 30}
+        assert limiter.try_acquire(tokens=1) > 59
+        permit.settle({"input_tokens": 50, "output_tokens": 30})
+    assert used(limiter) == {"tpm": 80, "output_tpm": 30}
+    # There is room for a part of it, but the window is not empty.
+    assert limiter.try_acquire(tokens=101) > 59
+    assert limiter.try_acquire(tokens=20) == 0.0
+    with pytest.raises(RequestTooLargeError):
+        RateLimiter(Limits(tpm=100)).try_acquire(tokens=101)
 
 
 def test_a_pause_is_shown_and_held():

@@ -166,9 +166,11 @@ def test_a_loop_that_stands_still_stops_nobody_else(is_closed):
         still.run_until_complete(asyncio.gather(*left))
         still.close()
     else:
+        before = budget.balance
         for task in left:
             task.get_coro().close()
             task._log_destroy_pending = False
+        assert budget.balance == before
 
 
 async def test_one_that_is_cancelled_as_it_is_let_go_gives_it_back():

@@ -488,6 +488,7 @@ class Limiter:
         output_weight: int | None = None,
         max_in_flight: int | None = None,
         is_calendar: bool = False,
+        admits_oversized: bool = False,
         margin: float | None = None,
         shared: tuple[str, str] | None = None,
         glance: bool = False,

@@ -40,6 +40,8 @@ class Limits:
         output_weight: How often an output token counts in `tpm` and `tpd`; None is once.
         cached_free: Whether cached input tokens, as a settled usage reports them, do not count.
         max_in_flight: Requests under way at once, of all who reserve.
+        admit_oversized: Whether a request of more than a whole quota waits for an empty window and
+            is admitted alone, which exceeds the limit; otherwise it is a `RequestTooLargeError`.
         auto: The limits are where to begin: what the server's answers state replaces them, up or
             down, and a day's limit is held once it is stated.
 
@@ -61,6 +63,7 @@ class Limits:
     output_weight: int | None = None
     cached_free: bool | None = None
     auto: bool = False
+    admit_oversized: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no limiter could hold."""

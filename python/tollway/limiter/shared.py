@@ -128,6 +128,7 @@ def _settings(limits: Limits, margin: float | None) -> dict[str, Any]:
         "output_weight": limits.output_weight,
         "max_in_flight": limits.max_in_flight,
         "is_calendar": limits.time_zone is not None,
+        "admits_oversized": limits.admit_oversized,
         "margin": margin,
     }
 

@@ -31,7 +31,8 @@ class CallRecord:
     One record may be given to several calls; it then sums them up.
 
     Attributes:
-        attempts: What each failed attempt met, hedges included, in order of failure.
+        attempts: What each failed attempt met, hedges included, in order of failure; not the last
+            one of a call whose error is raised as it is.
         sent: Attempts begun, hedges included.
         hedges: Second attempts begun beside a slow one.
         hedges_won: Those whose answer was used.

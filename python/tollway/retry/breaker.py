@@ -171,7 +171,7 @@ class CircuitBreaker:
             "%s is not asked any more: %s (%s)", self._what, type(error).__name__, error.status
         )
         waiting: dict[asyncio.AbstractEventLoop, list[_Watch]] = {}
-        for watch in tuple(self._watches):
+        for watch in self._watches.copy():
             waiting.setdefault(watch.loop, []).append(watch)
         for loop, watches in waiting.items():
             # A loop that was closed has nobody left to interrupt.

@@ -97,7 +97,7 @@ class RetryBudget:
             timer().call(self)
             await waiter.future
         except BaseException:
-            if self._queue.pop(waiter, waiter) is waiter:
+            if self._queue.pop(waiter, waiter) is waiter and not waiter.is_lost:
                 # It was let go in the same instant.
                 self._core.give_back()
             if self._queue:
@@ -124,6 +124,7 @@ class RetryBudget:
         if closed:
             for waiter in woken:
                 if waiter.loop in closed:
+                    waiter.is_lost = True
                     self._core.give_back()
             wait = 0.0
         return wait if self._queue else None
@@ -145,10 +146,12 @@ class RetryBudget:
 class _Waiter:
     """A task that waits for its turn."""
 
-    __slots__ = ("future", "loop")
+    __slots__ = ("future", "is_lost", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        # Whether its turn was given back when its loop was found closed.
+        self.is_lost = False
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:

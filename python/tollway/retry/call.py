@@ -7,6 +7,7 @@ background loop, so that a deadline, a breaker and Ctrl-C end it as they end a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
@@ -276,10 +277,9 @@ class Call:
             return await function()
         began = self._clock.now()
         is_kept = False
-        permit.sent()
-        outer = on_written.get()
-        on_written.set(permit.sent)
+        outer = on_written.set(permit.sent)
         try:
+            permit.sent()
             result = await function()
             self._learn(result, began, permit)
             is_kept = self._keep_permit
@@ -287,10 +287,11 @@ class Call:
             self._learn(error, began, permit)
             raise
         finally:
-            # A coroutine that is thrown away may end in another context, where a reset raises.
-            on_written.set(outer)
             if not is_kept:
                 permit.release()
+            # One that is left behind with its loop is closed in the context of somebody else.
+            with contextlib.suppress(ValueError):
+                on_written.reset(outer)
         if is_kept:
             if self._record.permit is not None:
                 # Of a hedged attempt that ended in the same moment.

@@ -381,3 +381,51 @@ proptest! {
         prop_assert!(waiting.is_empty());
     }
 }
+
+/// Small ones pass one that is larger than the quota only as long as they are gone by its time.
+#[test]
+fn what_is_larger_than_the_quota_goes_alone_where_it_may() {
+    let quotas = Quotas {
+        admits_oversized: true,
+        ..tpm(100)
+    };
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    assert!(is_admitted(&limiter, 0, 30));
+    let wait = nanos(limiter.try_acquire(0, Cost::input(250)).unwrap());
+    assert!((60 * SECOND..61 * SECOND).contains(&wait));
+    let large = join(&limiter, 10 * SECOND, request(250));
+    let small = join(&limiter, 10 * SECOND, request(10));
+    for second in 10..60 {
+        assert!(poll(&limiter, second * SECOND).0.is_empty());
+    }
+    assert_eq!(poll(&limiter, wait).0, [large]);
+    assert_eq!(limiter.used(wait), [1, 250]);
+    assert!(poll(&limiter, wait + 59 * SECOND).0.is_empty());
+    assert_eq!(poll(&limiter, wait + 61 * SECOND).0, [small]);
+    // Beyond what the sums can tell apart it is an error all the same.
+    let error = limiter.try_acquire(0, Cost::input(1 << 31)).unwrap_err();
+    assert!(matches!(error, LimiterError::TooLarge { .. }));
+}
+
+/// However many more than whole quotas come and come back, each window holds one at a time.
+#[test]
+fn those_larger_than_the_quota_go_one_at_a_time() {
+    let quotas = Quotas {
+        admits_oversized: true,
+        ..tpm(100)
+    };
+    let limiter = Limiter::with_quotas(&quotas).unwrap();
+    let whole = Cost::input(1 << 30);
+    let mut held = 0;
+    for turn in 0..9 {
+        if let Ok(Decision::Admitted(stamp)) = limiter.try_acquire(turn, whole) {
+            if turn < 6 {
+                limiter.refund(stamp, whole);
+            } else {
+                held += 1;
+            }
+        }
+    }
+    assert!(held <= 1, "{held} in one window");
+    assert!(is_admitted(&limiter, 121 * SECOND, 1 << 30));
+}

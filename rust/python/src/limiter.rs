@@ -100,8 +100,8 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (
         *, rpm=None, tpm=None, input_tpm=None, output_tpm=None, rps=None, rpd=None, tpd=None,
-        sub_windows=vec![], output_weight=None, max_in_flight=None, is_calendar=false, margin=None,
-        shared=None, glance=false
+        sub_windows=vec![], output_weight=None, max_in_flight=None, is_calendar=false,
+        admits_oversized=false, margin=None, shared=None, glance=false
     ))]
     #[allow(clippy::too_many_arguments, reason = "called with keywords")]
     fn new(
@@ -116,6 +116,7 @@ impl Limiter {
         output_weight: Option<u32>,
         max_in_flight: Option<u32>,
         is_calendar: bool,
+        admits_oversized: bool,
         margin: Option<f64>,
         shared: Option<(String, String)>,
         glance: bool,
@@ -137,6 +138,7 @@ impl Limiter {
             output_weight,
             max_in_flight,
             is_calendar,
+            admits_oversized,
         };
         let quotas = limits.quotas(margin);
         let (limiter, home) = match shared {

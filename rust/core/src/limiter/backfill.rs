@@ -117,7 +117,14 @@ impl Limiter {
             let limit = self.limit(index);
             // Of a short window it will have left by then.
             let is_gone = !self.is_day(index) && stamp + window.ticks <= front.due;
-            if is_gone || amount(front.cost, front.requests) > limit {
+            if is_gone {
+                continue;
+            }
+            if amount(front.cost, front.requests) > limit {
+                // One alone waits for the whole of an empty window.
+                if front.requests == 1 && self.quotas.admits_oversized {
+                    return Ok(false);
+                }
                 continue;
             }
             let requests = front.requests + 1;

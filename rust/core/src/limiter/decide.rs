@@ -12,7 +12,7 @@ use super::leases::Leases;
 use super::memory::{Array, Common, Layout, Learned, Memory, TICK_NANOS, ticks};
 use super::queue::Queue;
 use super::quota::{Cost, LimiterError, Limits, Name, Quotas};
-use super::window::{Refunds, Window};
+use super::window::{MOST_OVERSIZED, Refunds, Window};
 use crate::atomics::Ordering;
 
 /// Turns of a spin loop after a lost swap, as a power of two: each loss doubles them, so many times.
@@ -313,12 +313,16 @@ impl Limiter {
             if requests > 1 {
                 return Ok(at);
             }
-            return Err(Stop::TooLarge(LimiterError::TooLarge {
-                name,
-                amount,
-                limit: limit.min(most),
-            }));
+            if !self.quotas.admits_oversized || amount > MOST_OVERSIZED {
+                return Err(Stop::TooLarge(LimiterError::TooLarge {
+                    name,
+                    amount,
+                    limit: limit.min(most),
+                }));
+            }
         }
+        // What is larger needs the whole of an empty window.
+        let amount = amount.min(limit);
         let at = at.max(self.learned[index].paused.load(Ordering::Acquire));
         let due = match &self.days {
             Some(days) if name.is_day() => {

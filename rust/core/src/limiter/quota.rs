@@ -196,6 +196,8 @@ pub struct Quotas {
     pub max_in_flight: u32,
     /// Whether days are calendar days, whose bounds are told by [`super::Limiter::set_day`].
     pub is_calendar: bool,
+    /// Whether a request of more than a whole quota is admitted alone, into an empty window.
+    pub admits_oversized: bool,
     /// How much later than its permit a request may be sent; zero where lateness is not corrected.
     /// The other half of the smallest margin is for its way, which differs from one to the next.
     pub tolerance: Duration,
@@ -209,6 +211,7 @@ impl Quotas {
             output_weight: 1,
             max_in_flight: 0,
             is_calendar: false,
+            admits_oversized: false,
             tolerance: Duration::ZERO,
         }
     }
@@ -308,6 +311,8 @@ pub struct Limits {
     pub max_in_flight: Option<u32>,
     /// Whether days are calendar days.
     pub is_calendar: bool,
+    /// Whether a request of more than a whole quota is admitted alone, into an empty window.
+    pub admits_oversized: bool,
 }
 
 impl Limits {
@@ -359,6 +364,7 @@ impl Limits {
             output_weight: self.output_weight.unwrap_or(1),
             max_in_flight: self.max_in_flight.unwrap_or(0),
             is_calendar: self.is_calendar,
+            admits_oversized: self.admits_oversized,
             tolerance,
         }
     }

@@ -48,26 +48,16 @@ impl Limiter {
         if is_in_time || self.tolerance == 0 || self.windows.is_empty() {
             return stamp;
         }
-        let again = loop {
-            let view = self.log.view();
-            let time = self.log.stamp(&view, now);
-            if let Some(days) = &self.days
-                && days.prepare(&self.log, &view, time).is_err()
-            {
-                continue;
-            }
-            let Some(room) = self.room_to_charge(&view, time) else {
-                continue;
-            };
+        loop {
+            let (view, time, room) = self.place_to_charge(now);
             if cost.weighted(self.quotas.output_weight) > room {
                 return stamp;
             }
             if self.log.admit(&view, time, cost) {
-                break Stamp(time);
+                self.refund(stamp, cost);
+                return Stamp(time);
             }
-        };
-        self.refund(stamp, cost);
-        again
+        }
     }
 
     /// Begin a reservation; false where as many are under way as may be.
@@ -102,16 +92,7 @@ impl Limiter {
             return;
         }
         loop {
-            let view = self.log.view();
-            let time = self.log.stamp(&view, now);
-            if let Some(days) = &self.days
-                && days.prepare(&self.log, &view, time).is_err()
-            {
-                continue;
-            }
-            let Some(room) = self.room_to_charge(&view, time) else {
-                continue;
-            };
+            let (view, time, room) = self.place_to_charge(now);
             let charged = Cost {
                 input: over.input.min(room),
                 output: over.output.min(room / self.quotas.output_weight),
@@ -129,6 +110,22 @@ impl Limiter {
             } else if self.log.admit(&view, time, charged) {
                 self.give(Stamp(time), Sums::of(Cost::default(), 1));
                 return;
+            }
+        }
+    }
+
+    /// The log as it is, the time of what is charged next, and how many tokens that may be.
+    fn place_to_charge(&self, now: u64) -> (View, u64, u32) {
+        loop {
+            let view = self.log.view();
+            let time = self.log.stamp(&view, now);
+            if let Some(days) = &self.days
+                && days.prepare(&self.log, &view, time).is_err()
+            {
+                continue;
+            }
+            if let Some(room) = self.room_to_charge(&view, time) {
+                return (view, time, room);
             }
         }
     }

@@ -15,6 +15,10 @@ const HINT_SLACK: u32 = 8;
 /// they hold be taken for less.
 pub(super) const MOST_HELD: u64 = 3 << (SUM_BITS - 2);
 
+/// The most that is admitted at once beyond a whole quota: beside what a window may hold, its sums
+/// stay apart.
+pub(super) const MOST_OVERSIZED: u64 = 1 << (SUM_BITS - 2);
+
 /// What came back of charges that lie in a window, kept by the period of the charge: its second,
 /// or a small part of a short window.
 ///

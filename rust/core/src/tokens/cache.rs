@@ -105,7 +105,10 @@ impl Lane {
 }
 
 impl Lanes {
-    #[allow(clippy::large_stack_arrays)] // only statics are made
+    #[allow(
+        clippy::large_stack_arrays,
+        reason = "of a static, made by the compiler"
+    )]
     pub const fn new() -> Self {
         Self([const { Lane::new() }; LANES])
     }
