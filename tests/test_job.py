@@ -314,6 +314,8 @@ def test_no_text_at_all(sim, output, tmp_path):
 def test_what_is_no_text(sim, output, item):
     with pytest.raises(TypeError, match="item 1 must be a str or a Document"):
         job(["a", item], output, embedder_of(sim))
+    with pytest.raises(TypeError, match="the text of item 1, 'b', must be a str, not"):
+        job(["a", Document("b", item)], output, embedder_of(sim))
     with pytest.raises(TypeError, match="split are for files"):
         job(["a"], output, embedder_of(sim), split="line")
 

@@ -164,6 +164,11 @@ def _grouped(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _document(number: int, item: object) -> Document:
     if isinstance(item, Document):
+        if not isinstance(item.text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"the text of item {number}, {item.id!r}, must be a str, not "
+                f"{type(item.text).__name__}"
+            )
         return item
     if isinstance(item, str):
         return Document(str(number), item)
