@@ -265,6 +265,8 @@ def test_documents_in_chunks(sim, output, tmp_path):
     assert plan(docs, embedder, chunk=100, overlap=10).texts == len(chunks)
     with pytest.raises(ConfigurationError, match="overlap"):
         job(sim, documents, output, chunk=100, overlap=100)
+    with pytest.raises(ConfigurationError, match="say how long they are with chunk"):
+        job(sim, documents, output, overlap=10)
 
 
 # Callbacks, and an array of one's own
