@@ -15,10 +15,10 @@ from tollway.embed.pool import Lane, providers_of
 from tollway.embed.rows import Destination, normalized
 from tollway.embed.sending import Sending, Tally
 from tollway.errors import (
+    BadResponseError,
     BudgetExceededError,
     ConfigurationError,
     InputError,
-    ProviderError,
     TollwayError,
 )
 from tollway.limiter import RateLimiter
@@ -364,12 +364,11 @@ class Embedder(Closing):
             )
 
     def check_dimensions(self, dimensions: int) -> None:
-        """Raise `ProviderError` where the length of vectors is not the one before."""
+        """Raise `BadResponseError` where the length of vectors is not the one before."""
         if self._dimensions is None:
             self._dimensions = dimensions
         elif self._dimensions != dimensions:
-            # Not retried: vectors of two models, even where the next one fits, are of no use.
-            raise ProviderError(
+            raise BadResponseError(
                 f"{self.model} answered with {dimensions} dimensions, before with "
                 f"{self._dimensions}"
             )
