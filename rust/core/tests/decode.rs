@@ -129,6 +129,12 @@ fn an_answer_of_another_dimension_throughout_is_an_error() {
         let (_, decoded) = decode_new(body.as_bytes(), 2, Some(2)).unwrap();
         assert!(!decoded.bad_rows.is_empty(), "{other}");
     }
+    let lone = answer(&[item(0, three)]);
+    let (_, decoded) = decode_new(lone.as_bytes(), 1, Some(2)).unwrap();
+    assert_eq!(
+        decoded.bad_rows,
+        [(0, BadRow::Dimension { found, expected })]
+    );
     let (_, decoded) = decode_new(both.as_bytes(), 2, None).unwrap();
     assert_eq!(decoded.dimension, Some(3));
 }

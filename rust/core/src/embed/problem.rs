@@ -51,7 +51,7 @@ pub enum Problem {
         /// Texts sent.
         texts: usize,
     },
-    /// Every vector has the same other length than was asked for.
+    /// All of several vectors have the same other length than was asked for.
     Dimension {
         /// Their length.
         found: usize,
