@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from chat_fakes import Submitted, llm_of, said
+from passing import hold
 from tollway import LLM, BatchOptions, RetryPolicy
 from tollway.chat.question import Question
 from tollway.errors import (
@@ -212,7 +213,7 @@ async def test_a_batch_that_somebody_cancels_says_so(model):
 
         def cancel(_):
             for batch in sim._store.open_batches:
-                batch.cancelled = batch.began + 2
+                batch.began, batch.cancelled = float("-inf"), 2.0
 
         outcomes = await run(of(sim, model), progress=cancel)
         assert sim.batches == 1
@@ -327,16 +328,17 @@ async def test_the_queue_for_tokens_is_learned_and_held():
 
 
 async def test_a_queue_that_is_full_of_others_is_waited_for(caplog):
-    async with simulated(seconds=0.3, enqueued_tokens=1_000) as sim:
+    async with simulated(seconds=3600, enqueued_tokens=1_000) as sim:
         long = "word " * 900
         submitted = Submitted()
         first = asyncio.create_task(run(of(sim), [long], progress=submitted))
         await submitted.wait()
-        second = run(of(sim), ["other " * 900])
-        (answer,) = await second
-        assert answer.ok
-        assert (await first)[0].ok
-    assert "Enqueued token limit reached" in caplog.text
+        second = asyncio.create_task(run(of(sim), ["other " * 900]))
+        async with asyncio.timeout(60):
+            while "Enqueued token limit reached" not in caplog.text:  # noqa: ASYNC110 - it is a log
+                await asyncio.sleep(0.01)
+        sim._store.behaviour = BatchBehaviour(enqueued_tokens=1_000)
+        assert [answer.ok for answer in [*await first, *await second]] == [True, True]
 
 
 async def test_a_request_over_the_whole_queue_is_an_error():
@@ -394,19 +396,24 @@ async def test_what_is_interrupted_is_collected_by_the_next_run(model, tmp_path,
 @BOTH
 async def test_batches_are_cancelled_where_that_is_asked_for(model, tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
-    async with simulated(seconds=1.0) as sim:
+    async with simulated(seconds=3600) as sim:
         submitted = Submitted()
         cancelling = with_options(on_interrupt="cancel")
         running = asyncio.create_task(
             run(of(sim, model), batch=cancelling, checkpoint=path, progress=submitted)
         )
         await submitted.wait()
-        await asyncio.sleep(0.3)
+        # A third of it is done by now.
+        for batch in sim._store.open_batches:
+            batch.began -= 1200
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         assert "were cancelled" in caplog.text
         assert not [batch for batch in sim._store.open_batches if batch.cancelled is None]
+        sim._store.advance()
+        assert not sim._store.open_batches
+        sim._store.behaviour = BatchBehaviour()
         assert right(PROMPTS, await run(of(sim, model), checkpoint=path))
         assert sim.batches == 2
         # What was answered before it was cancelled is not asked again.
@@ -454,7 +461,14 @@ async def test_who_has_no_batch_api_says_who_has():
 
 async def test_interrupted_in_the_middle_of_a_submission(tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
-    async with Simulator(latency=0.3, batches=BatchBehaviour()) as sim:
+    async with Simulator(batches=BatchBehaviour()) as sim:
+        interrupted = asyncio.Event()
+
+        async def until(request):
+            if request.method == "POST" and request.path.endswith("/batches"):
+                await interrupted.wait()
+
+        hold(sim, until)
         running = asyncio.create_task(run(of(sim), checkpoint=path))
         # The file is there; the batch is on its way.
         await asyncio.sleep(0)
@@ -465,6 +479,7 @@ async def test_interrupted_in_the_middle_of_a_submission(tmp_path, caplog):
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+        interrupted.set()
         assert "perhaps one more of 10 requests" in caplog.text
         assert right(PROMPTS, await run(of(sim), checkpoint=path))
         assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}

@@ -101,7 +101,7 @@ def test_texts_without_a_vector_are_exit_code_3(tollway, sim, tmp_path):
     records.write_text('{"id": "good", "text": "x"}\n{"id": "blank", "text": " "}\n')
     code, out, _ = tollway("embed", records, tmp_path / "v.npy", *to(sim))
     assert code == 3
-    assert "failed    1 texts; run again to try them again" in out
+    assert "failed    1 text; run again to try again" in out
     assert "  blank: the text is empty; nothing was sent" in out
 
 
@@ -198,6 +198,20 @@ def test_a_missing_key_names_the_variable(tollway, docs, tmp_path, monkeypatch):
     assert "OPENAI_API_KEY" in err
 
 
+def test_a_plan_needs_no_key(tollway, docs, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    code, out, err = tollway("plan", docs, "--model", commands.SMALL)
+    assert (code, err) == (0, "")
+    assert "cost      $0.0000" in out
+    code, _, err = tollway("plan", docs, "--model", "openai/text-embedding-9")
+    assert (code, "nearest are" in err) == (1, True)
+
+
+def test_a_mark_of_the_byte_order_is_not_counted(tollway, tmp_path):
+    code, out, _ = tollway("count", put(tmp_path / "a.txt", b"\xef\xbb\xbfhello"))
+    assert (code, out.split()[0]) == (0, "1")
+
+
 def test_an_unknown_encoding(tollway, docs):
     code, _, err = tollway("count", docs / "a.txt", "--encoding", "cl100k")
     assert (code, err.count("\n")) == (1, 1)
@@ -289,6 +303,38 @@ def test_a_second_process_on_the_same_job(tmp_path):
 def test_wrong_usage_is_exit_code_2(tollway):
     for arguments in (["embed"], ["embed", "a", "b", "--rpm", "0"], ["nothing"]):
         assert tollway(*arguments)[0] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("arguments", [["count", "a.txt"], ["plan", "a.txt"], ["limits"]])
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path, arguments):
+    put(tmp_path / "a.txt", "text")
+    code = "from tollway.cli import main; main()"
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=commands.environment(TOLLWAY_LIMITS_DIR=str(tmp_path / "limits")),
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "tollway: cannot write the output: No space left on device\n"
+
+
+def test_count_without_a_standard_input(tollway, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = tollway("count", "-")
+    assert (code, err) == (1, "tollway: InputError: there is no standard input\n")
+
+
+def test_a_port_in_use_is_named(tollway, sim):
+    port = sim.base_url.split(":")[2].split("/")[0]
+    code, _, err = tollway("simulate", "--port", port)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; port 0 takes" in err
 
 
 # Keys

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from passing import hold
 from tollway import Document, Embedder, Limits, RetryPolicy, embed_job
 from tollway.embed import Progress, plan
 from tollway.embed.checkpoint import Checkpoint
@@ -380,7 +381,9 @@ def test_rows_of_another_model_or_dimension(sim, output):
 
 
 async def test_a_second_job_on_the_same_output(output):
-    with Simulator(latency=0.3) as sim:
+    with Simulator() as sim:
+        refused = threading.Event()
+        hold(sim, lambda _: asyncio.to_thread(refused.wait, 30))
         async with embedder_of(sim) as embedder:
             first = asyncio.create_task(embed_job_async(["a"], output, embedder))
             kept = output.with_name("vectors.npy.job") / "rows.sqlite"
@@ -388,6 +391,7 @@ async def test_a_second_job_on_the_same_output(output):
                 await asyncio.sleep(0.001)
             with pytest.raises(CheckpointError, match=rf"another process \(pid {os.getpid()}\)"):
                 await embed_job_async(["b"], output, embedder)
+            refused.set()
             await first
     assert np.load(output).tobytes() == right(["a"])
 

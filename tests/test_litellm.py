@@ -263,3 +263,14 @@ async def test_a_wrong_key_is_refused_and_not_shown():
             with pytest.raises(AuthenticationError) as caught:
                 await embedder.embed(["one"])
         assert KEY not in str(caught.value)
+
+
+@needs_litellm
+def test_a_model_that_is_named_alone_is_its_provider_s():
+    alone = chat_provider("litellm/gpt-4o", api_key=KEY)
+    whole = chat_provider("litellm/openai/gpt-4o", api_key=KEY)
+    assert alone.capabilities == whole.capabilities
+    assert "temperature" in alone.capabilities.parameters
+    assert alone.rules == whole.rules
+    with pytest.raises(ConfigurationError, match="litellm/PROVIDER/no-such-model"):
+        chat_provider("litellm/no-such-model", api_key=KEY)

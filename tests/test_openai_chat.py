@@ -189,8 +189,8 @@ async def test_azure_takes_a_managed_identity_and_closes_its_own(monkeypatch):
 @pytest.mark.parametrize(
     ("host", "variable", "lacks"),
     [
-        ("api.deepseek.com", "DEEPSEEK_API_KEY", {"images", "json_schema", "seed"}),
-        ("api.upstage.ai/v1", "UPSTAGE_API_KEY", {"images"}),
+        ("api.deepseek.com", "DEEPSEEK_API_KEY", {"json_schema", "seed"}),
+        ("api.upstage.ai/v1", "UPSTAGE_API_KEY", set()),
         ("api.groq.com/openai/v1", "GROQ_API_KEY", set()),
         ("elsewhere.example/v1", "OPENAI_API_KEY", set()),
     ],

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from tollway.bridge import run_sync
 from tollway.chat.request import CallOptions, check_options
-from tollway.chat.structured import Wanted, checker, is_strict, strict_schema
+from tollway.chat.schemas import checker, is_strict, strict_schema
+from tollway.chat.structured import Wanted
 from tollway.errors import (
     BadRequestError,
     BadResponseError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 from tollway.providers.messages import openai_message, openai_tool
@@ -54,15 +55,17 @@ class Meter:
             quota: Tokens of a whole minute, or None.
         """
         rules = self._provider.rules
+        # What an output token takes beyond one is charged at the end, by what was written.
+        weight = self._provider.limits.output_weight or 1
         most = request.max_tokens or rules.max_output_tokens
         reserved = self._likely(most)
         if most is not None:
             if rules.charges_max_tokens == "sum":
-                reserved = most
+                reserved = most if weight == 1 else max(reserved, math.ceil(most / weight))
             elif rules.charges_max_tokens == "larger":
                 reserved = max(reserved, most - counted)
         # An answer's share alone never makes a request too large: it is mostly air.
-        return reserved if quota is None else max(0, min(reserved, quota - counted))
+        return reserved if quota is None else max(0, min(reserved, (quota - counted) // weight))
 
     def charged(self, usage: Usage, reserved: int) -> Usage:
         """Return what an answer is charged with: what it used, as far as the rest comes back."""

@@ -86,6 +86,7 @@ class CallOptions(TypedDict, total=False):
 DEFAULTS: CallOptions = {"temperature": 0.0, "max_tokens": 4000, "timeout": 600.0}
 
 _POSITIVE = ("timeout", "deadline")
+_NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -102,6 +103,10 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigurationError(f"{name} is a number of seconds over 0, not {value!r}")
+    for name in _NUMBERS:
+        value = options.get(name)
+        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ConfigurationError(f"{name} is a number, not {value!r}")
     max_tokens = options.get("max_tokens")
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
         raise ConfigurationError(f"max_tokens is a whole number from 1, not {max_tokens!r}")
@@ -157,7 +162,7 @@ def build_request(
         model: For messages.
 
     Raises:
-        ConfigurationError: The model does not take what the user named.
+        ConfigurationError: The model does not take what the user named, or there is no such tool.
     """
     given: dict[str, Any] = {}
     for name in _PARAMETERS:
@@ -176,6 +181,7 @@ def build_request(
     features = capabilities.features
     if tools and "tools" not in features:
         raise ConfigurationError(f"{model} calls no tools")
+    _check_choice(tools, options)
     if "images" not in features and any(map(_has_image, messages)):
         raise ConfigurationError(f"{model} takes no images")
     return ChatRequest(
@@ -189,6 +195,18 @@ def build_request(
         extra_headers=options.get("extra_headers") or {},
         timeout=options.get("timeout", 600.0),
     )
+
+
+def _check_choice(tools: Sequence[Tool], options: CallOptions) -> None:
+    """Refuse a choice of tools that there are not."""
+    choice = options.get("tool_choice")
+    names = {tool.name for tool in tools}
+    if choice in {None, "auto", "none"} or choice in names or (choice == "required" and names):
+        return
+    # The provider's own tools are not known here.
+    if "tools" not in (options.get("extra_body") or {}):
+        known = ", ".join(sorted(names)) or "none"
+        raise ConfigurationError(f"tool_choice={choice!r} is none of the tools: {known}")
 
 
 def identity_of(request: ChatRequest) -> dict[str, Any]:

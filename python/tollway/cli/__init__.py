@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from tollway.cli.complete import complete
 from tollway.cli.count import count
 from tollway.cli.embed import embed
 from tollway.cli.limits import limits
@@ -47,7 +48,7 @@ def _options(
     del version
 
 
-for command in (embed, plan, count, simulate, limits):
+for command in (embed, plan, complete, count, simulate, limits):
     app.command()(command)
 
 
@@ -59,4 +60,12 @@ def main() -> None:
         if os.environ.get("TOLLWAY_TRACEBACK"):
             raise
         sys.stderr.write(f"tollway: {type(error).__name__}: {error}\n")
+        raise SystemExit(1) from None
+    except OSError as error:
+        # Those of inputs and outputs are named before; what is left is the report on stdout.
+        if os.environ.get("TOLLWAY_TRACEBACK"):
+            raise
+        sys.stderr.write(f"tollway: cannot write the output: {error.strerror or error}\n")
+        # What could not be written would be tried once more, and fail with a traceback.
+        sys.stdout = None
         raise SystemExit(1) from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tollway.cli.reading import read_text
 
 if TYPE_CHECKING:
     from tollway.tokens import TokenEstimator
@@ -15,7 +16,10 @@ __all__ = ["count"]
 
 
 def count(
-    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files; - is standard input.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="UTF-8 text files; - is standard input."),
+    ],
     model: Annotated[
         str | None, typer.Option(help="Count as this model does, such as gpt-4o.")
     ] = None,
@@ -23,9 +27,10 @@ def count(
         str | None, typer.Option(help="Count by this encoding; default o200k_base.")
     ] = None,
 ) -> None:
-    """Count the tokens of FILES; a total follows where there are several.
+    """Count the tokens of each FILE.
 
-    Counts of a model whose tokenizer is not public are estimates: they begin with ~.
+    A total follows where there are several. Counts of a model whose tokenizer is not public are
+    estimates: they begin with ~.
     """
     from tollway.errors import ConfigurationError  # noqa: PLC0415
     from tollway.tokens import Encoding, get_encoding, tokenizer_for_model  # noqa: PLC0415
@@ -39,29 +44,15 @@ def count(
         if not isinstance(found, Encoding):
             sign = "~"
             typer.echo(
-                f"{model} has no public tokenizer: estimated as {found.ratio:g} times the tokens "
-                f"of {found.reference.name}",
+                f"no public tokenizer of {model} is known: estimated as {found.ratio:g} times "
+                f"the tokens of {found.reference.name}",
                 err=True,
             )
         counter = found
     total = 0
     for path in files:
-        tokens = int(counter.count(_read(path)))
+        tokens = int(counter.count(read_text(path)))
         total += tokens
         typer.echo(f"{f'{sign}{tokens:,}':>12}  {path}")
     if len(files) > 1:
         typer.echo(f"{f'{sign}{total:,}':>12}  total")
-
-
-def _read(path: Path) -> str:
-    from tollway.errors import InputError  # noqa: PLC0415
-
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return data.decode()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}"
-        ) from error

@@ -18,7 +18,7 @@ from tollway.cli.options import EmbedOptions, Input, takes_embed_options
 from tollway.cli.signals import stop_on_signals, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sized
 
     from tollway.embed import Embedder, JobReport, Progress
 
@@ -35,14 +35,15 @@ _SHOWN = 10
 def embed(
     source: Input,
     output: Annotated[
-        Path, typer.Argument(help="The .npy or .parquet to write: row i for text i.")
+        Path,
+        typer.Argument(metavar="OUTPUT", help="The .npy or .parquet to write: row i for text i."),
     ],
     options: EmbedOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the closing report as JSON.")
     ] = False,
 ) -> None:
-    """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
+    """Embed SOURCE into OUTPUT. Run it again after anything: finished rows are not sent twice.
 
     The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to
     stderr, the report to stdout. Exit codes: 0 done, 1 failed, 3 done but some texts have no
@@ -254,11 +255,13 @@ def _as_text(report: JobReport, embedder: Embedder) -> str:
     if report.truncated:
         more = ", …" if len(report.truncated) > _SHOWN else ""
         names = ", ".join(report.truncated[:_SHOWN])
-        rows.append(
-            ("cut", f"{len(report.truncated):,} texts to the model's window: {names}{more}")
-        )
+        rows.append(("cut", f"{_texts(report.truncated)} to the model's window: {names}{more}"))
     if report.errors:
-        rows.append(("failed", f"{len(report.errors):,} texts; run again to try them again"))
+        rows.append(("failed", f"{_texts(report.errors)}; run again to try again"))
     lines = [f"{name:<9} {value}" for name, value in rows]
     lines += [f"  {error.id}: {error.error}" for error in report.errors[:_SHOWN]]
     return "\n".join(lines)
+
+
+def _texts(those: Sized) -> str:
+    return "1 text" if len(those) == 1 else f"{len(those):,} texts"

@@ -37,6 +37,8 @@ def limiter_of(
             AUTO_LIMITS,
             sub_window=defaults.sub_window,
             max_in_flight=defaults.max_in_flight or AUTO_LIMITS.max_in_flight,
+            output_weight=defaults.output_weight,
+            cached_free=defaults.cached_free,
         )
     elif isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
         # What the user leaves open about how the provider judges, the provider fills in.
@@ -50,8 +52,9 @@ def limiter_of(
             )
         if limits.sub_window is None and limits.rpm is not None:
             limits = dataclasses.replace(limits, sub_window=defaults.sub_window)
-        if limits.max_in_flight is None:
-            limits = dataclasses.replace(limits, max_in_flight=defaults.max_in_flight)
+        for name in ("max_in_flight", "output_weight", "cached_free"):
+            if getattr(limits, name) is None:
+                limits = dataclasses.replace(limits, **{name: getattr(defaults, name)})
     else:
         raise ConfigurationError(f"limits must be Limits, a RateLimiter or auto, not {limits!r}")
     return shared_limiter(provider.quota_key, limits)

@@ -21,12 +21,20 @@ from tollway.providers.anthropic_batches import AnthropicBatches
 from tollway.providers.anthropic_wire import ChunkReader, completion_of, messages_body
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.errors import ANTHROPIC_ERRORS
-from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
+from tollway.providers.frame import (
+    ChatFrame,
+    Events,
+    fingerprint,
+    own_client,
+    sdk_clients,
+    sdk_failure,
+    told_client,
+)
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.providers.openai_models import Model, learned_of
 from tollway.tokens.models import family_of
 from tollway.transport import Response, transport_exceptions
-from tollway.types import Chunk, Message
+from tollway.types import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping
@@ -47,15 +55,25 @@ _PARAMETERS: frozenset[ChatParameter] = frozenset(
     {"temperature", "max_tokens", "top_p", "stop", "parallel_tool_calls"}
 )
 _EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
+# Those from 4.7 on sample as they like, and refuse to be told otherwise.
+_NO_SAMPLING: frozenset[ChatParameter] = _EFFORT - {"temperature", "top_p"}
+_NEWEST = Model(1_000_000, 128_000, _SCHEMA, _NO_SAMPLING)
 # https://docs.claude.com/en/docs/about-claude/models/overview; the first that fits counts.
 # Effort and schemas: https://docs.claude.com/en/docs/build-with-claude/{effort,structured-outputs}.
 _MODELS = {
+    "claude-fable-5": _NEWEST,
+    "claude-opus-5": _NEWEST,
+    "claude-sonnet-5": _NEWEST,
+    "claude-haiku-5": Model(None, None, _SCHEMA, _NO_SAMPLING),
+    "claude-mythos": Model(None, None, _SCHEMA, _NO_SAMPLING),
+    "claude-opus-4-8": _NEWEST,
+    "claude-opus-4-7": _NEWEST,
     "claude-opus-4-5": Model(200_000, 64_000, _SCHEMA, _EFFORT),
     "claude-opus-4-1": Model(200_000, 32_000, _SCHEMA, _PARAMETERS),
     "claude-sonnet-4-5": Model(200_000, 64_000, _SCHEMA, _PARAMETERS),
     "claude-haiku-4-5": Model(200_000, 64_000, _SCHEMA, _PARAMETERS),
 }
-# Newer ones, and what is served elsewhere: what they refuse of this is learned.
+# What any other refuses of this is learned.
 _UNKNOWN = Model(None, None, _SCHEMA, _EFFORT)
 # What is asked for where neither the caller nor the table names a length: every model takes it.
 _LEAST_OUTPUT = 4_096
@@ -73,14 +91,16 @@ _STATUS = {
     "overloaded_error": 529,
 }
 _FAMILY = re.compile(r"claude-[a-z]+-\d")
+# https://docs.claude.com/en/api/rate-limits: these alone count input that is read from the cache.
+_COUNTS_CACHED = ("claude-3-haiku", "claude-3-5-haiku")
 
 
 class AnthropicProvider(ChatFrame):
     """One model of Anthropic.
 
-    Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`
-    with `temperature=None`; it goes back with the answer's `message`, signed as it came. The
-    conversation is cached up to the end of a message, system prompts among them, whose `extra` is
+    Thinking is asked for by `extra_body={"thinking": {"type": "enabled", "budget_tokens": n}}`; it
+    goes back with the answer's `message`, signed as it came. The conversation is cached up to the
+    end of a message, system prompts among them, whose `extra` is
     `{"anthropic": {"cache_control": {"type": "ephemeral"}}}`.
 
     Args:
@@ -145,11 +165,9 @@ class AnthropicProvider(ChatFrame):
             price_provider="anthropic" if is_own else None,
             price_model=model,
         )
-        self.limits = (
-            dataclasses.replace(AUTO_LIMITS, sub_window=1.0)
-            if is_own
-            else Limits(sub_window=1.0, max_in_flight=25)
-        )
+        limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
+        is_free = not model.startswith(_COUNTS_CACHED)
+        self.limits = dataclasses.replace(limits, sub_window=1.0, cached_free=is_free)
         self._clients = sdk_clients(self._make_client, http_client, client)
 
     @property
@@ -164,13 +182,14 @@ class AnthropicProvider(ChatFrame):
         return self.base_url
 
     def _make_client(self) -> Any:
-        return _sdk().AsyncAnthropic(
+        sdk = _sdk()
+        return sdk.AsyncAnthropic(
             api_key=self._key or None,
             auth_token=self._token or None,
             base_url=self.base_url,
             max_retries=0,
             default_headers=self._headers,
-            http_client=self._http_client,
+            http_client=self._http_client or told_client(sdk),
         )
 
     async def open(self) -> None:
@@ -185,17 +204,11 @@ class AnthropicProvider(ChatFrame):
             answer = await answer
         return completion_of(answer, raw.headers, self.model)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         client = self._clients.get()
         events = await client.messages.create(**self.request_body(request), stream=True)
-        reader = ChunkReader()
         headers = events.response.headers
-        try:
-            yield Chunk(headers=headers, request_id=headers.get("request-id"))
-            async for event in events:
-                yield reader.read(event)
-        finally:
-            await events.close()
+        return Events(events, ChunkReader().read, headers, headers.get("request-id"))
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the tokens of a request's input as Anthropic counts them; costs a request.

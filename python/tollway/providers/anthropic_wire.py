@@ -56,9 +56,7 @@ def messages_body(
         "timeout": request.timeout,
     }
     if system:
-        body["system"] = [
-            _cached({"type": "text", "text": text_of(message)}, message) for message in system
-        ]
+        body["system"] = [block for message in system for block in _system(message)]
     if request.stop:
         body["stop_sequences"] = list(request.stop)
     if request.tools:
@@ -78,9 +76,12 @@ def messages_body(
 def _sampling(request: ChatRequest, parameters: AbstractSet[str]) -> dict[str, float]:
     """Return temperature and top_p, which the SDK has no arguments for since version 2.12."""
     sampling: dict[str, float] = {}
-    # Models from Opus 4.1 on take one of the two; newer ones neither.
+    thinking: Mapping[str, Any] = request.extra_body.get("thinking") or {}
+    # Models from Opus 4.1 on take one of the two, thinking ones and newer ones neither.
     is_left_out = "temperature" in request.defaults and (
-        request.top_p is not None or "temperature" not in parameters
+        request.top_p is not None
+        or "temperature" not in parameters
+        or thinking.get("type", "disabled") != "disabled"
     )
     if request.temperature is not None and not is_left_out:
         sampling["temperature"] = request.temperature
@@ -247,6 +248,11 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     if blocks:
         blocks[-1] = _cached(blocks[-1], message)
     return blocks
+
+
+def _system(message: Message) -> list[dict[str, Any]]:
+    blocks = list(_content(message.content))
+    return [*blocks[:-1], _cached(blocks[-1], message)]
 
 
 def _cached(block: Mapping[str, Any], message: Message) -> dict[str, Any]:

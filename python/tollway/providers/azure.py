@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Transport
 
-__all__ = ["AzureProvider"]
+__all__ = ["AzureProvider", "resource_of"]
 
 
 class AzureProvider(OpenAIProvider):
@@ -75,8 +75,7 @@ class AzureProvider(OpenAIProvider):
             or environment.get("OPENAI_API_VERSION")
             or environment.get("AZURE_OPENAI_API_VERSION")
         )
-        # Both forms of the address that the portal shows are taken.
-        address = endpoint.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
+        address = resource_of(endpoint)
         super().__init__(
             model,
             api_key=key,
@@ -126,3 +125,8 @@ class AzureProvider(OpenAIProvider):
 
     def _credential(self) -> dict[str, str]:
         return {"api-key": self._key}
+
+
+def resource_of(endpoint: str) -> str:
+    """Return a resource's address, from any of the forms that the portal shows."""
+    return endpoint.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
 from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
+from tollway.providers.azure import resource_of
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.frame import fingerprint
+from tollway.providers.frame import fingerprint, told_client
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
@@ -92,7 +93,7 @@ class AzureChatProvider(OpenAIChatProvider):
                 "AZURE_OPENAI_ENDPOINT, or give azure_endpoint"
             )
         check_address(endpoint)
-        self.base_url = endpoint.rstrip("/")
+        self.base_url = resource_of(endpoint)
         self._version = (
             api_version
             or environment.get("OPENAI_API_VERSION")
@@ -171,7 +172,7 @@ class AzureChatProvider(OpenAIChatProvider):
         options = {
             "max_retries": 0,
             "default_headers": self._headers,
-            "http_client": self._http_client,
+            "http_client": self._http_client or told_client(openai),
         }
         provider = None if self._token_provider is None else self._fresh_token
         if self._version is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
@@ -14,13 +13,13 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
-from tollway.providers.frame import ChatFrame
+from tollway.providers.frame import AtClient, ChatFrame, Events
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
-from tollway.types import Chunk, Usage
+from tollway.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.types import Completion
@@ -37,34 +36,16 @@ _EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"}
 # from 4.5 on. Any other is asked in words, and its answer checked.
 _HAS_SCHEMA = re.compile(r"claude-[a-z]+-(4-[5-9]|[5-9])")
 _HAS_EFFORT = re.compile(r"claude-opus-4-[5-9]|claude-[a-z]+-[5-9](?!\d)")
+# Of these what `anthropic.py` says of its own.
+_NO_SAMPLING = re.compile(r"claude-opus-4-[78](?!\d)|claude-[a-z]+-[5-9](?!\d)|claude-mythos")
+# https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: one token that
+# these write takes five of the quota. What was charged for max_tokens comes back at the end, and
+# what was read from the cache.
+_BURNS = re.compile(r"claude-3-7|claude-[a-z]+-[4-9]|claude-mythos")
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
 
-class _AtAmazon:
-    """What chat and embeddings do with their client."""
-
-    model: str
-    _client: BedrockClient
-
-    def __repr__(self) -> str:
-        """Show the model and the endpoint or region, never a key."""
-        return f"<{type(self).__name__} {self.model} at {self._client.place}>"
-
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, endpoint or region, credential, model."""
-        return self._client.quota_key
-
-    async def open(self) -> None:
-        """Make the client."""
-        await self._client.open()
-
-    async def aclose(self) -> None:
-        """Close the connections that are not in use; an injected client stays open."""
-        await self._client.aclose()
-
-
-class BedrockProvider(_AtAmazon, ChatFrame):
+class BedrockProvider(AtClient[BedrockClient], ChatFrame):
     """One chat model of Bedrock.
 
     Thinking is asked for by `extra_body={"additionalModelRequestFields": {"thinking": {…}}}`; it
@@ -87,9 +68,11 @@ class BedrockProvider(_AtAmazon, ChatFrame):
         self.model = model
         self._client = BedrockClient(model, **options)
         base_url = self._client.base_url
+        parameters = _EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS
+        if _NO_SAMPLING.search(model):
+            parameters -= {"temperature", "top_p"}
         known = Model(
-            features=_SCHEMA if _HAS_SCHEMA.search(model) else _FEATURES,
-            parameters=_EFFORT if _HAS_EFFORT.search(model) else _PARAMETERS,
+            features=_SCHEMA if _HAS_SCHEMA.search(model) else _FEATURES, parameters=parameters
         )
         self._learned = learned_of(f"bedrock {base_url}", model, known)
         rules = self._learned.rules(
@@ -99,33 +82,18 @@ class BedrockProvider(_AtAmazon, ChatFrame):
             price_provider="aws" if base_url is None else None,
             price_model=model,
         )
-        # https://docs.aws.amazon.com/bedrock/latest/userguide/quotas-token-burndown.html: what was
-        # charged for max_tokens comes back at the end.
         self.rules = dataclasses.replace(rules, refunds=True)
-        self.limits = AUTO_LIMITS
-
-    @property
-    def _place(self) -> str:
-        return self._client.place
+        weight = 5 if _BURNS.search(model) else None
+        self.limits = dataclasses.replace(AUTO_LIMITS, output_weight=weight, cached_free=True)
 
     async def _answer(self, request: ChatRequest) -> Completion:
         """Cancellation returns at once; the answer that nobody waits for is read by its thread."""
         answer = await self._client.call("converse", self._arguments(request))
         return completion_of(answer, self.model)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
-        reader = ChunkReader()
-        is_first = True
+    async def _events(self, request: ChatRequest) -> Events:
         events = self._client.events(self._arguments(request), request.timeout)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                if is_first:
-                    is_first = False
-                    metadata: Mapping[str, Any] = event.get("ResponseMetadata") or {}
-                    headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
-                    yield Chunk(headers=headers, request_id=metadata.get("RequestId"))
-                else:
-                    yield reader.read(event)
+        return Events(events, ChunkReader().read)
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         arguments = converse_arguments(self.model, request)
@@ -137,7 +105,7 @@ class BedrockProvider(_AtAmazon, ChatFrame):
         return arguments
 
 
-class BedrockEmbeddingProvider(_AtAmazon):
+class BedrockEmbeddingProvider(AtClient[BedrockClient]):
     """One embedding model of Bedrock: Titan, one text a request, or Cohere, up to 96.
 
     Args:

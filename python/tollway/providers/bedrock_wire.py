@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError, ConfigurationError
-from tollway.providers.messages import image_bytes, text_of
+from tollway.providers.messages import image_bytes, text_in, text_of
 from tollway.providers.turns import arguments_of, split_system, turns
 from tollway.types import Chunk, Completion, ImagePart, TextPart, ToolCall, ToolCallDelta, Usage
 
@@ -59,10 +59,13 @@ def converse_arguments(model: str, request: ChatRequest) -> dict[str, Any]:
         arguments["system"] = [
             block
             for message in system
-            for block in ({"text": text_of(message)}, *_cache_point(message))
+            for block in (*_content(message.content), *_cache_point(message))
         ]
-    # Newer models of Anthropic take one of temperature and topP.
-    is_implied = request.top_p is not None and "temperature" in request.defaults
+    # Newer models of Anthropic take one of temperature and topP, thinking ones neither.
+    further: Mapping[str, Any] = request.extra_body.get("additionalModelRequestFields") or {}
+    is_implied = "temperature" in request.defaults and (
+        request.top_p is not None or "thinking" in further
+    )
     given = {
         "maxTokens": request.max_tokens,
         "temperature": None if is_implied else request.temperature,
@@ -123,7 +126,11 @@ class ChunkReader:
         self._calls: dict[int, int] = {}
 
     def read(self, event: Mapping[str, Any]) -> Chunk | None:
-        """Return what an event brings, or None."""
+        """Return what an event brings, or None; the first is the answer without its stream."""
+        if "ResponseMetadata" in event:
+            metadata: Mapping[str, Any] = event["ResponseMetadata"]
+            headers: Mapping[str, str] = metadata.get("HTTPHeaders") or {}
+            return Chunk(headers=headers, request_id=metadata.get("RequestId"))
         if "contentBlockStart" in event:
             return self._start(event["contentBlockStart"])
         if "contentBlockDelta" in event:
@@ -228,8 +235,8 @@ def _recoded(block: Mapping[str, Any], code: Any) -> dict[str, Any]:
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
     if message.role == "tool":
-        result = {"toolUseId": message.tool_call_id, "content": [{"text": text_of(message)}]}
-        return [{"toolResult": result}]
+        content = list(_content(message.content)) or [{"text": ""}]
+        return [{"toolResult": {"toolUseId": message.tool_call_id, "content": content}}]
     own: Mapping[str, Any] = message.extra.get("bedrock") or {}
     return _replayed(message, own.get("content")) or [
         *_content(message.content),
@@ -258,10 +265,11 @@ def _replayed(
 
 def _content(content: str | Sequence[Part]) -> Iterator[dict[str, Any]]:
     for part in (TextPart(content),) if isinstance(content, str) else content:
-        if isinstance(part, TextPart):
+        text = text_in(part)
+        if text is not None:
             # A blank block is refused.
-            if part.text.strip():
-                yield {"text": part.text}
+            if text.strip():
+                yield {"text": text}
         elif isinstance(part, ImagePart):
             known = image_bytes(part)
             if known is None:
@@ -271,7 +279,7 @@ def _content(content: str | Sequence[Part]) -> Iterator[dict[str, Any]]:
             kind = known[0].rpartition("/")[2].replace("jpg", "jpeg")
             yield {"image": {"format": kind, "source": {"bytes": known[1]}}}
         else:
-            yield dict(part)
+            yield dict(cast("Mapping[str, Any]", part))
 
 
 def _tool_config(request: ChatRequest) -> dict[str, Any] | None:

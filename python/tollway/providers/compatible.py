@@ -98,24 +98,27 @@ class ChatEndpoint:
         prices: Its name in the price list, or None.
         no_features: What its models cannot do.
         no_parameters: What they do not take, or ignore.
+        thoughts_back: Whether an answer that calls tools goes back with what was thought for it.
     """
 
     key: str = "OPENAI_API_KEY"
     prices: str | None = None
     no_features: frozenset[ChatFeature] = frozenset()
     no_parameters: frozenset[ChatParameter] = frozenset()
+    thoughts_back: bool = False
 
 
 _CHAT = {
-    # https://api-docs.deepseek.com/api/create-chat-completion: JSON without a schema, text alone.
+    # https://api-docs.deepseek.com/api/create-chat-completion: JSON without a schema;
+    # https://api-docs.deepseek.com/guides/thinking_mode#tool-calls.
     "api.deepseek.com": ChatEndpoint(
         "DEEPSEEK_API_KEY",
         "deepseek",
-        frozenset({"images", "json_schema"}),
+        frozenset({"json_schema"}),
         frozenset({"seed", "parallel_tool_calls"}),
+        thoughts_back=True,
     ),
-    # https://console.upstage.ai/api/responses: text alone; what it does not know is ignored.
-    "api.upstage.ai": ChatEndpoint("UPSTAGE_API_KEY", None, frozenset({"images"})),
+    "api.upstage.ai": ChatEndpoint("UPSTAGE_API_KEY"),
     "api.groq.com": ChatEndpoint("GROQ_API_KEY", "groq"),
 }
 

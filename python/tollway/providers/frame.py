@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tollway.errors import (
     APIConnectionError,
@@ -17,25 +18,59 @@ from tollway.errors import (
 )
 from tollway.providers.loops import LoopClients
 from tollway.transport import transport_error
+from tollway.types import Chunk
+from tollway.wire import tell_when_written
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Mapping
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatCapabilities, ChatRequest
     from tollway.providers.openai_models import Learned
-    from tollway.types import Chunk, Completion
+    from tollway.types import Completion
 
-__all__ = ["ChatFrame", "fingerprint", "own_client", "sdk_clients", "sdk_failure"]
+__all__ = [
+    "AtClient",
+    "ChatFrame",
+    "Events",
+    "fingerprint",
+    "own_client",
+    "sdk_clients",
+    "sdk_failure",
+    "told_client",
+]
 
 # Seconds for a request that is no chat, as for one that names none.
 _TIMEOUT = 600.0
 
 
+def _nothing() -> None:
+    """Hold nothing back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A stream as an SDK gives it.
+
+    Attributes:
+        source: Its events; closed by `aclose` or `close`.
+        read: Returns what an event brings, or None.
+        headers: Of the answer; None where `read` finds them in the first event.
+        request_id: The provider's id of the request, or None.
+        end: Returns what `read` has held back, or None.
+    """
+
+    source: Any
+    read: Callable[[Any], Chunk | None]
+    headers: Mapping[str, str] | None = None
+    request_id: str | None = None
+    end: Callable[[], Chunk | None] = _nothing
+
+
 class ChatFrame(ABC):
     """A chat provider that writes only what is its SDK's own.
 
-    That is: `_answer` and `_pieces`, which send a request and raise whatever the SDK does, and
+    That is: `_answer` and `_events`, which send a request and raise whatever the SDK does, and
     what that means.
     """
 
@@ -60,10 +95,18 @@ class ChatFrame(ABC):
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
         with self._failing(request):
-            async with contextlib.aclosing(self._pieces(request)) as pieces:
-                async for chunk in pieces:
-                    if chunk is not None:
+            events = await self._events(request)
+            source = events.source
+            try:
+                if events.headers is not None:
+                    yield Chunk(headers=events.headers, request_id=events.request_id)
+                async for event in source:
+                    if (chunk := events.read(event)) is not None:
                         yield chunk
+                if (held := events.end()) is not None:
+                    yield held
+            finally:
+                await (getattr(source, "aclose", None) or source.close)()
 
     @contextlib.contextmanager
     def _failing(self, request: ChatRequest | None) -> Generator[None, None, None]:
@@ -94,7 +137,7 @@ class ChatFrame(ABC):
         """Return what to raise where a refusal was about what nobody asked for: a retry."""
         if request is None or type(error) is not BadRequestError:
             return None
-        change = self._learned.learn(str(error), request)
+        change = self._refused(str(error), request)
         if change is None:
             return None
         return BadResponseError(
@@ -103,6 +146,10 @@ class ChatFrame(ABC):
             request_id=error.request_id,
             retry_after=0.0,
         )
+
+    def _refused(self, message: str, request: ChatRequest) -> str | None:
+        """Return what a refusal teaches; see `Learned.learn`."""
+        return self._learned.learn(message, request)
 
     @property
     def _where(self) -> str:
@@ -119,11 +166,8 @@ class ChatFrame(ABC):
         """Send a request and return its answer."""
 
     @abstractmethod
-    def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
-        """Send a request and return its pieces, the headers first; None brings nothing.
-
-        What it opens it closes when it is closed.
-        """
+    async def _events(self, request: ChatRequest) -> Events:
+        """Send a request and return the events of its answer."""
 
     def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         """Return what an exception of the SDK means; None for any other.
@@ -132,6 +176,59 @@ class ChatFrame(ABC):
         """
         del error, timeout
         return None
+
+
+class Client(Protocol):
+    """One model at one place with one credential, as chat and embeddings share it."""
+
+    @property
+    def quota_key(self) -> Hashable:
+        """What shares one quota."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The address, or another name of the place."""
+        ...
+
+    async def open(self) -> None:
+        """Make ready for this event loop."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what it opened in this event loop."""
+        ...
+
+
+C = TypeVar("C", bound=Client)
+
+
+class AtClient(Generic[C]):
+    """What chat and embeddings of one provider do with their client."""
+
+    model: str
+    _client: C
+
+    def __repr__(self) -> str:
+        """Show the model and the place, never the key."""
+        return f"<{type(self).__name__} {self.model} at {self._place}>"
+
+    @property
+    def quota_key(self) -> Hashable:
+        """Provider, place, credential or account, model."""
+        return self._client.quota_key
+
+    @property
+    def _place(self) -> str:
+        return self._client.place
+
+    async def open(self) -> None:
+        """Make the client of this event loop, and import the SDK."""
+        await self._client.open()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; an injected client stays open."""
+        await self._client.aclose()
 
 
 def fingerprint(secret: str) -> str:
@@ -153,6 +250,11 @@ def own_client(client: Any, *others: object) -> Any:
 def sdk_clients(make: Callable[[], Any], http_client: Any, client: Any) -> LoopClients[Any]:
     """Return the clients of such an SDK; one over the user's HTTP client is left open with it."""
     return LoopClients(make, _close if http_client is None else _leave_open, client)
+
+
+def told_client(sdk: Any) -> Any:
+    """Return an HTTP client as such an SDK makes it, which tells when a request is written."""
+    return sdk.DefaultAsyncHttpxClient(event_hooks={"request": [tell_when_written]})
 
 
 def sdk_failure(

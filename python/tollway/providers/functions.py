@@ -24,12 +24,12 @@ from tollway.providers.base import (
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.function_calls import Function, name_of, pieces_of
 from tollway.providers.function_errors import error_of_function
-from tollway.providers.messages import openai_message, text_of
+from tollway.providers.messages import only_text, openai_message, text_of
 from tollway.providers.rows import check_lengths, rows_of, wrong_length
 from tollway.providers.thinking import ThinkSplitter, split_thinking
 from tollway.providers.turns import split_system
 from tollway.tokens.models import find_encoding_name
-from tollway.types import Chunk, Completion, TextPart, Usage
+from tollway.types import Chunk, Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
@@ -190,9 +190,7 @@ class FunctionChatProvider:
                 f"the function {self.model} answers a user's message, not one of {last.role}"
             )
         for message in messages:
-            parts = () if isinstance(message.content, str) else message.content
-            if not all(isinstance(part, TextPart) for part in parts):
-                raise ConfigurationError(f"the function {self.model} takes text alone")
+            only_text(message, f"the function {self.model}")
         prompt, arguments = text_of(last), dict[str, Any]()
         if history and self._function.takes("history_messages"):
             arguments["history_messages"] = [openai_message(message) for message in history]

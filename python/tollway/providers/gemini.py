@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,19 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingRules,
 )
-from tollway.providers.frame import ChatFrame
+from tollway.providers.frame import AtClient, ChatFrame, Events
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
     ChunkReader,
     completion_of,
     contents_and_config,
-    headers_of,
 )
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
-from tollway.types import Chunk, Message, Usage
+from tollway.types import Message, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Sequence
+    from collections.abc import Sequence
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatFeature, ChatParameter
@@ -67,7 +65,7 @@ _MODELS = {
     "gemini-2.0": Model(1_048_576, 8_192, _PLAIN, _PARAMETERS),
     "gemini-2.5": Model(1_048_576, 65_536, _THINKING, _EFFORT),
     "gemini-3": Model(1_048_576, 65_536, _THINKING, _EFFORT),
-    "gemma": Model(None, None, _PLAIN - {"system", "json_schema"}, _PARAMETERS),
+    "gemma-3": Model(None, None, frozenset({"stream", "stream_usage", "images"}), _PARAMETERS),
 }
 _UNKNOWN = Model(None, None, _THINKING, _EFFORT)
 
@@ -81,26 +79,7 @@ _EMBEDDINGS = {
 _MAX_TEXTS = 100
 
 
-class _AtGoogle:
-    """What chat and embeddings do with their client."""
-
-    _client: GeminiClient
-
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, address, project or the key's fingerprint, model."""
-        return self._client.quota_key
-
-    async def open(self) -> None:
-        """Make this loop's client, and import the SDK."""
-        self._client.models()
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop; an injected client stays open."""
-        await self._client.aclose()
-
-
-class GeminiProvider(_AtGoogle, ChatFrame):
+class GeminiProvider(AtClient[GeminiClient], ChatFrame):
     """One chat model of Gemini.
 
     What it signs of its thoughts goes back with the answer's `message`. `reasoning_effort` is the
@@ -133,29 +112,18 @@ class GeminiProvider(_AtGoogle, ChatFrame):
         )
         self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
 
-    @property
-    def _place(self) -> str:
-        return self._client.where
-
     async def _answer(self, request: ChatRequest) -> Completion:
         contents, config = self._arguments(request)
         models = self._client.models()
         answer = await models.generate_content(model=self.model, contents=contents, config=config)
         return completion_of(answer, self.model)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         contents, config = self._arguments(request)
-        reader = ChunkReader(self.model)
-        is_first = True
         pieces = await self._client.models().generate_content_stream(
             model=self.model, contents=contents, config=config
         )
-        async with contextlib.aclosing(pieces):
-            async for piece in pieces:
-                if is_first:
-                    is_first = False
-                    yield Chunk(headers=headers_of(piece), request_id=piece.response_id)
-                yield reader.read(piece)
+        return Events(pieces, ChunkReader(self.model).read)
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the tokens of a request's messages as Gemini counts them; costs a request.
@@ -188,18 +156,29 @@ class GeminiProvider(_AtGoogle, ChatFrame):
     def _arguments(self, request: ChatRequest) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         capabilities = self.capabilities
         contents, config = contents_and_config(
-            self.model, request, thoughts="reasoning" in capabilities.features
+            self.model,
+            request,
+            thoughts="reasoning" in capabilities.features,
+            has_system="system" in capabilities.features,
         )
         # A retry of a request that was built before the model refused a default.
         for name in request.defaults - capabilities.parameters:
             config.pop("max_output_tokens" if name == "max_tokens" else name, None)
         return contents, config
 
+    def _refused(self, message: str, request: ChatRequest) -> str | None:
+        # Nobody asked it to show its thoughts.
+        if "thinking" in message.lower() and request.reasoning_effort is None:
+            return self._learned.forget("reasoning", "does not think")
+        if "Developer instruction" in message:
+            return self._learned.forget("system", "takes no system prompts")
+        return super()._refused(message, request)
+
     def _failure(self, error: Exception, timeout: float) -> ProviderError | None:
         return self._client.failure(error, timeout) if isinstance(error, caught()) else None
 
 
-class GeminiEmbeddingProvider(_AtGoogle):
+class GeminiEmbeddingProvider(AtClient[GeminiClient]):
     """One embedding model of Gemini.
 
     Args:
@@ -255,10 +234,6 @@ class GeminiEmbeddingProvider(_AtGoogle):
             price="listed" if is_own else "unknown",
         )
         self.limits = AUTO_LIMITS if is_own else Limits(max_in_flight=25)
-
-    def __repr__(self) -> str:
-        """Show the model and the place, never the key."""
-        return f"<GeminiEmbeddingProvider {self.model} at {self._client.where}>"
 
     @property
     def priced_as(self) -> str:

@@ -11,6 +11,7 @@ from tollway.errors import (
     APIConnectionError,
     APITimeoutError,
     AuthenticationError,
+    BadRequestError,
     BadResponseError,
     ConfigurationError,
     ProviderError,
@@ -100,7 +101,7 @@ class GeminiClient:
                 f"gemini/{model} needs a key: set the environment variable GEMINI_API_KEY, or "
                 "give api_key"
             )
-        self.where = "Vertex" if vertexai else "AI Studio"
+        self.place = "Vertex" if vertexai else "AI Studio"
         self._clients: LoopClients[Any] = LoopClients(self._make, _close, client)
 
     @property
@@ -112,7 +113,7 @@ class GeminiClient:
     def quota_key(self) -> Hashable:
         """Provider, address, project or the key's fingerprint, model."""
         account = self._project if self.is_vertex and not self._key else None
-        place = self._base_url or f"{self.where} {self._location if self.is_vertex else ''}"
+        place = self._base_url or f"{self.place} {self._location if self.is_vertex else ''}"
         return ("gemini", place, account or fingerprint(self._key), self.model)
 
     def _make(self) -> Any:
@@ -132,6 +133,10 @@ class GeminiClient:
         except ValueError as error:
             raise ConfigurationError(f"gemini/{self.model}: {error}") from error
 
+    async def open(self) -> None:
+        """Make this loop's client, and import the SDK."""
+        self._clients.get()
+
     def models(self) -> Any:
         """Return the SDK's models of the running loop, with their asynchronous methods."""
         return self._clients.get().aio.models
@@ -142,7 +147,7 @@ class GeminiClient:
 
     def failure(self, error: Exception, timeout: float) -> ProviderError:
         """Return what one of the exceptions of `caught` means."""
-        where = f"gemini/{self.model} at {self._base_url or self.where}"
+        where = f"gemini/{self.model} at {self._base_url or self.place}"
         if isinstance(error, sdk().errors.APIError):
             return self._refusal(error)
         known = transport_error(error, where)
@@ -154,6 +159,8 @@ class GeminiClient:
             return AuthenticationError(f"{where}: {error}")
         if _module(error) == "aiohttp":
             return APIConnectionError(f"{where} could not be reached, or broke off: {error}")
+        if not _is_of_answer(error):
+            return BadRequestError(f"{where}: the SDK takes no such request: {str(error)[:500]}")
         return BadResponseError(f"{where} answered with something else than JSON")
 
     def _refusal(self, error: Any) -> ProviderError:
@@ -208,6 +215,13 @@ def shown(error: Exception) -> Exception | None:
 async def _close(client: Any) -> None:
     await client.aio.aclose()
     client.close()
+
+
+def _is_of_answer(error: Exception) -> bool:
+    """Whether it is the answer that cannot be read, not the request that cannot be written."""
+    kinds = (json.JSONDecodeError, sdk().errors.UnknownApiResponseError)
+    # Of pydantic, by the name of what was to be read.
+    return isinstance(error, kinds) or "Response" in getattr(error, "title", "")
 
 
 def _retry_delay(fields: Mapping[str, Any]) -> str | None:

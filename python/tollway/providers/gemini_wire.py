@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError, ContentFilterError
-from tollway.providers.messages import image_bytes, image_url, text_of
-from tollway.providers.turns import arguments_of, names_of_calls, split_system, turns
+from tollway.providers.messages import image_bytes, image_url, only_text, text_in
+from tollway.providers.turns import arguments_of, split_system, turns, with_names
 from tollway.types import Chunk, Completion, ImagePart, TextPart, ToolCall, ToolCallDelta, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from tollway.providers.base import ChatRequest
     from tollway.types import FinishReason, Message, Part
@@ -39,7 +40,7 @@ _BUDGETS = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 
 
 
 def contents_and_config(
-    model: str, request: ChatRequest, *, thoughts: bool
+    model: str, request: ChatRequest, *, thoughts: bool, has_system: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the arguments `contents` and `config` of the SDK for a request.
 
@@ -47,33 +48,32 @@ def contents_and_config(
         model: Name of the model.
         request: What is asked.
         thoughts: Whether to ask for what the model thinks.
+        has_system: Whether the model takes system prompts; else they stand before the question.
     """
     system, messages = split_system(request.messages)
-    names = names_of_calls(messages)
-    contents = [
+    named = {
+        call.id for message in messages for call in message.tool_calls if "id" in _own(call.extra)
+    }
+    contents: list[dict[str, Any]] = [
         {
             "role": "model" if who == "assistant" else "user",
-            "parts": [part for message in said for part in _parts(message, names)],
+            "parts": [part for message in said for part in _parts(message, named)],
         }
-        for who, said in turns(messages)
+        for who, said in turns(list(with_names(messages)))
     ]
     config: dict[str, Any] = {
         "automatic_function_calling": {"disable": True},
         "http_options": _http_options(request),
     }
     if system:
-        config["system_instruction"] = {"parts": [{"text": text_of(message)} for message in system]}
-    for name, value in (
-        ("temperature", request.temperature),
-        ("max_output_tokens", request.max_tokens),
-        ("top_p", request.top_p),
-        ("stop_sequences", list(request.stop) or None),
-        ("seed", request.seed),
-        ("presence_penalty", request.presence_penalty),
-        ("frequency_penalty", request.frequency_penalty),
-    ):
-        if value is not None:
-            config.update({name: value})
+        parts = [part for message in system for part in _content(message.content)]
+        if has_system:
+            config["system_instruction"] = {"parts": parts}
+        elif contents[0]["role"] == "user":
+            contents[0]["parts"][:0] = parts
+        else:
+            contents.insert(0, {"role": "user", "parts": parts})
+    config |= _sampling(request)
     if thinking := _thinking(model, request.reasoning_effort, thoughts=thoughts):
         config["thinking_config"] = thinking
     if request.tools:
@@ -95,6 +95,19 @@ def contents_and_config(
     return contents, config
 
 
+def _sampling(request: ChatRequest) -> dict[str, Any]:
+    given = {
+        "temperature": request.temperature,
+        "max_output_tokens": request.max_tokens,
+        "top_p": request.top_p,
+        "stop_sequences": list(request.stop) or None,
+        "seed": request.seed,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def completion_of(answer: Any, model: str) -> Completion:
     """Return the SDK's `GenerateContentResponse` as a `Completion`.
 
@@ -104,7 +117,7 @@ def completion_of(answer: Any, model: str) -> Completion:
     """
     reader = ChunkReader(model)
     chunk = reader.read(answer)
-    if chunk is None or chunk.finish_reason is None:
+    if chunk.finish_reason is None:
         raise BadResponseError(f"gemini/{model} answered 200 without a finished answer", status=200)
     return Completion(
         chunk.text,
@@ -117,9 +130,9 @@ def completion_of(answer: Any, model: str) -> Completion:
         usage=chunk.usage or Usage(requests=1, estimated=True),
         model=chunk.model or model,
         provider="gemini",
-        request_id=getattr(answer, "response_id", None),
+        request_id=chunk.request_id,
         extra=chunk.extra,
-        headers=headers_of(answer),
+        headers=chunk.headers or {},
         raw=answer,
     )
 
@@ -130,13 +143,16 @@ class ChunkReader:
     def __init__(self, model: str) -> None:
         self._model = model
         self._calls = 0
+        self._is_first = True
 
-    def read(self, piece: Any) -> Chunk | None:
-        """Return what a piece brings, or None.
+    def read(self, piece: Any) -> Chunk:
+        """Return what a piece brings; the first brings the headers too.
 
         Raises:
             ContentFilterError: The prompt was blocked.
         """
+        headers = headers_of(piece) if self._is_first else None
+        self._is_first = False
         candidates = getattr(piece, "candidates", None)
         given = getattr(piece, "usage_metadata", None)
         if not candidates:
@@ -148,7 +164,7 @@ class ChunkReader:
                     status=200,
                     code=str(reason),
                 )
-            return None if given is None else Chunk(usage=usage_of(given))
+            return Chunk(usage=None if given is None else usage_of(given), headers=headers)
         candidate = candidates[0]
         text: list[str] = []
         reasoning: list[str] = []
@@ -177,7 +193,9 @@ class ChunkReader:
             reason,
             usage,
             getattr(piece, "model_version", None),
-            extra=extra,
+            getattr(piece, "response_id", None),
+            extra,
+            headers,
         )
 
     def _call(self, call: Any, signed: Mapping[str, Any]) -> ToolCallDelta:
@@ -270,10 +288,15 @@ def _tool_config(choice: str) -> dict[str, Any]:
     return {"function_calling_config": calling}
 
 
-def _parts(message: Message, names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    own: Mapping[str, Any] = message.extra.get("gemini") or {}
+def _own(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what Gemini wants back with a message or a call."""
+    return extra.get("gemini") or {}
+
+
+def _parts(message: Message, named: AbstractSet[str]) -> Iterator[dict[str, Any]]:
+    own = _own(message.extra)
     if message.role == "tool":
-        yield {"function_response": _function_response(message, names)}
+        yield {"function_response": _function_response(message, named)}
         return
     parts = list(_content(message.content))
     if parts and "thought_signature" in own:
@@ -281,7 +304,7 @@ def _parts(message: Message, names: Mapping[str, str]) -> Iterator[dict[str, Any
         parts[-1] = {**parts[-1], "thought_signature": signature}
     yield from parts
     for call in message.tool_calls:
-        given: Mapping[str, Any] = call.extra.get("gemini") or {}
+        given = _own(call.extra)
         function: dict[str, Any] = {"name": call.name, "args": arguments_of(call)}
         if "id" in given:
             function["id"] = given["id"]
@@ -291,20 +314,23 @@ def _parts(message: Message, names: Mapping[str, str]) -> Iterator[dict[str, Any
         yield part
 
 
-def _function_response(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    call_id = message.tool_call_id or ""
+def _function_response(message: Message, named: AbstractSet[str]) -> dict[str, Any]:
+    call_id = message.tool_call_id
     return {
-        "name": message.name or names.get(call_id) or call_id,
+        # Tells the results of one tool apart, which was called twice.
+        **({"id": call_id} if call_id in named else {}),
+        "name": message.name,
         # https://ai.google.dev/api/caching#FunctionResponse: `output` for what a function returned.
-        "response": {"output": text_of(message)},
+        "response": {"output": only_text(message, "Gemini")},
     }
 
 
 def _content(content: str | Sequence[Part]) -> Iterator[dict[str, Any]]:
     for part in (TextPart(content),) if isinstance(content, str) else content:
-        if isinstance(part, TextPart):
-            if part.text:
-                yield {"text": part.text}
+        text = text_in(part)
+        if text is not None:
+            if text:
+                yield {"text": text}
         elif isinstance(part, ImagePart):
             known = image_bytes(part)
             if known is None:
@@ -312,7 +338,7 @@ def _content(content: str | Sequence[Part]) -> Iterator[dict[str, Any]]:
             else:
                 yield {"inline_data": {"mime_type": known[0], "data": known[1]}}
         else:
-            yield dict(part)
+            yield dict(cast("Mapping[str, Any]", part))
 
 
 def _encoded(signature: bytes) -> str:

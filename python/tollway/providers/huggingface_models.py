@@ -20,7 +20,7 @@ from tollway.errors import (
     NotFoundError,
 )
 from tollway.providers.huggingface_writer import TextWriter
-from tollway.providers.messages import text_of
+from tollway.providers.messages import only_text
 from tollway.providers.tool_text import calls_in
 from tollway.providers.turns import arguments_of
 from tollway.providers.worker import Worker
@@ -304,7 +304,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _message(message: Message) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    written: dict[str, Any] = {"role": role, "content": text_of(message)}
+    text = only_text(message, "transformers")
+    written: dict[str, Any] = {"role": role, "content": text}
     if message.name is not None:
         written["name"] = message.name
     if message.tool_call_id is not None:

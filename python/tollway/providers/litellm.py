@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError
 from tollway.providers.base import ChatRules, EmbeddingAnswer, EmbeddingRules
-from tollway.providers.frame import ChatFrame
+from tollway.providers.frame import AtClient, ChatFrame, Events
 from tollway.providers.litellm_client import LiteLLMClient, caught, sdk
 from tollway.providers.openai import DIMENSIONS
 from tollway.providers.openai_models import Learned, Model, learned_of
@@ -18,11 +18,10 @@ from tollway.providers.rows import rows_of
 from tollway.types import Chunk, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
-    from tollway.providers.errors import ErrorTable
     from tollway.types import Completion, Message
 
 __all__ = ["LiteLLMEmbeddingProvider", "LiteLLMProvider"]
@@ -51,11 +50,12 @@ _MAX_TEXTS = {"azure": 2048, "cohere": 96, "gemini": 100, "openai": 2048, "voyag
 _FEW_TEXTS = 64
 
 
-class LiteLLMProvider(ChatFrame):
+class LiteLLMProvider(AtClient[LiteLLMClient], ChatFrame):
     """One chat model behind LiteLLM.
 
     Each call goes through `litellm.acompletion`, its retries off and nothing dropped in silence.
-    LiteLLM is imported on the first call, which takes seconds; what its tables say of the model is
+    LiteLLM is imported on the first call, which takes seconds (for a model that is named alone, as
+    `gpt-4o`, at once, to ask whose it is); what its tables say of the model is
     what is taken to be possible. Connections are LiteLLM's own, shared by all who use it in the
     process, and stay open. Where the answer has no finish reason LiteLLM makes one up: of a stream
     that is noticed, of a whole answer it cannot be.
@@ -63,8 +63,8 @@ class LiteLLMProvider(ChatFrame):
     Args:
         model: As LiteLLM names it: `groq/llama-3.3-70b-versatile`.
         base_model: The model that a deployment serves, by which tokens are counted and priced.
-        api_key: As `LiteLLMClient` takes it, and so the rest: `base_url`, `errors`, and further
-            arguments of LiteLLM's calls as `options`.
+        options: As `LiteLLMClient` takes them: `api_key`, `base_url`, `errors`, and further
+            arguments of LiteLLM's calls.
 
     Raises:
         ConfigurationError: An address that is none.
@@ -77,15 +77,10 @@ class LiteLLMProvider(ChatFrame):
         model: str,
         *,
         base_model: str | None = None,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        errors: ErrorTable | None = None,
         **options: Any,
     ) -> None:
         self.model = model
-        self._client = LiteLLMClient(
-            model, api_key=api_key, base_url=base_url, options=options, errors=errors
-        )
+        self._client = LiteLLMClient(model, **options)
         served = base_model or self._client.name
         is_listed = self._client.is_own_address
         self.rules = ChatRules(
@@ -97,25 +92,12 @@ class LiteLLMProvider(ChatFrame):
         )
         self.limits = self._client.limits
 
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, address, credential's fingerprint, model."""
-        return self._client.quota_key
-
-    @property
-    def _place(self) -> str:
-        return self._client.base_url or self._client.kind
-
     @cached_property
     def _learned(self) -> Learned:  # type: ignore[override]
         # LiteLLM is imported when it is asked for.
         known = _model_of(self._client.name, self._client.kind)
         place = f"litellm {self._client.base_url}"
         return learned_of(place, self.model, known, max_tokens="max_tokens")
-
-    async def open(self) -> None:
-        """Import LiteLLM."""
-        sdk()
 
     async def _answer(self, request: ChatRequest) -> Completion:
         answer = await sdk().acompletion(**self._arguments(request))
@@ -130,27 +112,14 @@ class LiteLLMProvider(ChatFrame):
             completion, usage=usage, extra={"litellm": thoughts} if thoughts else {}, raw=answer
         )
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         arguments = {**self._arguments(request), "stream": True}
         if "stream_usage" in self.capabilities.features:
             arguments["stream_options"] = {"include_usage": True}
         pieces = await sdk().acompletion(**arguments)
-        reader = ChunkReader(split=True)
-        blocks: list[dict[str, Any]] = []
         headers = self._client.headers_of(pieces)
-        try:
-            yield Chunk(headers=headers, request_id=headers["x-request-id"] or None)
-            async for piece in pieces:
-                parsed: dict[str, Any] = _with_refusal(piece.model_dump())
-                blocks += _blocks_of(parsed)
-                chunk = reader.read(parsed)
-                yield chunk and _as_sent(chunk, pieces, blocks)
-            yield reader.end()
-        finally:
-            await pieces.aclose()
-
-    async def aclose(self) -> None:
-        """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""
+        reader = _Reader(pieces)
+        return Events(pieces, reader.read, headers, headers["x-request-id"] or None, reader.end)
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         messages = [_message(message) for message in request.messages]
@@ -167,7 +136,7 @@ class LiteLLMProvider(ChatFrame):
         return self._client.failure(error) if isinstance(error, caught()) else None
 
 
-class LiteLLMEmbeddingProvider:
+class LiteLLMEmbeddingProvider(AtClient[LiteLLMClient]):
     """One embedding model behind LiteLLM.
 
     Args:
@@ -175,7 +144,7 @@ class LiteLLMEmbeddingProvider:
         dimensions: Shorter vectors, where the model can.
         base_model: The model that a deployment serves, by which tokens are counted and priced.
         max_texts: Texts a request. Default: what the provider documents, else 64.
-        api_key: As `LiteLLMProvider` takes it, and so the rest.
+        options: As `LiteLLMClient` takes them.
 
     Raises:
         ConfigurationError: An address that is none.
@@ -190,15 +159,10 @@ class LiteLLMEmbeddingProvider:
         dimensions: int | None = None,
         base_model: str | None = None,
         max_texts: int | None = None,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        errors: ErrorTable | None = None,
         **options: Any,
     ) -> None:
         self.model = model
-        self._client = LiteLLMClient(
-            model, api_key=api_key, base_url=base_url, options=options, errors=errors
-        )
+        self._client = LiteLLMClient(model, **options)
         self._served = base_model or self._client.name
         self._asked: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
         is_openai = self._served in DIMENSIONS
@@ -213,15 +177,6 @@ class LiteLLMEmbeddingProvider:
         )
         self.limits = self._client.limits
 
-    def __repr__(self) -> str:
-        """Show the model and the address, never the key."""
-        return f"<LiteLLMEmbeddingProvider {self._client.where.removeprefix('litellm/')}>"
-
-    @property
-    def quota_key(self) -> Hashable:
-        """Provider, address, credential's fingerprint, model."""
-        return self._client.quota_key
-
     @property
     def priced_as(self) -> str:
         """The provider behind LiteLLM and its model."""
@@ -230,10 +185,6 @@ class LiteLLMEmbeddingProvider:
     def for_queries(self) -> LiteLLMEmbeddingProvider:
         """Return itself: queries are embedded as documents are, unless `input_type` is given."""
         return self
-
-    async def open(self) -> None:
-        """Import LiteLLM."""
-        sdk()
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts; see `EmbeddingProvider.embed`."""
@@ -262,8 +213,20 @@ class LiteLLMEmbeddingProvider:
         feedback = self._client.feedback.read(200, headers, now=time.time())
         return EmbeddingAnswer(vectors, bad_rows, usage, feedback)
 
-    async def aclose(self) -> None:
-        """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""
+
+class _Reader(ChunkReader):
+    """Reads the pieces of one stream of LiteLLM's."""
+
+    def __init__(self, pieces: Any) -> None:
+        super().__init__(split=True)
+        self._pieces = pieces
+        self._blocks: list[dict[str, Any]] = []
+
+    def read(self, event: Any) -> Chunk | None:
+        parsed: dict[str, Any] = _with_refusal(event.model_dump())
+        self._blocks += _blocks_of(parsed)
+        chunk = super().read(parsed)
+        return chunk and _as_sent(chunk, self._pieces, self._blocks)
 
 
 def _model_of(model: str, kind: str) -> Model:

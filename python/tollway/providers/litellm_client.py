@@ -94,35 +94,35 @@ class LiteLLMClient:
     """What chat and embeddings share: one model of one provider behind LiteLLM.
 
     Args:
-        model: As LiteLLM names it, `provider/model`.
+        model: As LiteLLM names it, `provider/model`; of a name alone LiteLLM is asked whose it is,
+            for which it is imported at once.
         api_key: Else from the variable that LiteLLM reads, such as `GROQ_API_KEY`.
         base_url: Else the provider's own address.
-        options: Further arguments of every call, such as `api_version` or `aws_region_name`.
         errors: What its errors mean; None for the provider's own table.
+        options: Further arguments of every call, such as `api_version` or `aws_region_name`.
 
     Raises:
-        ConfigurationError: An address that is none.
+        ConfigurationError: An address that is none, or a name alone that LiteLLM does not know.
     """
 
     def __init__(
         self,
         model: str,
         *,
-        api_key: str | None,
-        base_url: str | None,
-        options: Mapping[str, Any],
-        errors: ErrorTable | None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        errors: ErrorTable | None = None,
+        **options: Any,
     ) -> None:
         self.model = model
-        self.kind, _, name = model.partition("/")
-        self.name = name or model
+        self.kind, slash, self.name = model.partition("/")
+        if not slash:
+            self.kind, self.name = _kind_of(model), model
         family = _FAMILIES.get(self.kind, _Family())
         self.feedback = family.feedback
         self._errors = errors or family.errors.with_rules(*_BY_CLASS)
         variable = f"{self.kind.upper()}_API_KEY"
-        self._key = checked_key(
-            api_key or os.environ.get(variable), f"litellm/{model}", f"{self.kind.upper()}_API_KEY"
-        )
+        self._key = checked_key(api_key or os.environ.get(variable), f"litellm/{model}", variable)
         if base_url is not None:
             check_address(base_url)
         self.base_url = base_url
@@ -146,6 +146,18 @@ class LiteLLMClient:
     def is_own_address(self) -> bool:
         """Whether it is the provider itself that answers, whose prices are listed."""
         return self.base_url is None and self.kind not in _LOCAL
+
+    @property
+    def place(self) -> str:
+        """The address, or the provider behind LiteLLM."""
+        return self.base_url or self.kind
+
+    async def open(self) -> None:
+        """Import LiteLLM."""
+        sdk()
+
+    async def aclose(self) -> None:
+        """Leave LiteLLM's connections to LiteLLM, which shares them with its other users."""
 
     @property
     def where(self) -> str:
@@ -209,6 +221,16 @@ def sdk() -> Any:
     # It prints advice on standard output with every error, where a command's output belongs.
     litellm.suppress_debug_info = True
     return litellm
+
+
+def _kind_of(model: str) -> str:
+    """Return the provider of a model that is named alone."""
+    try:
+        return str(sdk().get_llm_provider(model)[1])
+    except caught() as error:
+        raise ConfigurationError(
+            f"LiteLLM does not know whose model {model!r} is: name it litellm/PROVIDER/{model}"
+        ) from error
 
 
 def caught() -> tuple[type[Exception], ...]:

@@ -14,7 +14,16 @@ from tollway.types import ImagePart, Message, Role, TextPart, ToolCall
 if TYPE_CHECKING:
     from tollway.types import Part, Tool
 
-__all__ = ["image_bytes", "image_url", "openai_message", "openai_tool", "read_message", "text_of"]
+__all__ = [
+    "image_bytes",
+    "image_url",
+    "only_text",
+    "openai_message",
+    "openai_tool",
+    "read_message",
+    "text_in",
+    "text_of",
+]
 
 _ROLES = frozenset(get_args(Role))
 _OWN_MEMBERS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
@@ -89,11 +98,42 @@ def openai_tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def text_in(part: Part) -> str | None:
+    """Return the text of a part, one in OpenAI's form too; None for a part of another kind."""
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, ImagePart) or part.get("type") != "text":
+        return None
+    return str(part.get("text") or "")
+
+
 def text_of(message: Message) -> str:
     """Return a message's text, its parts joined by empty lines; other parts are left out."""
     if isinstance(message.content, str):
         return message.content
-    return "\n\n".join(part.text for part in message.content if isinstance(part, TextPart))
+    texts = map(text_in, message.content)
+    return "\n\n".join(text for text in texts if text is not None)
+
+
+def only_text(message: Message, who: str, *, images: bool = False) -> str:
+    """Return a message's text, of which nothing is lost.
+
+    Args:
+        message: Which.
+        who: Takes it, for the error.
+        images: Whether images are sent beside it.
+
+    Raises:
+        ConfigurationError: It has other parts.
+    """
+    for part in () if isinstance(message.content, str) else message.content:
+        if text_in(part) is None and not (images and isinstance(part, ImagePart)):
+            kind = part.get("type") if isinstance(part, Mapping) else "image"
+            raise ConfigurationError(
+                f"{who} takes {'text and images' if images else 'text alone'} in a message of "
+                f"{message.role}, no part of the kind {kind}"
+            )
+    return text_of(message)
 
 
 def image_url(part: ImagePart) -> str:

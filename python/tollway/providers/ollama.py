@@ -312,8 +312,11 @@ class OllamaProvider(_Server):
         body = chat_body(self.model, request, self._options)
         if self._keep_alive is not None:
             body["keep_alive"] = self._keep_alive
+        further = dict(request.extra_body)
+        # Beside the others, of which the window must not be lost.
+        body["options"] |= further.pop("options", {})
         # Newer servers refuse a prompt over the window when asked to; older ones do not listen.
-        return {**body, "stream": is_stream, "truncate": False, **request.extra_body}
+        return {**body, "stream": is_stream, "truncate": False, **further}
 
     def _check_window(self, answer: Mapping[str, Any]) -> None:
         """Refuse an answer to a prompt that fills the window: its beginning is likely not there."""

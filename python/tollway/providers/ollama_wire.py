@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError, ConfigurationError
-from tollway.providers.messages import image_bytes, openai_tool, text_of
+from tollway.providers.messages import image_bytes, only_text, openai_tool
 from tollway.providers.thinking import ThinkSplitter, split_thinking
-from tollway.providers.turns import arguments_of, names_of_calls
+from tollway.providers.turns import arguments_of, with_names
 from tollway.types import Chunk, Completion, ImagePart, ToolCall, ToolCallDelta, Usage
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def chat_body(model: str, request: ChatRequest, options: Mapping[str, Any]) -> d
     Raises:
         ConfigurationError: A choice of tools, which Ollama does not have, or an image's address.
     """
-    names = names_of_calls(request.messages)
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_message(message, names) for message in request.messages],
+        "messages": [_message(message) for message in with_names(request.messages)],
         "options": {**options, **_options(request)},
     }
     if request.tools and request.tool_choice != "none":
@@ -116,12 +115,12 @@ class ChunkReader:
         )
 
 
-def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+def _message(message: Message) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    written: dict[str, Any] = {"role": role, "content": text_of(message)}
+    text = only_text(message, "Ollama", images=True)
+    written: dict[str, Any] = {"role": role, "content": text}
     if message.role == "tool":
-        call_id = message.tool_call_id or ""
-        written["tool_name"] = message.name or names.get(call_id) or call_id
+        written["tool_name"] = message.name
     if not isinstance(message.content, str):
         images = [_image(part) for part in message.content if isinstance(part, ImagePart)]
         if images:

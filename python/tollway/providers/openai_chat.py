@@ -16,13 +16,20 @@ from tollway.limiter.feedback import OPENAI_FEEDBACK
 from tollway.providers.base import CHECK_TIMEOUT, ChatRequest, Checked
 from tollway.providers.compatible import chat_endpoint
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.frame import ChatFrame, fingerprint, own_client, sdk_clients, sdk_failure
+from tollway.providers.frame import (
+    ChatFrame,
+    Events,
+    fingerprint,
+    own_client,
+    sdk_clients,
+    sdk_failure,
+    told_client,
+)
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_batches import FILE, OpenAIBatches
 from tollway.providers.openai_models import Learned, elsewhere, learned_of, model_of
-from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of
+from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of, listed
 from tollway.transport import Response, response_class, transport_exceptions
-from tollway.types import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
@@ -74,26 +81,22 @@ class OpenAIChatProvider(ChatFrame):
         self._errors = errors
         self._headers = dict(headers or {})
         self._http_client = http_client
+        # What knows keys that change: what it returns is struck out of nothing.
+        self._asked: object = api_key if callable(api_key) else client
         if client is not None:
             client = own_client(client, base_url, api_key, http_client)
-            base_url, api_key = str(client.base_url), client.api_key or None
+            base_url, api_key = str(client.base_url), client.api_key
         given = base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         self.base_url = (given or BASE_URL).rstrip("/")
         check_address(self.base_url)
         self._is_openai = self.base_url == BASE_URL
         endpoint = chat_endpoint(self.base_url)
-        # A function's keys change: what it returns is struck out of nothing.
         self._ask_key = api_key if callable(api_key) else None
-        self._key = (
-            ""
-            if callable(api_key)
-            else checked_key(
-                api_key or os.environ.get(endpoint.key) or os.environ.get("OPENAI_API_KEY"),
-                f"openai/{model}",
-                endpoint.key,
-            )
-        )
-        if self._is_openai and not self._key and self._ask_key is None:
+        key = "" if callable(api_key) else api_key
+        if self._asked is None:
+            key = key or os.environ.get(endpoint.key) or os.environ.get("OPENAI_API_KEY")
+        self._key = checked_key(key, f"openai/{model}", endpoint.key)
+        if self._is_openai and not self._has_credential():
             raise ConfigurationError(
                 f"openai/{model} needs a key: set the environment variable OPENAI_API_KEY, or give "
                 "api_key"
@@ -102,7 +105,7 @@ class OpenAIChatProvider(ChatFrame):
         if self._is_openai:
             learned = learned_of(self.base_url, model, model_of(model))
         else:
-            known = elsewhere(endpoint.no_features, endpoint.no_parameters)
+            known = elsewhere(endpoint)
             learned = learned_of(self.base_url, model, known, max_tokens="max_tokens")
         self._set_up(learned, client)
         self.rules = self._learned.rules(
@@ -120,7 +123,7 @@ class OpenAIChatProvider(ChatFrame):
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
-        secret = self._key or f"function {id(self._ask_key)}"
+        secret = self._key or f"function {id(self._asked)}"
         return (self.name, self.base_url, fingerprint(secret), self.model)
 
     @property
@@ -132,7 +135,7 @@ class OpenAIChatProvider(ChatFrame):
         return self._key
 
     def _has_credential(self) -> bool:
-        return bool(self._key or self._ask_key)
+        return bool(self._key or self._asked)
 
     def _make_client(self) -> Any:
         openai = sdk()
@@ -141,7 +144,7 @@ class OpenAIChatProvider(ChatFrame):
             base_url=self.base_url,
             max_retries=0,
             default_headers=self._headers,
-            http_client=self._http_client,
+            http_client=self._http_client or told_client(openai),
         )
 
     async def open(self) -> None:
@@ -158,20 +161,14 @@ class OpenAIChatProvider(ChatFrame):
             answer, headers, self.name, model=self.model, split=not self._is_openai
         )
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Chunk | None, None]:
+    async def _events(self, request: ChatRequest) -> Events:
         body = {**chat_body(self.model, request, self._learned), "stream": True}
         if "stream_usage" in self.capabilities.features:
             body["stream_options"] = {"include_usage": True}
         pieces = await self._send(request, body)
-        reader = ChunkReader(split=not self._is_openai)
         headers = pieces.response.headers
-        try:
-            yield Chunk(headers=headers, request_id=headers.get("x-request-id"))
-            async for piece in pieces:
-                yield reader.read(piece)
-            yield reader.end()
-        finally:
-            await pieces.close()
+        reader = ChunkReader(split=not self._is_openai)
+        return Events(pieces, reader.read, headers, headers.get("x-request-id"), reader.end)
 
     def batches(self) -> OpenAIChatBatches:
         """Return the batch API of this model."""
@@ -187,16 +184,19 @@ class OpenAIChatProvider(ChatFrame):
             ProviderError: As `complete`.
         """
         by = "its list of models"
+        options = {"timeout": CHECK_TIMEOUT, "headers": self._further({})}
         try:
             with self._failing(ChatRequest((), timeout=CHECK_TIMEOUT)):
-                listed = await self._clients.get().models.list(
-                    extra_headers=self._further({}), timeout=CHECK_TIMEOUT
+                answer = await self._clients.get().get(
+                    "/models", cast_to=response_class(sdk()), options=options
                 )
+                models = listed(answer.json())
         except NotFoundError:
             if self._is_openai:
                 raise
+            models = None
+        if models is None:
             return Checked(f"{by}, which it does not have", None)
-        models = tuple(str(model.id) for model in listed.data)
         is_listed = self.model in models
         if self.name == "openai" and (is_listed or self._is_openai):
             return Checked(by, is_listed, models)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.base import ChatRequest
+    from tollway.providers.compatible import ChatEndpoint
 
 __all__ = ["Learned", "Model", "elsewhere", "learned_of", "model_of"]
 
@@ -39,6 +40,7 @@ class Model:
     max_output_tokens: int | None = None
     features: AbstractSet[ChatFeature] = _FEATURES
     parameters: AbstractSet[ChatParameter] = _ALL_PARAMETERS
+    thoughts_back: bool = False
 
 
 # https://platform.openai.com/docs/models, each model's page; the first that fits counts.
@@ -77,18 +79,20 @@ def model_of(name: str) -> Model:
     return _UNKNOWN if family is None else _MODELS[family]
 
 
-def elsewhere(
-    no_features: AbstractSet[ChatFeature], no_parameters: AbstractSet[ChatParameter]
-) -> Model:
-    """Return what a model of another endpoint takes: everything but this, until it refuses."""
-    return Model(features=_ALL_FEATURES - no_features, parameters=_ALL_PARAMETERS - no_parameters)
+def elsewhere(endpoint: ChatEndpoint) -> Model:
+    """Return what a model elsewhere takes: all that it is not known to refuse."""
+    return Model(
+        features=_ALL_FEATURES - endpoint.no_features,
+        parameters=_ALL_PARAMETERS - endpoint.no_parameters,
+        thoughts_back=endpoint.thoughts_back,
+    )
 
 
 # An endpoint words it in its own way, but that something is not taken is one of these.
 _REFUSED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra "
     r"(fields|inputs)|extra_forbidden|does not exist|not available|invalid.*(role|type)|only the "
-    r"default",
+    r"default|deprecated|incompatible",
     re.IGNORECASE,
 )
 
@@ -100,6 +104,7 @@ class Learned:
         capabilities: As they are known by now.
         max_tokens: How it names the most tokens of an answer.
         developer: How it names the role `developer`.
+        thoughts_back: Whether an answer that calls tools goes back with what was thought for it.
     """
 
     def __init__(self, model: Model, *, max_tokens: str) -> None:
@@ -109,6 +114,7 @@ class Learned:
         self.capabilities = ChatCapabilities(model.features, model.parameters)
         self.max_tokens = max_tokens
         self.developer = "developer"
+        self.thoughts_back = model.thoughts_back
 
     def rules(
         self,
@@ -143,14 +149,18 @@ class Learned:
         Returns:
             What is different from now on, or None where the request is to blame.
         """
-        if not _REFUSED.search(message):
+        if "reasoning_content" in message and not self.thoughts_back:
+            self.thoughts_back = True
+            return "wants thoughts back with the calls of tools"
+        # A schema with a mistake says nothing of whether schemas are taken.
+        if not _REFUSED.search(message) or "invalid schema" in message.lower():
             return None
         with self._lock:
             return self._learn(message, request)
 
     def _learn(self, message: str, request: ChatRequest) -> str | None:
         if "stream_options" in message or "include_usage" in message:
-            return self._forget_feature("stream_usage", "takes no stream_options")
+            return self.forget("stream_usage", "takes no stream_options")
         if request.max_tokens is not None and not self._renamed and self._is_misnamed(message):
             self._renamed = True
             names = {"max_tokens", "max_completion_tokens"} - {self.max_tokens}
@@ -170,7 +180,7 @@ class Learned:
         ):
             # The request is to blame; the next one is built without.
             has_schema = request.response_format.schema is not None
-            self._forget_feature("json_schema" if has_schema else "json_mode", "")
+            self.forget("json_schema" if has_schema else "json_mode", "")
         return None
 
     def _is_misnamed(self, message: str) -> bool:
@@ -178,7 +188,8 @@ class Learned:
             return "max_completion_tokens" in message
         return "max_completion_tokens" in message and "Use '" not in message
 
-    def _forget_feature(self, feature: ChatFeature, change: str) -> str | None:
+    def forget(self, feature: ChatFeature, change: str) -> str | None:
+        """Take a feature away; return the change, or None where it was not there."""
         if feature not in self.capabilities.features:
             return None
         features = self.capabilities.features - {feature}

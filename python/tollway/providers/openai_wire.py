@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tollway.providers.openai_models import Learned
     from tollway.types import FinishReason, JsonFormat, Message
 
-__all__ = ["ChunkReader", "chat_body", "completion_of", "usage_of"]
+__all__ = ["ChunkReader", "chat_body", "completion_of", "listed", "usage_of"]
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -25,7 +25,13 @@ _FINISH: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "error": "error",
+    # An answer that was broken off: vLLM's word, DeepSeek's; and Mistral's for a full window.
+    "abort": "error",
+    "insufficient_system_resource": "error",
+    "model_length": "context_window",
 }
+# What a server may want back with an answer that calls tools: see `Learned.thoughts_back`.
+_THOUGHTS = "openai_compatible"
 
 
 def chat_body(model: str, request: ChatRequest, learned: Learned) -> dict[str, Any]:
@@ -105,6 +111,7 @@ def completion_of(
         reasoning,
         calls,
         usage_of(named.get("usage")),
+        extra=_thoughts(said.get("reasoning_content")) if calls else {},
         model=named.get("model") or model,
         provider=provider,
         request_id=request_id,
@@ -123,10 +130,11 @@ class ChunkReader:
     def __init__(self, *, split: bool) -> None:
         self._splitter = ThinkSplitter() if split else None
         self._ends: dict[str, FinishReason] = dict(_FINISH)
+        self._thoughts: list[str] = []
 
-    def read(self, piece: object) -> Chunk | None:
+    def read(self, event: object) -> Chunk | None:
         """Return an event's JSON as a `Chunk`; None where it brings nothing."""
-        named = _members(piece)
+        named = _members(event)
         # Groq's older place for it.
         usage = named.get("usage") or _members(named.get("x_groq")).get("usage")
         counted = None if usage is None else usage_of(usage)
@@ -147,9 +155,11 @@ class ChunkReader:
         calls = tuple(map(_call_delta, delta.get("tool_calls") or ()))
         if calls:
             self._ends["stop"] = "tool_calls"
+        self._thoughts.append(delta.get("reasoning_content") or "")
         finish = choice.get("finish_reason")
         reason = self._ends.get(finish, "stop") if finish else None
-        return Chunk(text, reasoning, calls, reason, counted, model)
+        extra = _thoughts("".join(self._thoughts)) if reason == "tool_calls" else {}
+        return Chunk(text, reasoning, calls, reason, counted, model, extra=extra)
 
     def end(self) -> Chunk | None:
         """Return what was held back, or None."""
@@ -167,19 +177,36 @@ def usage_of(given: object) -> Usage:
         return Usage(requests=1, estimated=True)
     details = _members(named.get("prompt_tokens_details"))
     output_details = _members(named.get("completion_tokens_details"))
+    output_tokens = _number(named, "completion_tokens")
+    reasoning_tokens = _number(output_details, "reasoning_tokens")
+    # Within the answer's at OpenAI, beside them at xAI and in Gemini's form of this API.
+    if input_tokens + output_tokens + reasoning_tokens == named.get("total_tokens"):
+        output_tokens += reasoning_tokens
     return Usage(
         input_tokens,
         1,
-        output_tokens=_number(named, "completion_tokens"),
+        output_tokens=output_tokens,
         # DeepSeek's own name for the same.
         cached_tokens=_number(details, "cached_tokens")
         or _number(named, "prompt_cache_hit_tokens"),
         cache_write_tokens=_number(details, "cache_write_tokens"),
-        reasoning_tokens=_number(output_details, "reasoning_tokens"),
+        reasoning_tokens=reasoning_tokens,
         input_audio_tokens=_number(details, "audio_tokens"),
         input_image_tokens=_number(details, "image_tokens"),
         output_audio_tokens=_number(output_details, "audio_tokens"),
     )
+
+
+def listed(answer: object) -> tuple[str, ...] | None:
+    """Return the names in a list of models; None where the answer holds no such list.
+
+    Together's answer is the list itself.
+    """
+    given = cast("object", answer if isinstance(answer, list) else _members(answer).get("data"))
+    if not isinstance(given, list):
+        return None
+    names = [_members(model).get("id") for model in cast("list[object]", given)]
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _members(value: object) -> dict[str, Any]:
@@ -200,8 +227,14 @@ def _message(message: Message, learned: Learned) -> dict[str, Any]:
     written = openai_message(message)
     if message.role == "developer":
         written["role"] = learned.developer
-    further = message.extra.get("openai")
-    return {**further, **written} if further else written
+    further: dict[str, Any] = dict(message.extra.get("openai") or {})
+    if learned.thoughts_back:
+        further |= message.extra.get(_THOUGHTS) or {}
+    return {**further, **written}
+
+
+def _thoughts(reasoning: object) -> dict[str, Any]:
+    return {_THOUGHTS: {"reasoning_content": reasoning}} if reasoning else {}
 
 
 def _tool_choice(choice: str) -> Any:

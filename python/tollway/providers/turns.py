@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from tollway.errors import ConfigurationError
-from tollway.providers.messages import text_of
+from tollway.providers.messages import text_in, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tollway.types import Message, ToolCall
 
-__all__ = ["Speaker", "arguments_of", "names_of_calls", "split_system", "turns"]
+__all__ = ["Speaker", "arguments_of", "split_system", "turns", "with_names"]
 
 Speaker: TypeAlias = Literal["user", "assistant"]
 
@@ -25,7 +26,13 @@ def split_system(messages: Sequence[Message]) -> tuple[list[Message], list[Messa
     rest = [message for message in messages if message.role not in {"system", "developer"}]
     if not rest:
         raise ConfigurationError("there are system prompts alone: there is nothing to answer")
-    return [message for message in system if text_of(message)], rest
+    return [message for message in system if _says_something(message)], rest
+
+
+def _says_something(message: Message) -> bool:
+    content = message.content
+    parts = () if isinstance(content, str) else content
+    return bool(text_of(message).strip()) or any(text_in(part) is None for part in parts)
 
 
 def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:
@@ -34,9 +41,20 @@ def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:
     return [("assistant" if is_model else "user", list(group)) for is_model, group in grouped]
 
 
-def names_of_calls(messages: Sequence[Message]) -> dict[str, str]:
-    """Return the names of the tools that were called, by the ids of the calls."""
-    return {call.id: call.name for message in messages for call in message.tool_calls}
+def with_names(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield messages, the results of tools with the names of these.
+
+    Providers that give calls no ids number them in each answer anew: of two calls of one id, the
+    last before a result is the one that it belongs to.
+    """
+    names: dict[str, str] = {}
+    for message in messages:
+        names.update((call.id, call.name) for call in message.tool_calls)
+        if message.role == "tool" and message.name is None:
+            call_id = message.tool_call_id or ""
+            yield dataclasses.replace(message, name=names.get(call_id, call_id))
+        else:
+            yield message
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any]:

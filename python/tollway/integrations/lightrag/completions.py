@@ -7,6 +7,8 @@ same model, address and key share one client and one limiter, which begins with 
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import ConfigurationError
@@ -21,6 +23,8 @@ from tollway.integrations.lightrag.shared import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from tollway.chat import LLM
 
 __all__ = [
     "anthropic_complete",
@@ -54,11 +58,37 @@ _SAMPLING = {
 }
 
 
-async def openai_complete_if_cache(
+def _answering(
+    llm_of: Callable[..., tuple[LLM, Mapping[str, Any]]],
+) -> Callable[..., Awaitable[Answer]]:
+    """Return in LightRAG's form what finds the LLM of a model and keyword arguments.
+
+    Args:
+        llm_of: Returns it with the arguments that are the call's.
+    """
+
+    async def function(
+        model: str,
+        prompt: str,
+        system_prompt: str | None = None,
+        history_messages: History = None,
+        **kwargs: Any,
+    ) -> Answer:
+        llm, further = llm_of(model, **kwargs)
+        return await answer(llm, prompt, system_prompt, history_messages, further)
+
+    own = inspect.signature(llm_of).parameters.values()
+    form = inspect.signature(function)
+    of_lightrag = [each for each in form.parameters.values() if each.name != "kwargs"]
+    named = [each for each in own if each.name != "model"]
+    functools.update_wrapper(function, llm_of)
+    function.__signature__ = form.replace(parameters=[*of_lightrag, *named])  # type: ignore[attr-defined]
+    return function
+
+
+@_answering
+def openai_complete_if_cache(
     model: str,
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
     *,
     base_url: str | None = None,
     api_key: str | None = None,
@@ -67,68 +97,33 @@ async def openai_complete_if_cache(
     api_version: str | None = None,
     openai_client_configs: Mapping[str, Any] | None = None,
     **kwargs: Any,
-) -> Answer:
+) -> tuple[LLM, Mapping[str, Any]]:
     """Answer through OpenAI, Azure OpenAI, or any endpoint that speaks the same."""
     options = client_options(openai_client_configs)
     if use_azure:
         options |= azure_options("LLM", base_url, api_key, api_version)
         deployment = azure_deployment or first_of("AZURE_OPENAI_DEPLOYMENT") or model
-        llm = shared_llm(f"azure/{deployment}", base_model=model, **options)
-    else:
-        llm = shared_llm(f"openai/{model}", base_url=base_url, api_key=api_key, **options)
-    return await answer(llm, prompt, system_prompt, history_messages, kwargs)
+        return shared_llm(f"azure/{deployment}", base_model=model, **options), kwargs
+    return shared_llm(f"openai/{model}", base_url=base_url, api_key=api_key, **options), kwargs
 
 
-async def azure_openai_complete_if_cache(
-    model: str,
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
-    **kwargs: Any,
-) -> Answer:
-    """Answer through Azure OpenAI: the deployment of `AZURE_OPENAI_DEPLOYMENT`, else `model`."""
-    kwargs["use_azure"] = True
-    return await openai_complete_if_cache(model, prompt, system_prompt, history_messages, **kwargs)
-
-
-async def azure_openai_complete(
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
-    **kwargs: Any,
-) -> Answer:
-    """Answer through Azure OpenAI with the model of `LLM_MODEL`, by default gpt-4o-mini."""
-    return await azure_openai_complete_if_cache(
-        first_of("LLM_MODEL") or "gpt-4o-mini", prompt, system_prompt, history_messages, **kwargs
-    )
-
-
-async def anthropic_complete_if_cache(
-    model: str,
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
-    *,
-    base_url: str | None = None,
-    api_key: str | None = None,
-    **kwargs: Any,
-) -> Answer:
+@_answering
+def anthropic_complete_if_cache(
+    model: str, *, base_url: str | None = None, api_key: str | None = None, **kwargs: Any
+) -> tuple[LLM, Mapping[str, Any]]:
     """Answer through Anthropic."""
-    llm = shared_llm(f"anthropic/{model}", base_url=base_url, api_key=api_key)
-    return await answer(llm, prompt, system_prompt, history_messages, kwargs)
+    return shared_llm(f"anthropic/{model}", base_url=base_url, api_key=api_key), kwargs
 
 
-async def gemini_complete_if_cache(
+@_answering
+def gemini_complete_if_cache(
     model: str,
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
     *,
     base_url: str | None = None,
     api_key: str | None = None,
     generation_config: Mapping[str, Any] | None = None,
     **kwargs: Any,
-) -> Answer:
+) -> tuple[LLM, Mapping[str, Any]]:
     """Answer through Gemini, at AI Studio or Vertex as the environment says.
 
     Raises:
@@ -143,14 +138,12 @@ async def gemini_complete_if_cache(
         )
     key = api_key or first_of("LLM_BINDING_API_KEY", "GEMINI_API_KEY")
     llm = shared_llm(f"gemini/{model}", base_url=address_of(base_url), api_key=key)
-    return await answer(llm, prompt, system_prompt, history_messages, {**sampling, **kwargs})
+    return llm, {**sampling, **kwargs}
 
 
-async def bedrock_complete_if_cache(
+@_answering
+def bedrock_complete_if_cache(
     model: str,
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
     *,
     aws_region: str | None = None,
     aws_access_key_id: str | None = None,
@@ -158,7 +151,7 @@ async def bedrock_complete_if_cache(
     aws_session_token: str | None = None,
     endpoint_url: str | None = None,
     **kwargs: Any,
-) -> Answer:
+) -> tuple[LLM, Mapping[str, Any]]:
     """Answer through Amazon Bedrock; `api_key` is ignored, as LightRAG does."""
     kwargs.pop("api_key", None)
     llm = shared_llm(
@@ -169,26 +162,24 @@ async def bedrock_complete_if_cache(
         aws_session_token=aws_session_token,
         base_url=address_of(endpoint_url),
     )
-    return await answer(llm, prompt, system_prompt, history_messages, kwargs)
+    return llm, kwargs
 
 
-async def ollama_model_complete(
-    prompt: str,
-    system_prompt: str | None = None,
-    history_messages: History = None,
+@_answering
+def _ollama_complete(
+    model: str,
     *,
     host: str | None = None,
     api_key: str | None = None,
     options: Mapping[str, Any] | None = None,
     keep_alive: str | float | None = None,
     **kwargs: Any,
-) -> Answer:
-    """Answer through Ollama with the model that LightRAG names (`llm_model_name`).
+) -> tuple[LLM, Mapping[str, Any]]:
+    """Answer through Ollama.
 
     `options` are Ollama's own: `num_ctx` is the window, and a prompt that does not fit it is an
     error here, where Ollama would drop its beginning.
     """
-    model = _named(kwargs)
     if not host and model.endswith(("-cloud", ":cloud")):
         host = _OLLAMA_CLOUD
     sampling, rest = _sampling(options)
@@ -203,52 +194,7 @@ async def ollama_model_complete(
     )
     if think is not None:
         kwargs.setdefault("think", think)
-    return await answer(llm, prompt, system_prompt, history_messages, {**sampling, **kwargs})
-
-
-def _by_name(complete: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
-    """Return a function that asks the model that LightRAG names (`llm_model_name`)."""
-
-    async def function(
-        prompt: str,
-        system_prompt: str | None = None,
-        history_messages: History = None,
-        **kwargs: Any,
-    ) -> Answer:
-        return await complete(_named(kwargs), prompt, system_prompt, history_messages, **kwargs)
-
-    return function
-
-
-def _of(
-    model: str, complete: Callable[..., Awaitable[Answer]], **options: Any
-) -> Callable[..., Awaitable[Answer]]:
-    """Return a function that asks one model."""
-
-    async def function(
-        prompt: str,
-        system_prompt: str | None = None,
-        history_messages: History = None,
-        **kwargs: Any,
-    ) -> Answer:
-        given = {**options, **kwargs}
-        return await complete(model, prompt, system_prompt, history_messages, **given)
-
-    return function
-
-
-openai_complete = _by_name(openai_complete_if_cache)
-anthropic_complete = _by_name(anthropic_complete_if_cache)
-gemini_model_complete = _by_name(gemini_complete_if_cache)
-bedrock_complete = _by_name(bedrock_complete_if_cache)
-gpt_4o_complete = _of("gpt-4o", openai_complete_if_cache)
-gpt_4o_mini_complete = _of("gpt-4o-mini", openai_complete_if_cache)
-nvidia_openai_complete = _of(
-    "nvidia/llama-3.1-nemotron-70b-instruct", openai_complete_if_cache, base_url=_NVIDIA
-)
-claude_3_opus_complete = _of("claude-3-opus-20240229", anthropic_complete_if_cache)
-claude_3_sonnet_complete = _of("claude-3-sonnet-20240229", anthropic_complete_if_cache)
-claude_3_haiku_complete = _of("claude-3-haiku-20240307", anthropic_complete_if_cache)
+    return llm, {**sampling, **kwargs}
 
 
 def _named(kwargs: Mapping[str, Any]) -> str:
@@ -272,3 +218,54 @@ def _sampling(given: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str
     members = dict(given or {})
     known = {_SAMPLING[name]: members.pop(name) for name in [*members] if name in _SAMPLING}
     return known, members
+
+
+def _of(
+    complete: Callable[..., Awaitable[Answer]],
+    model_of: Callable[[Mapping[str, Any]], str] = _named,
+    **options: Any,
+) -> Callable[..., Awaitable[Answer]]:
+    """Return a function that takes no model: by default it asks the one that LightRAG names.
+
+    Args:
+        complete: Answers by a model.
+        model_of: Returns the model, from the keyword arguments of a call.
+        options: Further ones, which a call may replace.
+    """
+
+    async def function(
+        prompt: str,
+        system_prompt: str | None = None,
+        history_messages: History = None,
+        **kwargs: Any,
+    ) -> Answer:
+        given = {**options, **kwargs}
+        return await complete(model_of(kwargs), prompt, system_prompt, history_messages, **given)
+
+    return function
+
+
+def _model(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """Return what names one model."""
+    return lambda _: name
+
+
+azure_openai_complete_if_cache = functools.partial(openai_complete_if_cache, use_azure=True)
+azure_openai_complete = _of(
+    openai_complete_if_cache,
+    lambda _: first_of("LLM_MODEL") or "gpt-4o-mini",
+    use_azure=True,
+)
+openai_complete = _of(openai_complete_if_cache)
+anthropic_complete = _of(anthropic_complete_if_cache)
+gemini_model_complete = _of(gemini_complete_if_cache)
+bedrock_complete = _of(bedrock_complete_if_cache)
+ollama_model_complete = _of(_ollama_complete)
+gpt_4o_complete = _of(openai_complete_if_cache, _model("gpt-4o"))
+gpt_4o_mini_complete = _of(openai_complete_if_cache, _model("gpt-4o-mini"))
+nvidia_openai_complete = _of(
+    openai_complete_if_cache, _model("nvidia/llama-3.1-nemotron-70b-instruct"), base_url=_NVIDIA
+)
+claude_3_opus_complete = _of(anthropic_complete_if_cache, _model("claude-3-opus-20240229"))
+claude_3_sonnet_complete = _of(anthropic_complete_if_cache, _model("claude-3-sonnet-20240229"))
+claude_3_haiku_complete = _of(anthropic_complete_if_cache, _model("claude-3-haiku-20240307"))

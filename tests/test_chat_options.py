@@ -1,0 +1,142 @@
+"""Options of calls: what they mean beside one another, and what is refused before it is sent."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from chat_fakes import llm_of, said
+from tollway import LLM, Limits, RateLimiter
+from tollway.errors import ConfigurationError
+from tollway.providers import ChatRequest, chat_provider, embedding_provider
+from tollway.providers.anthropic_wire import messages_body
+from tollway.providers.bedrock_wire import converse_arguments
+from tollway.types import Message, Tool, Usage
+
+KEY = "sk-0123456789abcdefghij"
+
+
+def asked(**options):
+    return ChatRequest((Message("user", "hello"),), **options)
+
+
+@pytest.mark.parametrize("kind", ["enabled", "adaptive"])
+def test_a_model_that_thinks_gets_no_temperature_that_nobody_named(kind):
+    thinking = {"thinking": {"type": kind, "budget_tokens": 1024}}
+    default = asked(temperature=0.0, defaults={"temperature"}, extra_body=thinking)
+    body = messages_body("claude-opus-4-5", default, 9, {"temperature"})
+    assert body["extra_body"] == thinking
+    named = asked(temperature=0.5, extra_body=thinking)
+    body = messages_body("claude-opus-4-5", named, 9, {"temperature"})
+    assert body["extra_body"] == {"temperature": 0.5, **thinking}
+    further = {"additionalModelRequestFields": thinking}
+    default = asked(temperature=0.0, defaults={"temperature"}, extra_body=further)
+    assert "inferenceConfig" not in converse_arguments("m", default)
+
+
+def test_a_model_that_is_not_to_think_gets_it():
+    off = {"thinking": {"type": "disabled"}}
+    default = asked(temperature=0.0, defaults={"temperature"}, extra_body=off)
+    body = messages_body("claude-opus-4-5", default, 9, {"temperature"})
+    assert body["extra_body"] == {"temperature": 0.0, **off}
+
+
+async def test_options_of_a_call_do_not_take_ollama_its_window():
+    sent = []
+
+    def answer(request):
+        sent.append(json.loads(request.content))
+        message = {"role": "assistant", "content": "yes"}
+        return httpx.Response(200, json={"message": message, "done": True, "done_reason": "stop"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        llm = LLM("ollama/m", http_client=client, num_ctx=1234, options={"num_gpu": 1})
+        await llm.complete("hello", extra_body={"options": {"top_k": 5}, "keep_alive": 0})
+        await llm.complete("hello")
+    first, second = (body["options"] for body in sent)
+    assert first == {**second, "top_k": 5}
+    assert (second["num_ctx"], second["num_gpu"], second["num_predict"]) == (1234, 1, 4000)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://r.openai.azure.com", "https://r.openai.azure.com/", "https://r.openai.azure.com/openai",
+     "https://r.openai.azure.com/openai/v1/"],
+)  # fmt: skip
+def test_azure_s_address_in_any_form_of_the_portal(endpoint):
+    for make in (chat_provider, embedding_provider):
+        provider = make("azure/d", azure_endpoint=endpoint, api_key=KEY)
+        assert provider.base_url == "https://r.openai.azure.com"
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
+@pytest.mark.parametrize("value", ["0", float("nan"), [1]])
+async def test_what_is_no_number_is_refused_before_it_is_sent(name, value):
+    llm, provider = llm_of(said("yes"))
+    with pytest.raises(ConfigurationError, match=name):
+        await llm.complete("hello", **{name: value})
+    assert not provider.requests
+
+
+async def test_a_choice_that_is_none_of_the_tools_is_refused():
+    llm, provider = llm_of(said("yes"))
+    tools = [Tool("look")]
+    for options in ({"tool_choice": "see", "tools": tools}, {"tool_choice": "required"}):
+        with pytest.raises(ConfigurationError, match="none of the tools"):
+            await llm.complete("hello", **options)
+    assert not provider.requests
+    for choice in ("look", "required", "none", "auto"):
+        await llm.complete("hello", tool_choice=choice, tools=tools)
+    own = {"tools": [{"type": "web_search"}]}
+    await llm.complete("hello", tool_choice="web_search", extra_body=own)
+    assert len(provider.requests) == 5
+
+
+# What is charged
+
+
+@pytest.mark.parametrize(
+    ("model", "weight"),
+    [
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 5),
+        ("anthropic.claude-3-7-sonnet-20250219-v1:0", 5),
+        ("anthropic.claude-3-5-sonnet-20241022-v2:0", None),
+        ("amazon.nova-lite-v1:0", None),
+    ],
+)
+@pytest.mark.parametrize("limits", [None, "auto", Limits(tpm=100_000)])
+def test_bedrock_s_newer_claudes_take_five_of_the_quota_for_an_output_token(model, weight, limits):
+    region = f"eu-{model}-{limits}"
+    llm = LLM(f"bedrock/{model}", region=region, limits=limits)
+    assert llm.limiter.limits.output_weight == weight
+    assert llm.limiter.limits.cached_free is True
+
+
+@pytest.mark.parametrize(("model", "free"), [("claude-haiku-4-5", True), ("claude-3-haiku", False)])
+def test_what_anthropic_reads_from_its_cache_is_free(model, free):
+    key = f"sk-charged-{model}"
+    assert LLM(f"anthropic/{model}", api_key=key).limiter.limits.cached_free is free
+    own = Limits(input_tpm=1000, cached_free=False)
+    kept = LLM(f"anthropic/{model}", api_key=f"{key}-2", limits=own)
+    assert kept.limiter.limits.cached_free is False
+
+
+async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_the_end():
+    usage = Usage(10, 1, output_tokens=900)
+    limiter = RateLimiter(Limits(tpm=100_000, output_weight=5))
+    _, provider = llm_of(said("yes", usage=usage), charges_max_tokens="sum")
+    provider.limits = Limits(output_weight=5)
+    held = []
+
+    def answer(request):
+        held.append(limiter.snapshot()["tpm"].used)
+        return said("yes", usage=usage)
+
+    provider.script = [answer]
+    llm = LLM(provider, limits=limiter)
+    counted = int(await llm.count_tokens("hello"))
+    await llm.complete("hello", max_tokens=4000)
+    assert held == [counted + 4000]
+    assert limiter.snapshot()["tpm"].used == 10 + 5 * 900

@@ -1,0 +1,80 @@
+"""What models refuse to take: known beforehand, or learned from the words that servers use."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tollway.providers import ChatRequest, chat_provider
+from tollway.providers.openai_models import Learned, Model
+from tollway.types import JsonFormat, Message
+
+KEY = "sk-0123456789abcdefghij"
+numbers = itertools.count()
+
+
+def asked(**options):
+    return ChatRequest((Message("user", "hello"),), **options)
+
+
+def learned():
+    return Learned(Model(), max_tokens="max_tokens")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        # Anthropic from Opus 4.7 on, at Bedrock too; models of OpenAI that search; others.
+        "400 invalid_request_error: `temperature` is deprecated for this model.",
+        "400 invalid_request_error: Model incompatible request argument supplied: temperature",
+        "400: Unsupported value: 'temperature' does not support 0.0 with this model.",
+        "422: [{'type': 'extra_forbidden', 'loc': ['body', 'temperature']}]",
+    ],
+)
+def test_a_default_that_is_refused_is_left_out_from_then_on(message):
+    model = learned()
+    request = asked(temperature=0.0, defaults={"temperature"})
+    assert model.learn(message, request) == "takes no temperature"
+    assert "temperature" not in model.capabilities.parameters
+    untouched = learned()
+    assert untouched.learn(message, asked(temperature=0.0)) is None
+    assert "temperature" in untouched.capabilities.parameters
+
+
+@pytest.mark.parametrize(
+    ("model", "takes_it"),
+    [
+        ("anthropic/claude-sonnet-4-5", True),
+        ("anthropic/claude-opus-4-6", True),
+        ("anthropic/claude-opus-4-7", False),
+        ("anthropic/claude-opus-5-5", False),
+        ("anthropic/claude-sonnet-5", False),
+        ("anthropic/claude-haiku-5-5", False),
+        ("anthropic/claude-mythos-preview", False),
+        ("bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0", True),
+        ("bedrock/us.anthropic.claude-opus-4-20250514-v1:0", True),
+        ("bedrock/us.anthropic.claude-opus-4-7-v1:0", False),
+        ("bedrock/anthropic.claude-sonnet-5-v1:0", False),
+        ("bedrock/amazon.nova-lite-v1:0", True),
+    ],
+)
+def test_newer_models_of_anthropic_sample_as_they_like(model, takes_it):
+    options = {"api_key": KEY} if model.startswith("anthropic") else {"region": f"r{next(numbers)}"}
+    parameters = chat_provider(model, **options).capabilities.parameters
+    assert {name in parameters for name in ("temperature", "top_p")} == {takes_it}
+    assert {"max_tokens", "stop"} <= parameters
+
+
+def test_a_schema_with_a_mistake_says_nothing_of_other_schemas():
+    message = (
+        "400 invalid_request_error: Invalid schema for response_format 'answer': "
+        "In context=('properties', 'it'), 'oneOf' is not permitted."
+    )
+    model = learned()
+    wanted = JsonFormat({"type": "object"})
+    assert model.learn(message, asked(response_format=wanted)) is None
+    assert "json_schema" in model.capabilities.features
+    message = "400: This model does not support response_format json_schema"
+    assert model.learn(message, asked(response_format=wanted)) is None
+    assert "json_schema" not in model.capabilities.features
