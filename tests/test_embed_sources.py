@@ -181,6 +181,16 @@ def test_parquet_out_is_what_npy_out_is(sim, tmp_path, output, dtype):
     assert not (tmp_path / "vectors.index.jsonl").exists() or output.exists()
 
 
+@pytest.mark.parametrize("name", ["vectors.npy", "vectors.parquet"])
+def test_ids_that_are_numbers_are_written_as_text(sim, tmp_path, name):
+    documents = [Document(7, "seven"), Document(8, " ")]
+    assert [error.id for error in job(sim, documents, tmp_path / name).errors] == [8]
+    if name == "vectors.npy":
+        assert [line["id"] for line in index_of(tmp_path / name)] == ["7", "8"]
+    else:
+        assert pq.read_table(tmp_path / name)["id"].to_pylist() == ["7", "8"]
+
+
 def test_parquet_of_texts_none_of_which_has_a_vector(tmp_path):
     """Not even their length is known then, and Arrow has no lists of a fixed size of nothing."""
     output = tmp_path / "vectors.parquet"
@@ -255,6 +265,8 @@ def test_documents_in_chunks(sim, output, tmp_path):
     assert plan(docs, embedder, chunk=100, overlap=10).texts == len(chunks)
     with pytest.raises(ConfigurationError, match="overlap"):
         job(sim, documents, output, chunk=100, overlap=100)
+    with pytest.raises(ConfigurationError, match="say how long they are with chunk"):
+        job(sim, documents, output, overlap=10)
 
 
 # Callbacks, and an array of one's own

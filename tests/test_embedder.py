@@ -170,6 +170,8 @@ async def test_a_text_over_the_whole_quota_is_an_error_at_once(sim):
         ("openai/x", {"colour": 1}, "colour"),
         (MODEL, {"limits": 5}, "limits must be Limits, a RateLimiter or auto"),
         (MODEL, {"limits": Limits(rpm=1), "http_client": object()}, "http_client must be"),
+        (MODEL, {"dimensions": 0}, "dimensions must be at least 1, not 0"),
+        (MODEL, {"max_cost": float("nan")}, "max_cost must be 0 US dollars or more, not nan"),
     ],
 )
 def test_what_cannot_work_is_named(model, options, what):

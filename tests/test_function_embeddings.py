@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from function_fakes import embedder_of, refusal
-from tollway import Limits
 from tollway.embed import embed_job_async
 from tollway.errors import ConfigurationError, ProviderError
 
@@ -28,7 +27,11 @@ async def as_array(texts):
 TEXTS = ["a", "bb", "a", "dddd"]
 
 
-@pytest.mark.parametrize("function", [vectors_of, asynchronous, as_array])
+def as_list_of_arrays(texts):
+    return list(vectors_of(texts))
+
+
+@pytest.mark.parametrize("function", [vectors_of, asynchronous, as_array, as_list_of_arrays])
 async def test_vectors_of_a_function(function):
     embedder = embedder_of(function)
     vectors = await embedder.embed(TEXTS)
@@ -100,30 +103,25 @@ async def test_rows_of_no_use_are_asked_for_again(wrong):
     assert answers == []
 
 
-@pytest.mark.parametrize("as_lists", [True, False])
-async def test_vectors_of_a_wrong_length_are_not_asked_for_again(as_lists, tmp_path):
-    calls, one = [], Limits(max_in_flight=1)
+@pytest.mark.parametrize("form", [np.asarray, np.ndarray.tolist, list], ids=str)
+async def test_vectors_of_a_wrong_length_are_not_asked_for_again(form, tmp_path):
+    calls = []
 
     def function(texts):
         calls.append(len(texts))
-        rows = np.ones((len(texts), 2 if len(calls) < 3 else 4))
-        return rows.tolist() if as_lists else rows
+        return form(np.ones((len(texts), 2)))
 
-    with pytest.raises(ProviderError, match="of dimension 2 instead of 3; give the dimensions"):
-        await embedder_of(function, dimensions=3, limits=one).embed(["a", "b"])
-    assert calls == [2]
-    # Without a length that is given, that of the first answer holds.
-    embedder = embedder_of(function, batch_size=1, limits=one)
-    with pytest.raises(ProviderError, match="answered with 4 dimensions, before with 2"):
-        await embedder.embed(["a", "b"])
-    assert calls == [2, 1, 1]
-    # Nor in a job, where rows from before show that the texts may be what is wrong.
+    embedder = embedder_of(function, "mine/function", dimensions=3)
+    message = "of dimension 2 instead of 3; give the dimensions that the model has, or none"
+    for texts in (["a", "b"], ["a"]):
+        with pytest.raises(ProviderError, match=message):
+            await embedder.embed(texts, on_error="nan")
+    # Nor in a job, where rows from before show that it may be the texts.
     output = tmp_path / "vectors.npy"
-    await embed_job_async(["a"], output, embedder_of(vectors_of))
-    named = embedder_of(function, dimensions=3, model="function/vectors_of")
-    with pytest.raises(ProviderError, match="of dimension 4 instead of 3"):
-        await embed_job_async(["a", "b"], output, named)
-    assert calls == [2, 1, 1, 2]
+    await embed_job_async(["a"], output, embedder_of(vectors_of, "mine/function", dimensions=3))
+    with pytest.raises(ProviderError, match=message):
+        await embed_job_async(["a", "b"], output, embedder)
+    assert calls == [2, 1, 1]
 
 
 async def test_a_text_that_is_refused_is_found():

@@ -200,14 +200,17 @@ def test_progress_says_why_no_answer_comes(sim, output):
 
 
 def test_a_progress_function_that_fails_ends_the_job(sim, output):
-    def fail(progress):
-        if progress.texts:
-            raise ArithmeticError("in the caller's own function")
+    for texts, requests in ((0, 1), (1, 0)):
 
-    with pytest.raises(ArithmeticError, match="caller's own"):
-        job(["a"], output, embedder_of(sim), on_progress=fail)
-    # The row is kept all the same.
-    assert job(["a"], output, embedder_of(sim)).requests == 0
+        def fail(progress, texts=texts):
+            if progress.texts >= texts:
+                raise ArithmeticError("in the caller's own function")
+
+        with pytest.raises(ArithmeticError, match="caller's own"):
+            job([f"{texts}"], output, embedder_of(sim), on_progress=fail)
+        assert [path.name for path in output.parent.glob(".*")] == []
+        # A row that was answered is kept all the same.
+        assert job([f"{texts}"], output, embedder_of(sim)).requests == requests
 
 
 def test_a_generator_of_texts_has_no_total(sim, output):
@@ -312,6 +315,8 @@ def test_no_text_at_all(sim, output, tmp_path):
 def test_what_is_no_text(sim, output, item):
     with pytest.raises(TypeError, match="item 1 must be a str or a Document"):
         job(["a", item], output, embedder_of(sim))
+    with pytest.raises(TypeError, match="the text of item 1, 'b', must be a str, not"):
+        job(["a", Document("b", item)], output, embedder_of(sim))
     with pytest.raises(TypeError, match="split are for files"):
         job(["a"], output, embedder_of(sim), split="line")
 

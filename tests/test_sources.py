@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,7 +29,18 @@ def ids(source, **reading):
 def fails(source, **reading):
     with pytest.raises(InputError) as caught:
         list(read_documents(source, **reading))
+    # Though the error, which leads to where it was read, is still there.
+    assert not held(source)
     return str(caught.value)
+
+
+def held(source):
+    """The open files of this process at a path or below it, where the system tells."""
+    files, links = Path("/proc/self/fd"), []
+    for file in files.iterdir() if files.is_dir() else ():
+        with contextlib.suppress(OSError):
+            links.append(str(file.readlink()))
+    return [link for link in links if link.startswith(str(source))]
 
 
 @pytest.fixture

@@ -312,6 +312,7 @@ def decode_embeddings(body: bytes, n: int, dimensions: int | None = None) -> Dec
     Raises:
         BadResponseError: Not JSON, cut short, an error with status 200, no data, or a row that is
             not one of the n. Says what was found, with at most 200 characters of the body.
+        ProviderError: All of several vectors have the same other length than `dimensions`.
         ConfigurationError: `dimensions` is 0.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tollway.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -48,7 +48,7 @@ def records(table: Any) -> Iterator[dict[str, Any]]:
             yield from batch.slice(start, _BATCH).to_pylist()
 
 
-def parquet_records(path: Path) -> Iterator[dict[str, Any]]:
+def parquet_records(path: Path) -> Generator[dict[str, Any]]:
     """Yield the rows of a Parquet file.
 
     Raises:

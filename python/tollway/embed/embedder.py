@@ -15,10 +15,10 @@ from tollway.embed.pool import Lane, providers_of
 from tollway.embed.rows import Destination, normalized
 from tollway.embed.sending import Sending, Tally
 from tollway.errors import (
+    BadResponseError,
     BudgetExceededError,
     ConfigurationError,
     InputError,
-    ProviderError,
     TollwayError,
 )
 from tollway.limiter import RateLimiter
@@ -106,6 +106,9 @@ class Embedder(Closing):
         query_prompt: str | None = None,
         **options: Any,
     ) -> None:
+        dimensions = options.get("dimensions")
+        if dimensions is not None and dimensions < 1:
+            raise ConfigurationError(f"dimensions must be at least 1, not {dimensions!r}")
         if embedding_func is not None:
             model, options = embedding_function(embedding_func, model, **options), {}
         providers = providers_of(DEFAULT_MODEL if model is None else model, keys, options)
@@ -133,6 +136,8 @@ class Embedder(Closing):
         ]
         self.limiter, self.breaker = self.lanes[0].limiter, self.lanes[0].breaker
         self.max_cost = max_cost
+        if max_cost is not None and not max_cost >= 0:
+            raise ConfigurationError(f"max_cost must be 0 US dollars or more, not {max_cost!r}")
         if max_cost is not None and self.cost(0) is None:
             raise ConfigurationError(f"max_cost cannot be held: no price of {self.model} is known")
         self.encoding = get_encoding(rules.encoding)
@@ -359,12 +364,11 @@ class Embedder(Closing):
             )
 
     def check_dimensions(self, dimensions: int) -> None:
-        """Raise `ProviderError` where the length of vectors is not the one before."""
+        """Raise `BadResponseError` where the length of vectors is not the one before."""
         if self._dimensions is None:
             self._dimensions = dimensions
         elif self._dimensions != dimensions:
-            # Not retried: vectors of two models, even where the next one fits, are of no use.
-            raise ProviderError(
+            raise BadResponseError(
                 f"{self.model} answered with {dimensions} dimensions, before with "
                 f"{self._dimensions}"
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 from tollway.embed.arrow import is_arrow, records
 from tollway.embed.pipes import copied, guessed, is_pipe
 from tollway.embed.sources import Document, chunked, document_of, kind_of, read_documents
-from tollway.errors import InputError
+from tollway.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -60,9 +60,11 @@ class Input(contextlib.AbstractAsyncContextManager["Input"]):
         self.name = str(source) if isinstance(source, str | Path) else "the input"
         # What the ids of the texts of a pipe begin with.
         self._prefix = Path(self.name).name
+        # What cannot work is told before anything is read.
         if chunk is not None:
-            # What cannot work is told before anything is read.
             encoding.chunk("", chunk, overlap)
+        elif overlap:
+            raise ConfigurationError("overlap is between chunks: say how long they are with chunk")
         if self.name == "-":
             self.name, self._prefix = "standard input", "stdin"
         if not isinstance(source, str | Path) and not is_arrow(source) and reading:
@@ -164,6 +166,11 @@ def _grouped(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _document(number: int, item: object) -> Document:
     if isinstance(item, Document):
+        if not isinstance(item.text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"the text of item {number}, {item.id!r}, must be a str, not "
+                f"{type(item.text).__name__}"
+            )
         return item
     if isinstance(item, str):
         return Document(str(number), item)

@@ -273,9 +273,9 @@ class _Job:
 
     async def run(self, documents: Input, output: Path) -> JobReport:
         index = IndexWriter(index_path(output))
-        self.show()
         ticking = asyncio.create_task(self.tick())
         try:
+            self.show()
             sending = self.sending()
             await sending.run(self.packed(documents, index, sending.averages))
             if not self.order:

@@ -216,7 +216,8 @@ class IndexWriter:
 
     def add(self, document: Document) -> None:
         """Write the line of the next row."""
-        line: dict[str, Any] = {"row": self._row, "id": document.id}
+        # Keys of databases are numbers often enough.
+        line: dict[str, Any] = {"row": self._row, "id": str(document.id)}
         if document.chunk is not None:
             line["chunk"] = document.chunk
         if document.metadata:

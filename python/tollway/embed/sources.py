@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tollway.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from tollway.tokens import Encoding
 
@@ -114,14 +115,17 @@ def _documents(
     for path, kind in files:
         name = path.name if path == root else path.relative_to(root).as_posix()
         try:
-            if kind == ".jsonl":
-                yield from _jsonl(path, name, text_field, id_field)
-            elif kind == ".csv":
-                yield from _csv(path, name, text_field, id_field)
-            elif kind == ".parquet":
+            if kind == ".parquet":
                 yield from _parquet(path, name, text_field, id_field)
-            else:
-                yield from _text(path, name, split)
+                continue
+            # Else a file with a record that is refused would be open for as long as its error.
+            with contextlib.closing(_lines(path)) as lines:
+                if kind == ".jsonl":
+                    yield from _jsonl(lines, path, name, text_field, id_field)
+                elif kind == ".csv":
+                    yield from _csv(lines, path, name, text_field, id_field)
+                else:
+                    yield from _text(lines, name, split)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -167,7 +171,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str]:
     """Yield the lines of a UTF-8 file with their ends; a byte order mark is dropped."""
     offset = 0
     with path.open("rb") as file:
@@ -186,15 +190,15 @@ def _lines(path: Path) -> Iterator[str]:
             offset += len(line)
 
 
-def _text(path: Path, name: str, split: Split) -> Iterator[Document]:
+def _text(lines: Iterator[str], name: str, split: Split) -> Iterator[Document]:
     if split == "file":
-        text = "".join(_lines(path))
+        text = "".join(lines)
         if text.strip():
             yield Document(name, text)
         return
     number = 0
     piece: list[str] = []
-    for line in _lines(path):
+    for line in lines:
         if split == "line" and line.strip():
             number += 1
             yield Document(f"{name}#{number}", line.rstrip("\r\n"))
@@ -208,8 +212,10 @@ def _text(path: Path, name: str, split: Split) -> Iterator[Document]:
         yield Document(f"{name}#{number + 1}", "".join(piece).rstrip())
 
 
-def _jsonl(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Document]:
-    for number, line in enumerate(_lines(path), 1):
+def _jsonl(
+    lines: Iterator[str], path: Path, name: str, text_field: str, id_field: str
+) -> Iterator[Document]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -222,10 +228,12 @@ def _jsonl(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Do
         yield document_of(dict(record), where, f"{name}#{number}", text_field, id_field)  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _csv(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Document]:
+def _csv(
+    lines: Iterator[str], path: Path, name: str, text_field: str, id_field: str
+) -> Iterator[Document]:
     # The default of 128 KB is less than a long document.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.DictReader(_lines(path), strict=True)
+    reader = csv.DictReader(lines, strict=True)
     try:
         for number, record in enumerate(reader, 1):
             where = f"{path}, line {reader.line_num}"
@@ -240,8 +248,10 @@ def _csv(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Docu
 def _parquet(path: Path, name: str, text_field: str, id_field: str) -> Iterator[Document]:
     from tollway.embed.arrow import parquet_records  # noqa: PLC0415
 
-    for number, record in enumerate(parquet_records(path), 1):
-        yield document_of(record, f"{path}, row {number}", f"{name}#{number}", text_field, id_field)
+    with contextlib.closing(parquet_records(path)) as records:
+        for number, record in enumerate(records, 1):
+            where = f"{path}, row {number}"
+            yield document_of(record, where, f"{name}#{number}", text_field, id_field)
 
 
 def document_of(

@@ -25,7 +25,7 @@ from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.function_calls import Function, name_of, pieces_of
 from tollway.providers.function_errors import error_of_function
 from tollway.providers.messages import only_text, openai_message, text_of
-from tollway.providers.rows import rows_of, wrong_length
+from tollway.providers.rows import check_lengths, rows_of, wrong_length
 from tollway.providers.thinking import ThinkSplitter, split_thinking
 from tollway.providers.turns import split_system
 from tollway.tokens.models import find_encoding_name
@@ -302,11 +302,14 @@ class FunctionEmbeddingProvider:
     def _rows(self, given: Any, count: int) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
         import numpy as np  # noqa: PLC0415 - `import tollway` brings in no numpy
 
+        size = self.rules.dimensions
         try:
             if len(given) != count:
                 raise BadResponseError(f"the function gave {len(given)} rows for {count} texts")
             if not hasattr(given, "__array__"):
-                return rows_of(cast("Sequence[Any]", given), self.rules.dimensions)
+                if size:
+                    check_lengths(given, size)
+                return rows_of(cast("Sequence[Any]", given), size)
             # A copy: the function may go on with its own.
             vectors = np.array(given, np.float32)
         except (TypeError, ValueError) as error:
@@ -315,7 +318,6 @@ class FunctionEmbeddingProvider:
             raise BadResponseError(
                 f"the function gave an array of shape {vectors.shape} for {count} texts"
             )
-        size = self.rules.dimensions
         if size and vectors.shape[1] != size:
             raise wrong_length(vectors.shape[1], size)
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()

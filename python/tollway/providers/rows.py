@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["rows_of", "wrong_length"]
+__all__ = ["check_lengths", "rows_of", "wrong_length"]
 
 
 def rows_of(
@@ -21,7 +21,7 @@ def rows_of(
     """Return vectors as an array, and the rows of no use.
 
     Args:
-        given: A vector a text; None where there is none.
+        given: A vector a text, a list or an array; None where there is none.
         dimensions: Length of each, or None for that of the first.
         normalize: Whether to scale each to unit length.
 
@@ -30,23 +30,24 @@ def rows_of(
 
     Raises:
         BadResponseError: There is no vector at all, so that not even the length is known.
-        ProviderError: All have the same other length than `dimensions`; see `wrong_length`.
+        ProviderError: All of several have the same other length; see `check_lengths`.
     """
     import numpy as np  # noqa: PLC0415 - `import tollway` brings in no numpy
 
-    size = dimensions or next((len(row) for row in given if row), 0)
+    size = dimensions or next((length for row in given if (length := _length(row))), 0)
     if not size:
         raise BadResponseError("the answer holds no vector")
-    lengths = {len(row or ()) for row in given}
-    if len(lengths) == 1 and not lengths <= {0, size}:
-        raise wrong_length(lengths.pop(), size)
+    if len(given) > 1:
+        # One alone may be cut short by a mishap.
+        check_lengths(given, size)
     vectors = np.full((len(given), size), np.nan, np.float32)
     bad_rows: list[tuple[int, str]] = []
     for number, row in enumerate(given):
-        if not row:
+        length = _length(row)
+        if length == 0:
             bad_rows.append((number, "no vector"))
-        elif len(row) != size:
-            bad_rows.append((number, f"{len(row)} dimensions where {size} are due"))
+        elif length != size:
+            bad_rows.append((number, f"{length} dimensions where {size} are due"))
         else:
             vectors[number] = row
             if not np.isfinite(vectors[number]).all():
@@ -58,6 +59,17 @@ def rows_of(
     return vectors, bad_rows
 
 
+def check_lengths(given: Sequence[Sequence[float] | None], due: int) -> None:
+    """Refuse vectors that all have the same other length than is due.
+
+    Raises:
+        ProviderError: They have.
+    """
+    lengths = set(map(_length, given))
+    if len(lengths) == 1 and not lengths <= {0, due}:
+        raise wrong_length(lengths.pop(), due)
+
+
 def wrong_length(found: int, due: int) -> ProviderError:
     """Return the error of vectors that all have another length than is due.
 
@@ -67,3 +79,8 @@ def wrong_length(found: int, due: int) -> ProviderError:
         f"the answer's vectors are of dimension {found} instead of {due}; give the dimensions "
         "that the model has, or none"
     )
+
+
+def _length(row: Sequence[float] | None) -> int:
+    # An array is neither true nor false.
+    return 0 if row is None else len(row)

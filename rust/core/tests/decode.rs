@@ -113,6 +113,33 @@ fn each_bad_row_is_named_with_its_reason() {
 }
 
 #[test]
+fn an_answer_of_another_dimension_throughout_is_an_error() {
+    let (three, two) = ("[1,2,3]", base64(&[0.5, 0.25]));
+    let both = answer(&[item(0, three), item(1, three)]);
+    let error = decode_new(both.as_bytes(), 2, Some(2)).unwrap_err();
+    let (found, expected) = (3, 2);
+    assert_eq!(error.problem, Problem::Dimension { found, expected });
+    assert_eq!(
+        error.to_string(),
+        "its vectors are of dimension 3 instead of 2"
+    );
+    // What may be a mishap of some rows is told of those.
+    for other in ["[1]", "null", &two] {
+        let body = answer(&[item(0, three), item(1, other)]);
+        let (_, decoded) = decode_new(body.as_bytes(), 2, Some(2)).unwrap();
+        assert!(!decoded.bad_rows.is_empty(), "{other}");
+    }
+    let lone = answer(&[item(0, three)]);
+    let (_, decoded) = decode_new(lone.as_bytes(), 1, Some(2)).unwrap();
+    assert_eq!(
+        decoded.bad_rows,
+        [(0, BadRow::Dimension { found, expected })]
+    );
+    let (_, decoded) = decode_new(both.as_bytes(), 2, None).unwrap();
+    assert_eq!(decoded.dimension, Some(3));
+}
+
+#[test]
 fn the_dimension_comes_from_the_first_row_of_use() {
     let body = answer(&[
         item(0, "[NaN]"),

@@ -11,7 +11,9 @@ use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
-use tollway_core::embed::{self, BodyError, BodyWriter, Caps, Decoded, Digest, PackError, Request};
+use tollway_core::embed::{
+    self, BodyError, BodyWriter, Caps, Decoded, Digest, PackError, Problem, Request,
+};
 
 use crate::batch::Batch;
 use crate::errors;
@@ -201,7 +203,11 @@ fn decode_embeddings(
     let (rows, decoded) = py
         .detach(|| embed::decode_new(body, n, dimensions))
         .map_err(|error| {
-            errors::bad_response(format!("the embeddings answer is of no use: {error}"))
+            let message = format!("the embeddings answer is of no use: {error}");
+            match error.problem {
+                Problem::Dimension { .. } => errors::provider(message),
+                _ => errors::bad_response(message),
+            }
         })?;
     let shape = (n, decoded.dimension.unwrap_or(0));
     let rows = Array2::from_shape_vec(shape, rows)

@@ -32,6 +32,11 @@ pub fn bad_response(message: impl Into<String>) -> PyErr {
     raise("BadResponseError", message.into())
 }
 
+/// A provider's answer cannot be used, and no other one will be better.
+pub fn provider(message: impl Into<String>) -> PyErr {
+    raise("ProviderError", message.into())
+}
+
 /// A request has no answer to give.
 pub fn no_answer(failure: Failure) -> PyErr {
     let name = match failure.kind {

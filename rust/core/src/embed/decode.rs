@@ -23,7 +23,9 @@ pub struct Decoded {
 /// `allocate` is called once at most, with the dimension, and gives the place for n rows of it,
 /// or None when there is none; what the place holds before does not matter. The dimension is the
 /// one given or that of the first usable row. Numbers are read leniently (`+1`, `.5`, `NaN`),
-/// and rows that have no index at all, one for each text, are taken in order.
+/// and rows that have no index at all, one for each text, are taken in order. An answer of several
+/// vectors that all have the same other length than the one given is an error: asked again, the
+/// model would say the same. (One alone may be cut short by a mishap.)
 pub fn decode<'v>(
     body: &[u8],
     n: usize,
@@ -45,7 +47,11 @@ pub fn decode<'v>(
         prompt_tokens: None,
         total_tokens: None,
     };
-    let outcome = answer.rows.open(dimension).and_then(|()| answer.read(body));
+    let outcome = answer
+        .rows
+        .open(dimension)
+        .and_then(|()| answer.read(body))
+        .and_then(|()| answer.rows.check_dimension());
     match outcome {
         Ok(()) => Ok(answer.finish()),
         Err(problem) => Err(DecodeError::new(problem, body, answer.refusal)),
@@ -247,6 +253,18 @@ impl<'v, A: FnOnce(usize) -> Option<&'v mut [f32]>> Rows<'v, A> {
             }
         }
         Ok(written)
+    }
+
+    /// Refuses rows that are of no use for one reason: the model's vectors are of another length.
+    fn check_dimension(&self) -> Result<(), Problem> {
+        match self.seen.first() {
+            Some(&first @ Err(BadRow::Dimension { found, expected }))
+                if self.n > 1 && self.seen.iter().all(|row| *row == first) =>
+            {
+                Err(Problem::Dimension { found, expected })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn finish(self) -> (Option<usize>, Vec<(usize, BadRow)>) {

@@ -51,6 +51,13 @@ pub enum Problem {
         /// Texts sent.
         texts: usize,
     },
+    /// All of several vectors have the same other length than was asked for.
+    Dimension {
+        /// Their length.
+        found: usize,
+        /// The right one.
+        expected: usize,
+    },
     /// The rows would not fit into memory, or not into the place given for them.
     TooLarge {
         /// Texts sent.
@@ -75,6 +82,12 @@ impl fmt::Display for DecodeError {
                 write!(
                     f,
                     "rows have no index, and they are not one for each of {texts} texts"
+                )?;
+            }
+            Problem::Dimension { found, expected } => {
+                write!(
+                    f,
+                    "its vectors are of dimension {found} instead of {expected}"
                 )?;
             }
             Problem::TooLarge { texts, dimension } => {
@@ -116,6 +129,8 @@ impl DecodeError {
         let message = refusal.map(message_of);
         let shown = match &message {
             Some(message) if problem == Problem::Refused => message,
+            // Numbers say nothing more.
+            _ if matches!(problem, Problem::Dimension { .. }) => &[][..],
             _ => &body[from.min(body.len()).saturating_sub(SHOWN / 2)..],
         };
         // No character is longer than four bytes, so the rest need not be looked at.

@@ -23,6 +23,13 @@ use super::proxy::Proxy;
 /// The next address is tried beside one that has not answered for so long (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// A peer that is gone without a word while an answer is computed, or that a router on the way has
+/// forgotten, is asked after so long ...
+const ALIVE_AFTER: Duration = Duration::from_secs(60);
+/// ... and again so often, 8 to 10 times by the system. Its own 75 s would take longer than the
+/// whole request may.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+
 /// rustls itself reads 4 KB at a time, which is a system call for each.
 const TLS_READ: usize = 64 << 10;
 
@@ -134,8 +141,9 @@ async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
             Some(Err(error)) => failure = error,
             Some(Ok(tcp)) => {
                 tcp.set_nodelay(true)?;
-                // What a router forgot while an answer was computed is noticed.
-                let alive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+                let alive = TcpKeepalive::new()
+                    .with_time(ALIVE_AFTER)
+                    .with_interval(ALIVE_EVERY);
                 SockRef::from(&tcp).set_tcp_keepalive(&alive)?;
                 return Ok(tcp);
             }
@@ -304,6 +312,20 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_that_is_gone_is_noticed_before_the_request_has_timed_out() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let tcp = runtime.unwrap().block_on(reach("127.0.0.1", port)).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), ALIVE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), ALIVE_EVERY);
+    }
 
     #[test]
     fn families_take_turns() {
