@@ -11,7 +11,13 @@ import pytest
 
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
 from tollway.chat.stream import Assembly
-from tollway.errors import ConfigurationError, StructuredOutputError
+from tollway.errors import (
+    BadRequestError,
+    ConfigurationError,
+    ContextWindowError,
+    ContextWindowExceededError,
+    StructuredOutputError,
+)
 from tollway.providers import chat_provider
 from tollway.providers.openai_wire import ChunkReader, completion_of, usage_of
 from tollway.types import Message
@@ -270,3 +276,25 @@ def test_azure_s_own_client_has_what_is_its_own():
         with pytest.raises(ConfigurationError, match="those of the client"):
             chat_provider("azure/d", client=client, **{name: value})
     assert chat_provider("azure/d", client=client).base_url.startswith("https://r.openai")
+
+
+# Windows
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"code": "context_length_exceeded", "message": "too long"}),
+        (400, {"message": "This model's maximum context length is 4096 tokens. You requested 9"}),
+        (400, {"message": "This model's maximum prompt length is 131072"}),
+        (400, {"code": 400, "type": "exceed_context_size_error", "message": "exceeds"}),
+        (500, {"code": 500, "type": "exceed_context_size_error", "message": "exceeds"}),
+    ],
+)
+async def test_a_window_that_the_server_names_is_both_kinds_of_error(status, error):
+    server = Server((status, {"error": error}))
+    with pytest.raises(ContextWindowExceededError) as caught:
+        await server.llm().complete("hello")
+    assert isinstance(caught.value, BadRequestError)
+    assert isinstance(caught.value, ContextWindowError)
+    assert len(server.bodies) == 1
