@@ -71,12 +71,30 @@ def test_azure_s_address_in_any_form_of_the_portal(endpoint):
         assert provider.base_url == "https://r.openai.azure.com"
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
-@pytest.mark.parametrize("value", ["0", float("nan"), [1]])
-async def test_what_is_no_number_is_refused_before_it_is_sent(name, value):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, "0")
+            for name in ("temperature", "top_p", "presence_penalty", "max_tokens", "seed")
+        ),
+        *((name, True) for name in ("frequency_penalty", "max_tokens", "priority")),
+        *((name, float("nan")) for name in ("temperature", "timeout")),
+        *((name, 0) for name in ("deadline", "timeout", "max_tokens")),
+        *((name, 5) for name in ("system_prompt", "stop", "tools", "reasoning_effort")),
+        ("parallel_tool_calls", 1),
+        ("extra_body", [1]),
+        ("extra_headers", "a"),
+        ("history_messages", 5),
+        ("priority", "high"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_it_is_sent(name, value):
     llm, provider = llm_of(said("yes"))
     with pytest.raises(ConfigurationError, match=name):
         await llm.complete("hello", **{name: value})
+    with pytest.raises(ConfigurationError, match=name):
+        LLM(provider, limits=RateLimiter(Limits()), **{name: value})
     assert not provider.requests
 
 
