@@ -181,3 +181,9 @@ async def test_a_tool_s_parameters_may_have_any_name():
     assert schema["required"] == ["json", "_page"]
     # In the words of the tool, not escaped: that is what is paid for.
     assert run.messages[-2].content == '{"말": "네"}'
+
+
+def test_retry_is_a_policy():
+    _, provider = llm_of(said("yes"))
+    with pytest.raises(ConfigurationError, match="RetryPolicy"):
+        LLM(provider, retry=3)
