@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
+
+# Every client of an SDK loads the certificates to trust, here and in processes that tests start:
+# of this machine's they are so many that it takes longer than most tests.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("ca.pem"))
 
 # A job runner may have what it starts ignore Ctrl-C, which the commands under test would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

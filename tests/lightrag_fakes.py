@@ -40,6 +40,11 @@ class TruncatedResponse(str):
     __slots__ = ()
 
 
+class LightRAG:
+    def __init__(self, **options):
+        self.options = options
+
+
 class Tracker:
     def __init__(self):
         self.seen = []
@@ -60,7 +65,7 @@ def install(monkeypatch):
     package, utils = types.ModuleType("lightrag"), types.ModuleType("lightrag.utils")
     for each in (EmbeddingFunc, Tokenizer, TiktokenTokenizer, TruncatedResponse):
         setattr(utils, each.__name__, each)
-    package.utils = utils
+    package.utils, package.LightRAG = utils, LightRAG
     monkeypatch.setitem(sys.modules, "lightrag", package)
     monkeypatch.setitem(sys.modules, "lightrag.utils", utils)
     return utils

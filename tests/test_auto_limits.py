@@ -7,17 +7,22 @@ import itertools
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from tollway import Embedder, Limits, RateLimiter, RetryPolicy
 from tollway.errors import (
+    AuthenticationError,
     InsufficientQuotaError,
     OverloadedError,
     RateLimitError,
+    RequestTooLargeError,
     RetriesExhaustedError,
 )
 from tollway.limiter.feedback import Feedback, Reported
+from tollway.providers import EmbeddingAnswer, EmbeddingRules
 from tollway.simulator import Faults, Simulator
+from tollway.types import Usage
 
 MODEL = "openai/text-embedding-3-small"
 
@@ -80,6 +85,63 @@ async def test_a_limit_that_is_lowered_in_the_middle_is_followed_and_so_is_its_r
             await embedder.embed(texts(7, start=110))
             assert embedder.limiter.try_acquire() > 20
     assert sim.ledger.statuses() == {200: 80}
+
+
+class Smaller:
+    """Answers in this process: by its first answer it has fewer tokens a minute than is assumed."""
+
+    name, model, priced_as = "smaller", "in-process", "in-process"
+    rules = EmbeddingRules(dimensions=1, price="free")
+    limits = Limits(tpm=100, auto=True, max_in_flight=2)
+
+    def __init__(self, quota, *failures):
+        self.quota_key = (id(self),)
+        refusal = RateLimitError("429: more than the account's tokens", status=429)
+        refusal.feedback = Feedback((Reported("tpm", quota),), exceeded=("tpm",))
+        self.failures = [refusal, *failures]
+        self.sent = []
+
+    async def open(self):
+        pass
+
+    async def embed(self, texts):
+        self.sent.append(len(texts))
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        rows = np.array([[float(text)] for text in texts], np.float32)
+        return EmbeddingAnswer(rows, (), Usage(requests=1))
+
+    async def aclose(self):
+        pass
+
+
+async def embedded(provider, texts):
+    """Embed in one request, as the limits are first; what waits for the next minute need not."""
+    quick = RetryPolicy(max_retries=2, base_delay=0.0)
+    embedder = Embedder(provider, packing="fewest", retry=quick)
+    running = asyncio.create_task(embedder.embed(texts))
+    while not (running.done() or embedder.limiter.snapshot().waiting):  # noqa: ASYNC110 - of another's making
+        await asyncio.sleep(0.01)
+    embedder.limiter.learn(Feedback((Reported("tpm", 10_000),)))
+    return (await running)[:, 0].tolist()
+
+
+async def test_a_request_of_more_than_the_account_turns_out_to_have_is_split():
+    numbers = [str(i) for i in range(40)]
+    provider = Smaller(12)
+    assert await embedded(provider, numbers) == [float(number) for number in numbers]
+    # A token each: 20 are more than 12 too.
+    assert provider.sent == [40, 10, 10, 20]
+    provider = Smaller(12, None, AuthenticationError("401: no such key", status=401))
+    with pytest.raises(AuthenticationError) as caught:
+        await embedded(provider, numbers)
+    assert provider.sent == [40, 10, 10]
+    assert np.isnan(caught.value.finished[:, 0]).tolist() == [False] * 10 + [True] * 30
+    provider = Smaller(2)
+    with pytest.raises(RequestTooLargeError, match="a request of 5 tokens"):
+        await embedded(provider, ["12345 12345"])
+    assert provider.sent == [1]
 
 
 async def test_nothing_above_the_configured_is_ever_held():

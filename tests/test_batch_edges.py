@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -23,7 +24,7 @@ from test_batches import (
 )
 from tollway.errors import BadRequestError, ProviderError, RequestTooLargeError
 from tollway.retry import Hedge
-from tollway.simulator import digest
+from tollway.simulator import BatchBehaviour, digest
 
 
 @BOTH
@@ -69,7 +70,7 @@ async def test_what_a_cancelled_batch_has_no_result_for_is_not_paid_for_again():
 
         def cancel(_):
             for batch in sim._store.open_batches:
-                batch.cancelled = batch.began + 2
+                batch.began, batch.cancelled = float("-inf"), 2.0
 
         sim._store.advance = silent
         outcomes = await run(of(sim), progress=cancel)
@@ -177,3 +178,23 @@ async def test_an_answer_that_names_no_batch_is_looked_for():
         sim._server._handler = handle
         assert right(PROMPTS, await run(of(sim)))
         assert (has_lied, sim.batches) == (True, 1)
+
+
+async def test_a_clock_that_was_set_back_holds_nothing_up(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    async with simulated(seconds=3600) as sim:
+        submitted = Submitted()
+        running = asyncio.create_task(run(of(sim), checkpoint=path, progress=submitted))
+        await submitted.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        (named,) = (tmp_path / "answers.jsonl.batches").glob("*.json")
+        entry = json.loads(named.read_bytes())
+        # As if the process had been killed before it knew, and nothing had arrived.
+        named.write_text(json.dumps({**entry, "attempted": time.time() + 1e6, "batch": None}))
+        sim._store.batches.clear()
+        sim._store.behaviour = BatchBehaviour()
+        async with asyncio.timeout(60):
+            assert right(PROMPTS, await run(of(sim), checkpoint=path))
+        assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}

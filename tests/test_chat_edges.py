@@ -7,7 +7,16 @@ import asyncio
 import pytest
 
 from chat_fakes import NO_WAIT, FakeProvider, llm_of, said
-from tollway import LLM, Limits, RateLimiter, RetryPolicy, Tool, ToolCall, batch_items
+from tollway import (
+    LLM,
+    BatchOptions,
+    Limits,
+    RateLimiter,
+    RetryPolicy,
+    Tool,
+    ToolCall,
+    batch_items,
+)
 from tollway.errors import (
     BadRequestError,
     BadResponseError,
@@ -30,6 +39,18 @@ async def test_a_lone_surrogate_does_not_end_a_map(model):
     # As in embeddings; halves that belong together are a character.
     read = ["one", "x\N{REPLACEMENT CHARACTER}y", "\N{GRINNING FACE}", "two"]
     assert [outcome.text for outcome in outcomes] == [reply(("user", text)) for text in read]
+
+
+@pytest.mark.parametrize("keep_raw", [False, True])
+@pytest.mark.parametrize("mode", ["asyncio", "threaded", "batch"])
+async def test_a_map_keeps_what_surrounds_answers_where_that_is_asked_for(mode, keep_raw):
+    options = BatchOptions(poll=0.01, longest_poll=0.05)
+    async with Simulator() as sim, LLM("openai/gpt-4o", base_url=sim.base_url, api_key="k") as llm:
+        outcomes = await llm.map(["one", "two"], mode=mode, keep_raw=keep_raw, batch=options)
+    for outcome in outcomes:
+        assert outcome.completion.request_id
+        assert bool(outcome.completion.raw) is keep_raw
+        assert bool(outcome.completion.headers) is keep_raw
 
 
 async def test_parts_and_calls_are_read_as_well():

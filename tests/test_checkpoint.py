@@ -72,6 +72,23 @@ def test_what_is_kept_is_there_after_reopening(tmp_path_factory, batches):
     assert (folder / "vectors").stat().st_size == 16 * len(names)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="calls of POSIX")
+def test_a_file_system_that_cannot_allocate(folder, monkeypatch):
+    def cannot(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot)
+    for number in range(2):
+        checkpoint = Checkpoint(folder, MODEL, 4)
+        assert checkpoint.append(digests(f"{number}"), rows(1, start=number)) == number
+        checkpoint.close()
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    kept, there = everything(checkpoint)
+    assert list(kept) == digests("0", "1")
+    assert there.tobytes() == rows(2).tobytes()
+    checkpoint.close()
+
+
 def test_a_row_that_is_not_there_reads_as_nan(folder):
     checkpoint = Checkpoint(folder, MODEL, 4)
     checkpoint.append(digests("a"), rows(1))

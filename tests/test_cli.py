@@ -16,7 +16,7 @@ import pytest
 
 import commands
 from tollway.cli import main
-from tollway.cli.embed import _clock, _in_words, _short
+from tollway.cli.embed import _clock, _in_words, _lines, _progress, _short
 from tollway.embed import Progress
 from tollway.embed.sending import Tally
 from tollway.simulator import Faults, Simulator, vector
@@ -198,6 +198,20 @@ def test_a_missing_key_names_the_variable(tollway, docs, tmp_path, monkeypatch):
     assert "OPENAI_API_KEY" in err
 
 
+def test_a_plan_needs_no_key(tollway, docs, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    code, out, err = tollway("plan", docs, "--model", commands.SMALL)
+    assert (code, err) == (0, "")
+    assert "cost      $0.0000" in out
+    code, _, err = tollway("plan", docs, "--model", "openai/text-embedding-9")
+    assert (code, "nearest are" in err) == (1, True)
+
+
+def test_a_mark_of_the_byte_order_is_not_counted(tollway, tmp_path):
+    code, out, _ = tollway("count", put(tmp_path / "a.txt", b"\xef\xbb\xbfhello"))
+    assert (code, out.split()[0]) == (0, "1")
+
+
 def test_an_unknown_encoding(tollway, docs):
     code, _, err = tollway("count", docs / "a.txt", "--encoding", "cl100k")
     assert (code, err.count("\n")) == (1, 1)
@@ -291,6 +305,38 @@ def test_wrong_usage_is_exit_code_2(tollway):
         assert tollway(*arguments)[0] == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("arguments", [["count", "a.txt"], ["plan", "a.txt"], ["limits"]])
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path, arguments):
+    put(tmp_path / "a.txt", "text")
+    code = "from tollway.cli import main; main()"
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=commands.environment(TOLLWAY_LIMITS_DIR=str(tmp_path / "limits")),
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "tollway: cannot write the output: No space left on device\n"
+
+
+def test_count_without_a_standard_input(tollway, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = tollway("count", "-")
+    assert (code, err) == (1, "tollway: InputError: there is no standard input\n")
+
+
+def test_a_port_in_use_is_named(tollway, sim):
+    port = sim.base_url.split(":")[2].split("/")[0]
+    code, _, err = tollway("simulate", "--port", port)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; port 0 takes" in err
+
+
 # Keys
 
 
@@ -356,6 +402,34 @@ def test_the_words_of_the_longest_job_fit_a_line():
     assert {number: _short(number) for number in numbers} == numbers
 
 
+def test_why_attempts_fail_is_told_at_once_and_once(capsys):
+    tally = Tally(sent=1)
+    show, progress = _lines(), Progress(0, 2, tally, None, 1.0)
+    show(progress)
+    assert capsys.readouterr().err == ""
+    reasons = ["APITimeoutError: no answer", "RateLimitError: 429: a", "RateLimitError: 429: b"]
+    for tally.retrying in [*reasons, None, reasons[0]]:
+        show(progress)
+    lines = [json.loads(line)["retrying"] for line in capsys.readouterr().err.splitlines()]
+    assert lines == reasons[:2]
+
+
+@pytest.mark.parametrize("stands_still", [True, False])
+def test_a_bar_that_stands_still_says_why(monkeypatch, capsys, stands_still):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tally = Tally(sent=1, retrying="APITimeoutError: [no] answer")
+    with _progress() as show:
+        for texts in (5, 5 if stands_still else 6):
+            show(Progress(texts, 9, tally, None, 1.0))
+    written = capsys.readouterr().err
+    assert written.count("retrying: APITimeoutError: [no] answer") == 1
+    # As the line is left at the end.
+    *_, last = (line for line in re.split(r"[\r\n]+", written) if " tokens" in line)
+    assert (" tokens · APITimeoutError" in last) == stands_still
+
+
 def test_progress_without_a_terminal_is_lines_of_json(tollway, docs, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_LINE_INTERVAL", 0.0)
     with Simulator(faults=Faults({"500": 0.5}, seed=4)) as failing:
@@ -366,7 +440,7 @@ def test_progress_without_a_terminal_is_lines_of_json(tollway, docs, tmp_path, m
     # What the bar shows, by name.
     assert list(first) == [
         "texts", "total", "rate", "eta", "tokens", "cost", "requests", "rate_limited", "retries",
-        "hedges", "seconds",
+        "hedges", "retrying", "seconds",
     ]  # fmt: skip
     assert (first["texts"], first["total"], first["eta"]) == (0, 4, None)
     assert (last["texts"], last["total"], last["eta"], last["tokens"]) == (4, 4, 0.0, 4)
@@ -415,6 +489,6 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
     assert frames
     assert max(map(len, frames)) <= 80
     # Nothing is cut off: counts, tokens, and time to go are whole in every frame.
-    troubles = r"( · \d+x429)?( · \d+ retries)?"
-    pattern = rf"\S+ [\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
+    troubles = r"( · \d+x429)?( · \d+ retries)?( · [A-Z]\w+[r…])?"
+    pattern = rf"(\S+ )?[\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
     assert [frame for frame in frames if not re.fullmatch(pattern, frame)] == []

@@ -37,6 +37,20 @@ def test_the_list_names_what_is_shared_and_by_how_many(limiter):
     ]
 
 
+def test_one_that_cannot_be_read_hides_no_other(limiter, tmp_path):
+    odd = tmp_path / "limits" / "odd"
+    odd.write_bytes(b"not a limiter's " * 8192)
+    odd.chmod(0o600)
+    code, out, err = commands.run("limits")
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert first == "key-1  1 limiter  rpm=10 tpm=1000 max_in_flight=4"
+    assert second.startswith("odd    ")
+    code, out, err = commands.run("limits", "--json")
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["key-1"]
+    assert err.startswith("odd    ")
+
+
 def test_a_look_shows_windows_and_who_takes_part(limiter):
     with limiter.reserve(tokens=100):
         code, out, err = commands.run("limits", "key-1")

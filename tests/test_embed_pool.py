@@ -126,6 +126,17 @@ async def test_a_key_refused_in_the_search_for_a_bad_text_says_nothing_of_the_te
     assert np.array_equal(rows[:, 0], [np.nan, 2, 3, 4, 5], equal_nan=True)
 
 
+async def test_a_query_is_embedded_by_a_key_that_works():
+    transport = Keyed({"key-bad"})
+    with Simulator() as sim:
+        async with pool_of(sim, ["key-bad", "key-good"], transport) as embedder:
+            for _ in range(3):
+                assert (await embedder.embed_query("q")).tobytes() == right(["q"])
+            embedder.breaker.reset()
+    # The first of these found the key refused; the others did not ask it again.
+    assert transport.sent == {"key-bad": 1, "key-good": 3}
+
+
 async def test_a_pool_without_a_key_that_works(tmp_path):
     texts = texts_of(80)
     with Simulator() as sim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from tollway import Embedder, Limits, RetryPolicy, _core
 from tollway.embed import embed_job_async
-from tollway.errors import BadRequestError, ConfigurationError
+from tollway.errors import BadRequestError, ConfigurationError, ProviderError
 from tollway.providers import EmbeddingAnswer, EmbeddingRules
 from tollway.simulator import FAULTS, Faults, Simulator, vector
 from tollway.simulator.faults import applies
+from tollway.transport import HttpxTransport
 from tollway.types import Usage
 
 MODEL = "openai/text-embedding-3-small"
@@ -181,7 +183,7 @@ class Numbers:
         out[:] = -1.0
         answer = await self.embed(texts)
         out[:] = answer.vectors
-        return EmbeddingAnswer(out, (), answer.usage)
+        return dataclasses.replace(answer, vectors=out)
 
     async def aclose(self):
         pass
@@ -195,6 +197,24 @@ async def test_rows_without_a_vector_are_nan():
     expected = np.array([int(text) for text in texts], np.float32)
     expected[np.isin(expected, [3, 17, 29])] = np.nan
     assert np.array_equal(out, np.stack([expected, -expected], axis=1), equal_nan=True)
+
+
+class SecondThoughts(Numbers):
+    """Leaves one text without a row first, and refuses it when it is asked for again."""
+
+    async def embed(self, texts):
+        assert texts
+        if texts == ["3"]:
+            raise BadRequestError("400: this one", status=400)
+        answer = await super().embed(texts)
+        answer.vectors[3] = np.nan
+        return dataclasses.replace(answer, bad_rows=[(3, "null")])
+
+
+async def test_a_text_that_is_refused_when_it_is_asked_for_again_is_the_one():
+    embedder = Embedder(SecondThoughts(), retry=QUICK)
+    rows = await embedder.embed([str(i) for i in range(8)], on_error="nan")
+    assert np.isnan(rows[:, 0]).tolist() == [i == 3 for i in range(8)]
 
 
 async def test_a_good_text_among_many_that_are_refused_has_its_vector(tmp_path):
@@ -216,6 +236,19 @@ async def test_where_every_text_is_refused_the_search_ends():
     rows = await Embedder(provider, batch_size=100).embed(texts, on_error="nan")
     assert np.isnan(rows).all()
     assert 20 < len(provider.tasks) < 20 + 1000
+
+
+@pytest.mark.parametrize("transport", [None, HttpxTransport])
+@pytest.mark.parametrize("given", [{}, {"normalize": True}], ids=str)
+async def test_vectors_of_another_length_are_not_asked_for_again(given, transport, tmp_path):
+    options = {"dimensions": None, **given} | ({"transport": transport()} if transport else {})
+    with Simulator(dimensions=16) as server:
+        async with embedder_of(server, **options) as embedder:
+            with pytest.raises(ProviderError, match="of dimension 16 instead of 1536"):
+                await embedder.embed(["a", "b"])
+            with pytest.raises(ProviderError, match="of dimension 16 instead of 1536"):
+                await embed_job_async(["a", "b"], tmp_path / "vectors.npy", embedder)
+    assert server.ledger.statuses() == {200: 2}
 
 
 # How many at once

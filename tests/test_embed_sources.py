@@ -181,6 +181,15 @@ def test_parquet_out_is_what_npy_out_is(sim, tmp_path, output, dtype):
     assert not (tmp_path / "vectors.index.jsonl").exists() or output.exists()
 
 
+def test_parquet_of_texts_none_of_which_has_a_vector(tmp_path):
+    """Not even their length is known then, and Arrow has no lists of a fixed size of nothing."""
+    output = tmp_path / "vectors.parquet"
+    embedder = Embedder(embedding_func=lambda texts: [[1.0]] * len(texts), model="mine/none")
+    assert embed_job(["", " "], output, embedder).dimensions == 0
+    assert pq.read_table(output)["vector"].to_pylist() == [None, None]
+    assert to_arrow(np.zeros((2, 0), np.float16)).to_pylist() == [None, None]
+
+
 def test_a_parquet_that_cannot_be_replaced_keeps_every_row(sim, tmp_path, monkeypatch):
     output = tmp_path / "vectors.parquet"
     texts = [f"full {i}" for i in range(50)]

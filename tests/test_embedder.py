@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from passing import arrivals
 from tollway import Embedder, Limits, RateLimiter, RetryPolicy
 from tollway.errors import (
     ConfigurationError,
@@ -340,9 +341,12 @@ def test_the_synchronous_form_after_a_fork(sim):
 
 async def test_cancelling_closes_what_is_under_way():
     with Simulator(latency=30) as sim:
+        seen = arrivals(sim)
         async with embedder_of(sim, batch_size=1) as embedder:
             task = asyncio.create_task(embedder.embed([f"t{i}" for i in range(40)]))
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(30):
+                while len(seen) < 25:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from function_fakes import embedder_of, refusal
+from tollway import Limits
 from tollway.embed import embed_job_async
-from tollway.errors import ConfigurationError
+from tollway.errors import ConfigurationError, ProviderError
 
 
 def vectors_of(texts):
@@ -79,8 +80,8 @@ async def test_a_function_that_is_cancelled_from_within_loses_no_row():
         np.ones((2, 0)),
         None,
         [["x", "y"], ["z", "w"]],
-        [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]],
-        np.ones((2, 3)),
+        [[1.0, 2.0, 3.0], [1.0, 2.0]],
+        [None, None],
         [[1.0, float("nan")], [1.0, 2.0]],
         np.array([[1.0, np.nan], [1.0, 2.0]]),
         [None, [1.0, 2.0]],
@@ -97,6 +98,32 @@ async def test_rows_of_no_use_are_asked_for_again(wrong):
     vectors = await embedder_of(function, dimensions=2).embed(["a", "b"])
     assert np.array_equal(vectors, [[1.0, 2.0]] * 2)
     assert answers == []
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+async def test_vectors_of_a_wrong_length_are_not_asked_for_again(as_lists, tmp_path):
+    calls, one = [], Limits(max_in_flight=1)
+
+    def function(texts):
+        calls.append(len(texts))
+        rows = np.ones((len(texts), 2 if len(calls) < 3 else 4))
+        return rows.tolist() if as_lists else rows
+
+    with pytest.raises(ProviderError, match="of dimension 2 instead of 3; give the dimensions"):
+        await embedder_of(function, dimensions=3, limits=one).embed(["a", "b"])
+    assert calls == [2]
+    # Without a length that is given, that of the first answer holds.
+    embedder = embedder_of(function, batch_size=1, limits=one)
+    with pytest.raises(ProviderError, match="answered with 4 dimensions, before with 2"):
+        await embedder.embed(["a", "b"])
+    assert calls == [2, 1, 1]
+    # Nor in a job, where rows from before show that the texts may be what is wrong.
+    output = tmp_path / "vectors.npy"
+    await embed_job_async(["a"], output, embedder_of(vectors_of))
+    named = embedder_of(function, dimensions=3, model="function/vectors_of")
+    with pytest.raises(ProviderError, match="of dimension 4 instead of 3"):
+        await embed_job_async(["a", "b"], output, named)
+    assert calls == [2, 1, 1, 2]
 
 
 async def test_a_text_that_is_refused_is_found():

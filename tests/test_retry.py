@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from tollway import _core, errors
-from tollway.retry import Jitter, RetryPolicy, Strategy, retry
+from tollway.retry import CallRecord, Jitter, RetryPolicy, Strategy, retry
 from tollway.retry.policy import Clock
 from tollway.types import Attempt
 
@@ -108,7 +108,6 @@ async def test_passing_failures_are_retried(run, error):
         ValueError("no"),
         OSError("no"),
         KeyboardInterrupt(),
-        asyncio.CancelledError(),
     ],
 )
 async def test_other_errors_pass_untouched_and_at_once(run, error):
@@ -225,6 +224,35 @@ async def test_what_on_retry_raises_ends_the_call(run):
     with pytest.raises(RuntimeError, match="enough"):
         await run(policy(Time(), on_retry=stop), flaky)
     assert flaky.calls == 1
+
+
+async def test_an_attempt_that_is_cancelled_from_within_is_tried_again(run):
+    cancelled = asyncio.CancelledError()
+    assert await run(policy(Time()), Flaky(cancelled, cancelled, "done")) == "done"
+    with pytest.raises(errors.RetriesExhaustedError, match="cancelled from within") as caught:
+        await run(policy(Time(), max_retries=1), Flaky(cancelled, cancelled))
+    failure = caught.value.__cause__
+    assert isinstance(failure, errors.APIConnectionError)
+    assert failure.__cause__ is cancelled
+    with pytest.raises(errors.APIConnectionError):
+        await run(policy(Time(), give_up_on=(errors.APIConnectionError,)), Flaky(cancelled))
+
+
+@pytest.mark.parametrize("around", [{}, {"record": CallRecord()}], ids=["alone", "around"])
+async def test_cancellation_ends_an_attempt_for_good(around):
+    began = asyncio.Event()
+    calls = []
+
+    async def slow():
+        calls.append(began.set())
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(RetryPolicy(base_delay=0.0).call(slow, **around))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(calls) == 1
 
 
 async def test_cancellation_ends_a_wait_at_once():

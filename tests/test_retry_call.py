@@ -430,16 +430,21 @@ async def test_a_time_out_of_the_attempt_itself_is_retried():
 # Sleeping
 
 
-async def test_sleepers_wake_in_order_and_cancelled_ones_leave():
+async def test_sleepers_wake_in_order_and_cancelled_ones_leave(monkeypatch):
     woken = []
 
     async def sleeper(seconds):
         await sleep(seconds)
         woken.append(seconds)
 
-    delays = [0.05, 0.01, 0.03, 0.02, 0.04]
-    tasks = [asyncio.create_task(sleeper(delay)) for delay in delays]
-    await asyncio.sleep(0)
+    # However long it takes until all of them sleep, they began at one time.
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", lambda: began)
+        delays = [0.05, 0.01, 0.03, 0.02, 0.04]
+        tasks = [asyncio.create_task(sleeper(delay)) for delay in delays]
+        await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert woken == [0.02, 0.03, 0.04, 0.05]

@@ -34,6 +34,21 @@ def in_turn(*attempts):
     return attempt
 
 
+def overtaken(first, second):
+    """Two attempts, of which the first goes on once the second has begun."""
+    begun = asyncio.Event()
+
+    async def slow():
+        await begun.wait()
+        return await first()
+
+    async def hedge():
+        begun.set()
+        return await second()
+
+    return in_turn(slow, hedge)
+
+
 def ends(seconds, outcome):
     """An attempt that returns or raises `outcome` after some seconds."""
 
@@ -91,7 +106,7 @@ async def test_without_budget_there_is_no_hedge_and_nobody_fails():
         await policy.call(lambda: asyncio.sleep(0.005), record=record)
     assert (record.sent, record.hedges) == (10, 0)
     # The ten successes have paid for one.
-    await policy.call(lambda: asyncio.sleep(0.005), record=record)
+    await policy.call(overtaken(ends(0, "first"), ends(0, "second")), record=record)
     assert (record.sent, record.hedges) == (12, 1)
 
 
@@ -102,7 +117,7 @@ async def test_a_failed_hedge_leaves_the_first_attempt_alone():
         calls.append(1)
         if len(calls) > 1:
             raise errors.RateLimitError("too many")
-        await asyncio.sleep(0.05)
+        await until(lambda: record.attempts)
         return "first"
 
     hedge = Hedge(0.01)
@@ -147,7 +162,7 @@ def test_threads_cannot_be_hedged():
 
 async def test_what_is_final_for_one_ends_both():
     breaker, record = CircuitBreaker(), CallRecord()
-    both = in_turn(ends(0.05, SPENT), ends(60, "late"))
+    both = overtaken(ends(0, SPENT), ends(60, "late"))
     with within(10), pytest.raises(errors.InsufficientQuotaError):
         await RetryPolicy(hedge=paid(0.01)).call(both, breaker=breaker, record=record)
     assert breaker.state == "open"
@@ -160,13 +175,19 @@ async def test_what_is_final_for_one_ends_both():
 async def test_the_first_failure_opens_the_breaker_while_the_hedge_goes_on():
     breaker = CircuitBreaker(trips_on=(errors.OverloadedError,))
     busy = errors.OverloadedError("busy", status=503)
-    both = in_turn(ends(0.05, busy), ends(0.5, "second"))
-    record = CallRecord()
+    release, record = asyncio.Event(), CallRecord()
+
+    async def second():
+        await release.wait()
+        return "second"
+
+    both = overtaken(ends(0, busy), second)
     call = asyncio.create_task(
         RetryPolicy(hedge=paid(0.01)).call(both, breaker=breaker, record=record)
     )
     await until(lambda: breaker.state == "open")
     assert not call.done()
+    release.set()
     assert await call == "second"
     # The first is on record although its failure was of no consequence.
     assert [(attempt.error, attempt.wait) for attempt in record.attempts] == [
@@ -198,14 +219,20 @@ async def test_a_failed_hedge_of_a_probe_lets_no_second_probe_through():
     breaker = CircuitBreaker(cooldown=0.0)
     with pytest.raises(errors.InsufficientQuotaError):
         await RetryPolicy().call(ends(0, SPENT), breaker=breaker)
-    record = CallRecord()
-    both = in_turn(ends(0.3, "first"), ends(0.0, errors.OverloadedError("busy")))
+    release, record = asyncio.Event(), CallRecord()
+
+    async def first():
+        await release.wait()
+        return "first"
+
+    both = in_turn(first, ends(0.0, errors.OverloadedError("busy")))
     probe = asyncio.create_task(
         RetryPolicy(hedge=paid(0.01)).call(both, breaker=breaker, record=record)
     )
     await until(lambda: record.attempts)
     with pytest.raises(errors.CircuitOpenError):
         await RetryPolicy().call(ends(0, "other"), breaker=breaker)
+    release.set()
     assert await probe == "first"
     assert breaker.state == "closed"
 
@@ -229,11 +256,15 @@ async def test_successes_pay_for_hedges_and_teach_the_percentile():
 
 
 async def test_when_both_fail_both_are_on_the_error():
-    both = in_turn(
-        ends(0.05, errors.OverloadedError("first")), ends(0.0, errors.RateLimitError("second"))
-    )
+    record = CallRecord()
+
+    async def first():
+        await until(lambda: record.attempts)
+        raise errors.OverloadedError("first")
+
+    both = in_turn(first, ends(0.0, errors.RateLimitError("second")))
     with pytest.raises(errors.RetriesExhaustedError, match="2 attempts failed") as caught:
-        await RetryPolicy(hedge=paid(0.01), max_retries=0).call(both)
+        await RetryPolicy(hedge=paid(0.01), max_retries=0).call(both, record=record)
     assert [attempt.error for attempt in caught.value.attempts] == [
         "RateLimitError",
         "OverloadedError",

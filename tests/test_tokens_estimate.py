@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +74,7 @@ def test_a_change_of_tokenizer_is_followed() -> None:
 def test_no_report_moves_the_ratio_out_of_bounds() -> None:
     estimator = TokenEstimator("claude")
     before = estimator.ratio
-    for basis, reported in ((0, 100), (100, 0), (-1, 5), (5, -1)):
+    for basis, reported in ((0, 100), (100, 0), (-1, 5), (5, -1), (5, math.nan)):
         estimator.learn(basis, reported)
     assert estimator.ratio == before
     for _ in range(100):

@@ -141,6 +141,13 @@ def test_no_tools_and_no_messages_cost_what_they_should() -> None:
         assert count_messages([{"role": "user", "content": None}], model) == 3 + 3 + 1
 
 
+@pytest.mark.parametrize("wrong", ["hello", [None], ["hello"]])
+def test_what_is_no_conversation_is_refused(wrong: Any) -> None:
+    for use in (count_messages, fit_messages):
+        with pytest.raises(TypeError, match="a message must be a mapping"):
+            use(wrong, model="gpt-4o")
+
+
 def test_content_parts_count_as_their_text() -> None:
     text = "한국어 and some words. "
     whole = count_messages([{"role": "user", "content": text}], "gpt-4o")

@@ -141,15 +141,24 @@ fn write_vocabulary(out: &Path, name: &str, tokens: &[Vec<u8>]) -> Result<()> {
         }
         slots[slot] = hash::fingerprint(hash) | (id + 1);
     }
+    let mut filter = vec![0u64; hash::filter_words(tokens.len())];
+    for token in tokens.iter().filter(|token| !token.is_empty()) {
+        let (word, bits) = hash::filter_bits(hash::hash(token), filter.len());
+        filter[word] |= bits;
+    }
+    let filter: Vec<u8> = filter.into_iter().flat_map(u64::to_le_bytes).collect();
     let pairs =
         (0..=u16::MAX).map(|pair| by_bytes.get(&pair.to_be_bytes()[..]).map_or(0, |id| id + 1));
     let singles = (0..=u8::MAX)
         .map(|byte| by_bytes.get(&[byte][..]).copied())
         .collect::<Option<Vec<u32>>>()
         .ok_or_else(|| format!("{name}: a byte is not a token"))?;
-    fs::write(out.join(format!("{name}.bytes")), tokens.concat())?;
+    // A word can be read at any byte of a token.
+    let bytes = [tokens.concat(), vec![0; 8]].concat();
+    fs::write(out.join(format!("{name}.bytes")), bytes)?;
     write_words(out, &format!("{name}.starts"), starts)?;
     write_words(out, &format!("{name}.slots"), slots)?;
+    fs::write(out.join(format!("{name}.filter")), filter)?;
     write_words(out, &format!("{name}.singles"), singles)?;
     write_words(out, &format!("{name}.pairs"), pairs)
 }

@@ -215,35 +215,48 @@ async def test_a_refused_text_is_found_in_the_first_request_of_all(tmp_path):
 class Slow(HttpxTransport):
     """The simulator, but the first request is refused for good while others are on the wire."""
 
-    def __init__(self):
+    def __init__(self, others):
         super().__init__()
-        self.count = 0
+        self.others = others
+        self.is_refused = lambda: False
+        self.count = self.answered = 0
 
     async def send(self, request):
         self.count += 1
         if self.count == 1:
-            await asyncio.sleep(0.2)
+            await self.until(lambda: self.answered == self.others)
             return Response(401, {}, b'{"error": {"message": "no such key"}}')
         answer = await super().send(request)
-        await asyncio.sleep(0.5)
+        self.answered += 1
+        await self.until(self.is_refused)
+        # What the refusal ends has ended by then.
+        await asyncio.sleep(0.1)
         return answer
+
+    @staticmethod
+    async def until(condition):
+        async with asyncio.timeout(60):
+            while not condition():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.005)
 
 
 async def test_what_is_on_the_wire_when_a_job_fails_is_kept(tmp_path):
     texts = texts_of(40)
     output = tmp_path / "vectors.npy"
     with Simulator() as sim:
-        limits = Limits(max_in_flight=5)
-        async with embedder_of(sim, transport=Slow(), limits=limits) as embedder:
+        transport, limits = Slow(others=4), Limits(max_in_flight=5)
+        async with embedder_of(sim, transport=transport, limits=limits) as embedder:
+            transport.is_refused = lambda: embedder.breaker.state == "open"
             with pytest.raises(AuthenticationError, match="no such key"):
                 await embed_job_async(texts, output, embedder)
             assert len(sim.ledger) == 4
             embedder.breaker.reset()
-            embedder.provider._transport.count = 0
+            transport.count = transport.answered = 0
             with pytest.raises(AuthenticationError) as caught:
                 await embedder.embed(texts)
             assert np.isfinite(caught.value.finished).all(axis=1).sum() == 16
             embedder.breaker.reset()
+            transport.is_refused = lambda: True
             report = await embed_job_async(texts, output, embedder)
     assert report.reused == 16
     assert np.load(output).tobytes() == right(texts)

@@ -15,6 +15,7 @@ import pytest
 
 import commands
 from kills import Course, Kill, Run, check_ledger, kill_until_done, paid_twice
+from passing import arrivals
 from tollway.simulator import Ledger, Record, Simulator, digest, vector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -180,10 +181,10 @@ def test_ctrl_c_while_the_provider_does_not_answer(tmp_path):
         Simulator(latency=30) as sim,
         commands.start("embed", *arguments(sim, docs, output)) as process,
     ):
-        while len(sim._server._connections) < 4:
+        seen = arrivals(sim)
+        while len(seen) < 4:
             assert process.poll() is None
             time.sleep(0.001)
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         _, err = process.communicate(timeout=30)

@@ -105,6 +105,8 @@ class Submission:
         self, entry: Entry, attempted: float, known: Collection[str | None]
     ) -> BatchState | _Uncertain | None:
         """Look for a batch that may have been submitted; None where it surely was not."""
+        # A clock that was set back since must not have us look for it until it is as late again.
+        attempted = min(attempted, time.time())
         while True:
             is_uncertain = False
             for state in await self._candidates(entry, attempted, known):

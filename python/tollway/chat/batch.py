@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tollway.batch import BatchRun, Item
 from tollway.batch.journal import Journal
-from tollway.chat.map import MapProgress, Outcome
+from tollway.chat.map import MapProgress, Outcome, without_raw
 from tollway.chat.meter import Meter
 from tollway.chat.repair import JsonError
 from tollway.errors import (
@@ -61,6 +61,7 @@ async def map_in_batches(
     checkpoint: MapCheckpoint | None,
     folder: Path | None,
     progress: Callable[[MapProgress], object] | None,
+    keep_raw: bool,
     options: BatchOptions,
 ) -> list[Outcome]:
     """Answer every prompt in batches; see `LLM.map`.
@@ -74,6 +75,7 @@ async def map_in_batches(
         checkpoint: Where answers are kept and looked up, or None.
         folder: Where batches are named while they are under way; None for a temporary one.
         progress: Called after each prompt and each look at the batches.
+        keep_raw: Whether answers keep what the provider wrote around them.
         options: How to wait.
     """
     for name in _NOT_TAKEN:
@@ -89,6 +91,7 @@ async def map_in_batches(
         checkpoint=checkpoint,
         told=progress,
         total=total,
+        keep_raw=keep_raw,
     )
     journal = Journal(folder, api.model, api.address)
     await BatchRun(api, journal, path.retry, options, work).run(work.items(prompts))
@@ -125,6 +128,7 @@ class _Work:
         checkpoint: MapCheckpoint | None,
         told: Callable[[MapProgress], object] | None,
         total: int | None,
+        keep_raw: bool,
     ) -> None:
         self._meter = Meter(provider, batch=True)
         self._api = api
@@ -132,6 +136,7 @@ class _Work:
         self._wanted = wanted
         self._checkpoint = checkpoint
         self._told = told
+        self._keep_raw = keep_raw
         self._open: dict[str, _Prompt] = {}
         self._progress = MapProgress(total=total)
         self.outcomes: dict[int, Outcome] = {}
@@ -186,7 +191,7 @@ class _Work:
                 key = _key(name)
                 if prompt is not None or self._checkpoint.get(key) is None:
                     self._checkpoint.add(key, answer)
-            self._end(name, Outcome(answer))
+            self._end(name, Outcome(answer if self._keep_raw else without_raw(answer)))
         return failed
 
     def _read(self, result: BatchResult, prompt: _Prompt | None) -> Completion:

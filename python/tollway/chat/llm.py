@@ -14,7 +14,7 @@ from tollway.chat.availability import Availability, availability_of
 from tollway.chat.batch import batch_folder, map_in_batches
 from tollway.chat.checkpoint import MapCheckpoint
 from tollway.chat.fallback import Fallbacks
-from tollway.chat.map import MapMode, MapProgress, Outcome, run_map
+from tollway.chat.map import MapMode, MapProgress, Outcome, run_map, without_raw
 from tollway.chat.question import Question
 from tollway.chat.request import CallOptions, Prompt, check_options, conversation, identity_of
 from tollway.chat.router import Router, Routing
@@ -335,6 +335,7 @@ class LLM(Closing):
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Callable[[MapProgress], object] | None = None,
         batch: BatchOptions | None = None,
+        keep_raw: bool = False,
         **options: Unpack[CallOptions],
     ) -> list[Outcome]:
         """Answer many prompts; one that fails does not stop the others.
@@ -354,6 +355,9 @@ class LLM(Closing):
             progress: Called after each prompt, from any of the threads, one at a time; with
                 `batch` after each look at the batches too.
             batch: How batches are submitted and waited for.
+            keep_raw: Whether each `completion` keeps `raw` and `headers`: most of the memory of
+                many answers, and of the time that collections of garbage stop everything for. Those
+                from a checkpoint have neither.
             options: As in `complete`, for every prompt; `deadline` is each call's own.
 
         Returns:
@@ -380,7 +384,8 @@ class LLM(Closing):
             return [self.model, wanted and wanted.format, identity_of(request)]
 
         async def answer(prompt: Prompt) -> Completion:
-            return await self._answering.complete(prompt, options, is_budgeted=True)
+            completion = await self._answering.complete(prompt, options, is_budgeted=True)
+            return completion if keep_raw else without_raw(completion)
 
         with contextlib.ExitStack() as stack:
             kept = None
@@ -400,6 +405,7 @@ class LLM(Closing):
                     checkpoint=kept,
                     folder=folder,
                     progress=progress,
+                    keep_raw=keep_raw,
                     options=batch or BatchOptions(),
                 )
             if folder is not None and under_way(folder):
@@ -428,6 +434,7 @@ class LLM(Closing):
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Callable[[MapProgress], object] | None = None,
         batch: BatchOptions | None = None,
+        keep_raw: bool = False,
         **options: Unpack[CallOptions],
     ) -> list[Outcome]:
         """Answer many prompts as `map` does, from synchronous code."""
@@ -439,6 +446,7 @@ class LLM(Closing):
                 checkpoint=checkpoint,
                 progress=progress,
                 batch=batch,
+                keep_raw=keep_raw,
                 **options,
             )
         )

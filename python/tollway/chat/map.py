@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tollway.errors import ConfigurationError, TollwayError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tollway.chat.request import Prompt
     from tollway.limiter import RateLimiter
 
-__all__ = ["MapMode", "MapProgress", "Outcome", "run_map"]
+__all__ = ["MapMode", "MapProgress", "Outcome", "run_map", "without_raw"]
 
 MapMode: TypeAlias = Literal["asyncio", "threaded", "batch"]
 
@@ -142,6 +142,11 @@ class _Run:
         if self._checkpoint is not None and key is not None:
             self._checkpoint.add(key, answer)
         return Outcome(answer)
+
+
+def without_raw(answer: Completion) -> Completion:
+    """Return an answer without what the provider wrote around it."""
+    return replace(answer, raw=None, headers={})
 
 
 async def run_map(

@@ -60,3 +60,11 @@ def main() -> None:
             raise
         sys.stderr.write(f"tollway: {type(error).__name__}: {error}\n")
         raise SystemExit(1) from None
+    except OSError as error:
+        # Those of inputs and outputs are named before; what is left is the report on stdout.
+        if os.environ.get("TOLLWAY_TRACEBACK"):
+            raise
+        sys.stderr.write(f"tollway: cannot write the output: {error.strerror or error}\n")
+        # What could not be written would be tried once more, and fail with a traceback.
+        sys.stdout = None
+        raise SystemExit(1) from None

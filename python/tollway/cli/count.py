@@ -15,7 +15,10 @@ __all__ = ["count"]
 
 
 def count(
-    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files; - is standard input.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="UTF-8 text files; - is standard input."),
+    ],
     model: Annotated[
         str | None, typer.Option(help="Count as this model does, such as gpt-4o.")
     ] = None,
@@ -23,9 +26,10 @@ def count(
         str | None, typer.Option(help="Count by this encoding; default o200k_base.")
     ] = None,
 ) -> None:
-    """Count the tokens of FILES; a total follows where there are several.
+    """Count the tokens of each FILE.
 
-    Counts of a model whose tokenizer is not public are estimates: they begin with ~.
+    A total follows where there are several. Counts of a model whose tokenizer is not public are
+    estimates: they begin with ~.
     """
     from tollway.errors import ConfigurationError  # noqa: PLC0415
     from tollway.tokens import Encoding, get_encoding, tokenizer_for_model  # noqa: PLC0415
@@ -39,8 +43,8 @@ def count(
         if not isinstance(found, Encoding):
             sign = "~"
             typer.echo(
-                f"{model} has no public tokenizer: estimated as {found.ratio:g} times the tokens "
-                f"of {found.reference.name}",
+                f"no public tokenizer of {model} is known: estimated as {found.ratio:g} times "
+                f"the tokens of {found.reference.name}",
                 err=True,
             )
         counter = found
@@ -56,9 +60,13 @@ def count(
 def _read(path: Path) -> str:
     from tollway.errors import InputError  # noqa: PLC0415
 
+    is_stdin = str(path) == "-"
+    if is_stdin and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - if closed
+        raise InputError("there is no standard input")
     try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return data.decode()
+        data = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
+        # A mark of the byte order is no text; jobs leave it out too.
+        return data.decode().removeprefix("\ufeff")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -35,14 +35,15 @@ _SHOWN = 10
 def embed(
     source: Input,
     output: Annotated[
-        Path, typer.Argument(help="The .npy or .parquet to write: row i for text i.")
+        Path,
+        typer.Argument(metavar="OUTPUT", help="The .npy or .parquet to write: row i for text i."),
     ],
     options: EmbedOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the closing report as JSON.")
     ] = False,
 ) -> None:
-    """Embed documents into OUTPUT. Run it again after anything: finished rows are not sent twice.
+    """Embed SOURCE into OUTPUT. Run it again after anything: finished rows are not sent twice.
 
     The key comes from the provider's own variable, such as OPENAI_API_KEY. Progress goes to
     stderr, the report to stdout. Exit codes: 0 done, 1 failed, 3 done but some texts have no
@@ -92,18 +93,42 @@ def _progress() -> Generator[Callable[[Progress], None]]:
         console=Console(stderr=True),
         expand=True,
     )
+    news, texts = _news(), 0
     with bar:
         task = bar.add_task("reading", total=None)
 
         def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                completed=progress.texts,
-                total=progress.total,
-                description=_in_words(progress),
-            )
+            nonlocal texts
+            if (reason := news(progress)) is not None:
+                bar.console.print(
+                    f"retrying: {reason}", markup=False, highlight=False, soft_wrap=True
+                )
+            words = _in_words(progress)
+            if progress.texts == texts and progress.tally.retrying is not None:
+                # A bar that stands still says why.
+                words += f" · {_kind(progress.tally.retrying)}"
+            texts = progress.texts
+            bar.update(task, completed=progress.texts, total=progress.total, description=words)
 
         yield show
+
+
+def _news() -> Callable[[Progress], str | None]:
+    """Return what tells why attempts fail: each kind of reason once, when it is first met."""
+    told: set[str] = set()
+
+    def news(progress: Progress) -> str | None:
+        reason = progress.tally.retrying
+        if reason is None or _kind(reason) in told:
+            return None
+        told.add(_kind(reason))
+        return reason
+
+    return news
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def _in_words(progress: Progress) -> str:
@@ -149,12 +174,12 @@ def _short(count: float) -> str:
 
 
 def _lines() -> Callable[[Progress], None]:
-    due = time.monotonic() + _LINE_INTERVAL
+    due, news = time.monotonic() + _LINE_INTERVAL, _news()
 
     def show(progress: Progress) -> None:
         nonlocal due
         now = time.monotonic()
-        if now < due:
+        if now < due and news(progress) is None:
             return
         due = now + _LINE_INTERVAL
         tally = progress.tally
@@ -169,6 +194,7 @@ def _lines() -> Callable[[Progress], None]:
             "rate_limited": tally.rate_limited,
             "retries": tally.retries,
             "hedges": tally.hedges,
+            "retrying": tally.retrying,
             "seconds": round(progress.seconds, 1),
         }
         if progress.batches is not None:

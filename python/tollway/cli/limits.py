@@ -26,7 +26,7 @@ _EVERY = 0.25
 
 def limits(
     name: Annotated[
-        str | None, typer.Argument(help="A shared limiter; all of them if absent.")
+        str | None, typer.Argument(metavar="NAME", help="A shared limiter; all of them if absent.")
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on showing it, 4 times a second, until Ctrl-C.")
@@ -35,9 +35,10 @@ def limits(
         bool, typer.Option("--json", help="One JSON object a look, for programs.")
     ] = False,
 ) -> None:
-    """Show limiters that processes share by name: windows, requests in flight, who waits.
+    """Show limiters that processes share by name.
 
-    Takes nothing from them, and is in nobody's way.
+    Their windows, requests in flight, and who waits. Takes nothing from them, and is in
+    nobody's way.
     """
     # Rich is needed here only: the other commands start without it.
     from rich.console import Console  # noqa: PLC0415
@@ -47,8 +48,7 @@ def limits(
     if name is None:
         if watch:
             raise typer.BadParameter("it needs the name of one limiter", param_hint="--watch")
-        looks = [look_at_shared_limiter(each) for each in list_shared_limiters()]
-        _list([look for look in looks if look is not None], as_json=as_json)
+        _list(list_shared_limiters(), look_at_shared_limiter, as_json=as_json)
         return
 
     def look() -> SharedLimiter:
@@ -91,16 +91,28 @@ def _repeat(show: Callable[[], None]) -> None:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _list(seen: list[SharedLimiter], *, as_json: bool) -> None:
-    if as_json:
-        for look in seen:
+def _list(
+    names: list[str], look_at: Callable[[str], SharedLimiter | None], *, as_json: bool
+) -> None:
+    width = max(map(len, names), default=0)
+    is_empty = True
+    for name in names:
+        try:
+            look = look_at(name)
+        except ConfigurationError as error:
+            # One that cannot be read, of another version say, hides no other.
+            typer.echo(f"{name:<{width}}  {error}", err=as_json)
+            is_empty = False
+            continue
+        if look is None:
+            continue
+        is_empty = False
+        if as_json:
             _print_json(look)
-    elif not seen:
+        else:
+            typer.echo(f"{name:<{width}}  {_processes(look)}  {look.limits}")
+    if is_empty and not as_json:
         typer.echo("no limiter is shared on this machine by this user")
-    else:
-        width = max(len(look.name) for look in seen)
-        for look in seen:
-            typer.echo(f"{look.name:<{width}}  {_processes(look)}  {look.limits}")
 
 
 def _processes(look: SharedLimiter) -> str:

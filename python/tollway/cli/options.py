@@ -23,7 +23,8 @@ __all__ = ["EmbedOptions", "Input", "takes_embed_options"]
 Input = Annotated[
     Path,
     typer.Argument(
-        help="A .txt, .md, .jsonl, .csv or .parquet file, a folder of them, or - for stdin."
+        metavar="SOURCE",
+        help="A .txt, .md, .jsonl, .csv or .parquet file, a folder of them, or - for stdin.",
     ),
 ]
 
@@ -106,8 +107,12 @@ class EmbedOptions:
         Literal["float32", "float16"], typer.Option(help="Of the vectors that are written.")
     ] = "float32"
 
-    def embedder(self) -> Embedder:
-        """Return the embedder that is described; without any limit the provider's own."""
+    def embedder(self, api_key: str | None = None) -> Embedder:
+        """Return the embedder that is described; without any limit the provider's own.
+
+        Args:
+            api_key: Else from the environment.
+        """
         from tollway.embed import Embedder  # noqa: PLC0415
         from tollway.limiter import Limits  # noqa: PLC0415
 
@@ -127,6 +132,7 @@ class EmbedOptions:
             normalize=self.normalize,
             dtype=self.dtype,
             prompt=self.prompt,
+            api_key=api_key,
             base_url=self.base_url,
             dimensions=self.dimensions,
         )

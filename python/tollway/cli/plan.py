@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tollway.cli.options import EmbedOptions, Input, takes_embed_options
+from tollway.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tollway.embed import Embedder
 
 __all__ = ["plan"]
 
@@ -19,10 +24,13 @@ def plan(
     options: EmbedOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Say what embedding SOURCE would take, without sending anything."""
+    """Say what embedding SOURCE would take.
+
+    Nothing is sent, and no key is needed.
+    """
     from tollway.embed import plan as make_plan  # noqa: PLC0415
 
-    planned = make_plan(source, options.embedder(), mode=options.mode, **options.reading)
+    planned = make_plan(source, _embedder(options), mode=options.mode, **options.reading)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(planned), ensure_ascii=False, indent=2))
         return
@@ -40,3 +48,13 @@ def plan(
     if planned.truncated:
         lines.append(f"cut       {len(planned.truncated):,} texts over the model's window")
     typer.echo("\n".join(lines))
+
+
+def _embedder(options: EmbedOptions) -> Embedder:
+    try:
+        return options.embedder()
+    except ConfigurationError:
+        # Where only the key is missing, any will do.
+        with contextlib.suppress(ConfigurationError):
+            return options.embedder(api_key="none")
+        raise

@@ -43,9 +43,10 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
         int | None, typer.Option(help="Size of the vectors; the model's own if absent.")
     ] = None,
 ) -> None:
-    """Serve the wire formats of OpenAI and others on this machine, with limits and faults.
+    """Serve as a provider on this machine.
 
-    Ctrl-C ends it, and prints what arrived.
+    It speaks the wire formats of OpenAI and others, with limits and faults. Ctrl-C ends it,
+    and prints what arrived.
     """
     # The server and numpy are needed here only: the other commands start without them.
     from tollway.simulator import Faults, Simulator  # noqa: PLC0415

@@ -71,14 +71,17 @@ def to_arrow(vectors: NDArray[Any]) -> Any:
             null.
 
     Returns:
-        A `pyarrow.FixedSizeListArray` of n lists of d values.
+        A `pyarrow.FixedSizeListArray` of n lists of d values; n nulls where d is 0.
     """
     import numpy as np  # noqa: PLC0415
 
     arrow = _pyarrow()
     count, dimensions = vectors.shape
     flat = arrow.array(np.ascontiguousarray(vectors).reshape(-1))
-    missing = np.isnan(vectors[:, 0]) if dimensions else np.zeros(count, bool)
+    if not dimensions:
+        # Arrow has no lists of a fixed size of nothing.
+        return arrow.nulls(count, arrow.list_(flat.type))
+    missing = np.isnan(vectors[:, 0])
     mask = arrow.array(missing) if missing.any() else None
     return arrow.FixedSizeListArray.from_arrays(flat, dimensions, mask=mask)
 
@@ -101,7 +104,8 @@ class ParquetWriter:
                 arrow.field("id", arrow.string(), nullable=False),
                 arrow.field("chunk", arrow.int32()),
                 arrow.field("metadata", arrow.string()),
-                arrow.field("vector", arrow.list_(kind, dimensions)),
+                # Of any size where not one text has a vector.
+                arrow.field("vector", arrow.list_(kind, dimensions or -1)),
             ]
         )
         # Vectors are noise to a compressor and to a dictionary.

@@ -23,7 +23,7 @@ import sqlite3
 import zlib
 from typing import TYPE_CHECKING
 
-from tollway.embed.disk import O_BINARY, Lock, Syncer, pread, pwrite, synchronize
+from tollway.embed.disk import O_BINARY, Lock, Syncer, allocate, pread, pwrite, synchronize
 from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -216,10 +216,7 @@ class Checkpoint:
         if size <= self._allocated:
             return
         size = -(-size // _STEP) * _STEP
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._spool, 0, size)
-        else:
-            os.ftruncate(self._spool, max(size, os.fstat(self._spool).st_size))
+        allocate(self._spool, size)
         self._allocated = size
 
     def _synchronized(self) -> Syncer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["O_BINARY", "Lock", "Syncer", "pread", "pwrite", "synchronize"]
+__all__ = ["O_BINARY", "Lock", "Syncer", "allocate", "pread", "pwrite", "synchronize"]
 
 O_BINARY: int = getattr(os, "O_BINARY", 0)
+
+# What a file system answers that cannot allocate (posix_fallocate(3)).
+_NO_ALLOCATION = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 # Seconds between two synchronisations.
 _INTERVAL = 1.0
@@ -25,6 +29,23 @@ _INTERVAL = 1.0
 def synchronize(file: int) -> None:
     """Return when the disk has what was written to a file."""
     getattr(os, "fdatasync", os.fsync)(file)
+
+
+def allocate(file: int, size: int) -> None:
+    """Give a file room for `size` bytes, so that a full disk is an error now.
+
+    Where the file system cannot, and the C library does not make up for it (musl), it grows by a
+    hole, and a full disk is an error of the write that fills it.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in _NO_ALLOCATION:
+                raise
+        else:
+            return
+    os.ftruncate(file, max(size, os.fstat(file).st_size))
 
 
 class Syncer:

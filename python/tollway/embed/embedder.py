@@ -15,10 +15,10 @@ from tollway.embed.pool import Lane, providers_of
 from tollway.embed.rows import Destination, normalized
 from tollway.embed.sending import Sending, Tally
 from tollway.errors import (
-    BadResponseError,
     BudgetExceededError,
     ConfigurationError,
     InputError,
+    ProviderError,
     TollwayError,
 )
 from tollway.limiter import RateLimiter
@@ -272,9 +272,12 @@ class Embedder(Closing):
             TollwayError: As `embed` does.
         """
         asking = copy.copy(self)
-        provider = self.provider.for_queries()
-        asking.provider, asking.prompt = provider, self.query_prompt
-        asking.lanes = [dataclasses.replace(lane, provider=provider) for lane in self.lanes[:1]]
+        asking.prompt = self.query_prompt
+        # All of a pool: whichever key still works embeds it.
+        asking.lanes = [
+            dataclasses.replace(lane, provider=lane.provider.for_queries()) for lane in self.lanes
+        ]
+        asking.provider = asking.lanes[0].provider
         row: NDArray[Any] = (await asking.embed([query]))[0]
         self._dimensions = self._dimensions or len(row)
         return row
@@ -356,11 +359,12 @@ class Embedder(Closing):
             )
 
     def check_dimensions(self, dimensions: int) -> None:
-        """Raise `BadResponseError` where the length of vectors is not the one before."""
+        """Raise `ProviderError` where the length of vectors is not the one before."""
         if self._dimensions is None:
             self._dimensions = dimensions
         elif self._dimensions != dimensions:
-            raise BadResponseError(
+            # Not retried: vectors of two models, even where the next one fits, are of no use.
+            raise ProviderError(
                 f"{self.model} answered with {dimensions} dimensions, before with "
                 f"{self._dimensions}"
             )

@@ -101,6 +101,14 @@ class Rows:
             self.vectors = np.full(shape, np.nan, np.float32)
         self.vectors[positions] = vectors
 
+    def take(self, positions: Sequence[int], sent: Sent) -> list[int]:
+        """Take the good rows of what was sent for positions; return those that have none."""
+        if sent.vectors is not None:
+            failed = set(sent.failed)
+            there = [i for i in range(len(positions)) if i not in failed]
+            self.fill([positions[i] for i in there], sent.vectors[there])
+        return [positions[i] for i in sent.failed]
+
     def sent(self, error: TollwayError | None = None) -> Sent:
         """Return what has become of the batch."""
         return Sent(self._batch.keys, self.vectors, self.missing, error)

@@ -21,6 +21,7 @@ from tollway.errors import (
     PermissionDeniedError,
     ProviderError,
     RateLimitError,
+    RequestTooLargeError,
     TollwayError,
 )
 from tollway.retry import CallRecord, shared_budget
@@ -69,6 +70,8 @@ class Tally:
         texts: Distinct texts that have their vector.
         hedges: Second attempts sent beside a slow one.
         budget_wait: Seconds that retries waited for the retry budget, all together.
+        retrying: Why the last attempt failed that is made again, in one line; None once another
+            has succeeded.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -78,6 +81,7 @@ class Tally:
     texts: int = 0
     hedges: int = 0
     budget_wait: float = 0.0
+    retrying: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class _Part:
     """Texts of a refused batch, by position."""
 
     texts: list[int]
-    # The part below it on the stack is the other half.
+    # The part below it on the stack is the other half of what was refused.
     is_first_half: bool = False
     # Known without asking: the whole was refused and the other half was not.
     is_refused: bool = False
@@ -288,9 +292,13 @@ class Sending:
     async def _whole(self, lane: Lane, batch: Batch) -> Sent:
         """Send a batch, taken apart where the provider refuses some of it."""
         sent = await self._request(lane, batch)
-        if not isinstance(sent.error, BadRequestError):
+        if len(sent.failed) <= 1:
+            # It stood alone in the last request.
             return sent
-        if len(batch.texts) == 1:
+        if isinstance(sent.error, RequestTooLargeError):
+            # Packed for the limits that were assumed: the account turned out to have less.
+            return await self._apart(lane, batch, sent)
+        if not isinstance(sent.error, BadRequestError):
             return sent
         # A provider that has just said how many texts it takes is not in doubt.
         if not self._is_proven() and len(batch.texts) <= lane.provider.rules.max_texts:
@@ -314,16 +322,19 @@ class Sending:
     async def _apart(self, lane: Lane, batch: Batch, refused: Sent) -> Sent:
         """Halve a refused batch until what the provider does not take stands alone.
 
-        One text among n is found with at most 2·log₂ n requests, each with its permit. While
-        nothing at all succeeds, so many are sent and no more: then it is not the texts. Where they
-        may well be it (`lenient`), the search is whole.
+        Or, where a batch is more than the whole quota, until its parts are not. One text among n is
+        found with at most 2·log₂ n requests, each with its permit. While nothing at all succeeds,
+        so many are sent and no more: then it is not the texts. Where they may well be it
+        (`lenient`), the search is whole.
         """
         rows = Rows(batch)
         rows.vectors = refused.vectors
         enough = max(2 * math.ceil(math.log2(len(batch.texts))), self._patience)
         requests = 0
         error, failed = refused.error, list[int]()
-        parts = self._parts(lane, list(refused.failed))
+        parts = self._parts(
+            lane, list(refused.failed), is_refused=isinstance(error, BadRequestError)
+        )
         while parts:
             part = parts.pop()
             texts = part.texts
@@ -331,25 +342,23 @@ class Sending:
                 failed += texts
                 continue
             if part.is_refused and len(texts) > 1:
-                parts += self._parts(lane, texts)
+                parts += self._parts(lane, texts, is_refused=True)
                 continue
             sent = await self._request(lane, batch.part(texts))
             requests += 1
             if not self._is_proven():
                 self._patience = max(0, self._patience - 1)
-            bad = set(sent.failed)
-            if sent.vectors is not None:
-                there = [i for i in range(len(texts)) if i not in bad]
-                rows.fill([texts[i] for i in there], sent.vectors[there])
-            missing = [texts[i] for i in sent.failed]
+            missing = rows.take(texts, sent)
             if sent.error is None:
                 # What was refused is in the other half.
                 if part.is_first_half:
                     parts[-1] = dataclasses.replace(parts[-1], is_refused=True)
-            elif isinstance(sent.error, BadRequestError) and len(missing) > 1:
-                parts += self._parts(lane, missing)
+                continue
+            error = sent.error
+            is_refused = isinstance(error, BadRequestError)
+            if len(missing) > 1 and (is_refused or isinstance(error, RequestTooLargeError)):
+                parts += self._parts(lane, missing, is_refused=is_refused)
             else:
-                error = sent.error
                 failed += missing
                 if isinstance(error, _OF_NO_TEXT):
                     failed += [i for rest in parts for i in rest.texts]
@@ -357,14 +366,20 @@ class Sending:
         rows.missing = sorted(failed)
         return rows.sent(error if failed else None)
 
-    def _parts(self, lane: Lane, texts: list[int]) -> list[_Part]:
-        """Halves, last first; or as many as the provider has just said that it takes at once."""
+    def _parts(self, lane: Lane, texts: list[int], *, is_refused: bool) -> list[_Part]:
+        """Halves, last first; or as many as the provider has just said that it takes at once.
+
+        Args:
+            lane: Whose rules hold.
+            texts: By position.
+            is_refused: Whether it is known that the provider does not take one of them.
+        """
         most = lane.provider.rules.max_texts
         if len(texts) > most:
             starts = range(0, len(texts), most)
             return [_Part(texts[start : start + most]) for start in reversed(starts)]
         middle = -(-len(texts) // 2)
-        return [_Part(texts[middle:]), _Part(texts[:middle], is_first_half=True)]
+        return [_Part(texts[middle:]), _Part(texts[:middle], is_first_half=is_refused)]
 
     async def _request(self, lane: Lane, batch: Batch) -> Sent:
         """Send one batch until each of its texts has a vector or no attempt is left."""
@@ -433,6 +448,8 @@ class _Attempt:
             rows.place(asked, answer)
         except ProviderError as error:
             sending.tally.rate_limited += isinstance(error, RateLimitError)
+            if error.retryable:
+                sending.tally.retrying = f"{type(error).__name__}: {error}"
             if sending.failure is not None:
                 raise _StoppedError(str(error)) from error
             raise
@@ -440,6 +457,7 @@ class _Attempt:
             sending.pending_tokens -= tokens
             if rows.missing:
                 sending.on_wire.discard(self._worker)
+        sending.tally.retrying = None
         return answer
 
     def _count(self) -> None:

@@ -6,16 +6,17 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.embed.arrow import ParquetWriter, require_arrow
 from tollway.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -220,8 +221,10 @@ class IndexWriter:
             line["chunk"] = document.chunk
         if document.metadata:
             line["metadata"] = dict(document.metadata)
-        # What JSON has no word for, such as the dates of a Parquet file, is written as text.
-        text = json.dumps(line, ensure_ascii=False, default=str)
+        try:
+            text = _json(line)
+        except ValueError:
+            text = _json(_finite(line))
         self._file.write(text.encode(errors="replace") + b"\n")
         self._row += 1
 
@@ -236,3 +239,19 @@ class IndexWriter:
     def discard(self) -> None:
         """Leave whatever was there before; does nothing after `commit`."""
         self._file.discard()
+
+
+def _json(line: dict[str, Any]) -> str:
+    # What JSON has no word for, such as the dates of a Parquet file, is written as text.
+    return json.dumps(line, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null for NaN and infinity, which strict readers of JSON refuse."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in cast("Sequence[Any]", value)]
+    return value

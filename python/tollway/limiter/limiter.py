@@ -162,6 +162,7 @@ class RateLimiter:
         Raises:
             RequestTooLargeError: The request is more than a whole quota. Nothing was charged.
             DeadlineExceededError: It was not admitted within `timeout`. Nothing was charged.
+            RuntimeError: The same reservation is under way. It goes on; nothing was charged.
 
         Cancellation: a waiter that is cancelled leaves the queue and charges nothing.
         """
@@ -313,7 +314,10 @@ class RateLimiter:
             return joined
         assert joined.gate is not None
         try:
-            is_woken = joined.gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+            # More than a lock can wait for is as long as it takes.
+            most = threading.TIMEOUT_MAX
+            wait = -1 if timeout is None or timeout > most else max(0.0, timeout)
+            is_woken = joined.gate.acquire(timeout=wait)
         except BaseException:
             self._leave(joined)
             raise

@@ -73,12 +73,16 @@ class Limits:
                 raise ConfigurationError(
                     f"{name} must be a whole number from 1 to {most}, not {value!r}"
                 )
-        if not all(0 <= length <= 60 for length in self.sub_windows):
-            raise ConfigurationError(f"sub_window must be 0 to 60 seconds, not {self.sub_window!r}")
+        for length in self.sub_windows:
+            if not isinstance(length, (int, float)) or not 0 <= length <= 60:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(
+                    "sub_window must be 0 to 60 seconds, several as a tuple, not "
+                    f"{self.sub_window!r}"
+                )
         if self.time_zone is not None:
             try:
                 zoneinfo.ZoneInfo(self.time_zone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            except (zoneinfo.ZoneInfoNotFoundError, TypeError, ValueError, OSError) as error:
                 raise ConfigurationError(
                     f"time_zone must be an IANA name that this machine knows, such as "
                     f"America/Los_Angeles, not {self.time_zone!r}"

@@ -55,10 +55,11 @@ class Permit:
     def sent(self) -> None:
         """Say that the request goes out now: from here on it counts, whatever becomes of it.
 
-        One sent so long after its permit that the margin of the windows does not cover it is
-        charged at this time instead.
+        One sent so long after its permit that half the margin of the windows does not cover it is
+        charged at this time instead. Say it again once the last byte is written, where an HTTP
+        client tells; then that time counts.
         """
-        if not self._is_sent and not self._is_settled:
+        if not self._is_settled:
             self._is_sent = True
             self._stamp = self._core.sent(self._stamp, self.tokens, self.output_tokens)
 
@@ -118,7 +119,15 @@ def _read(usage: Mapping[str, Any] | object, name: str, missing: int) -> int:
 class Reservation:
     """The wait for a permit and the time for which it is held, by `with` or `async with`."""
 
-    __slots__ = ("_limiter", "_permit", "_priority", "_timeout", "output_tokens", "tokens")
+    __slots__ = (
+        "_is_begun",
+        "_limiter",
+        "_permit",
+        "_priority",
+        "_timeout",
+        "output_tokens",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -133,20 +142,31 @@ class Reservation:
         self._limiter = limiter
         self._priority = priority
         self._timeout = timeout
+        self._is_begun = False
         self._permit: Permit | None = None
 
     async def __aenter__(self) -> Permit:
         """Wait in this task; see `RateLimiter.reserve`."""
-        self._permit = await self._limiter.hold(
-            self.tokens, self.output_tokens, priority=self._priority, timeout=self._timeout
-        )
+        self._begin()
+        try:
+            self._permit = await self._limiter.hold(
+                self.tokens, self.output_tokens, priority=self._priority, timeout=self._timeout
+            )
+        except BaseException:
+            self._is_begun = False
+            raise
         return self._permit
 
     def __enter__(self) -> Permit:
         """Wait in this thread; see `RateLimiter.reserve`."""
-        self._permit = self._limiter.hold_sync(
-            self.tokens, self.output_tokens, priority=self._priority, timeout=self._timeout
-        )
+        self._begin()
+        try:
+            self._permit = self._limiter.hold_sync(
+                self.tokens, self.output_tokens, priority=self._priority, timeout=self._timeout
+            )
+        except BaseException:
+            self._is_begun = False
+            raise
         return self._permit
 
     async def __aexit__(
@@ -167,7 +187,14 @@ class Reservation:
         """End the reservation; one that was not sent comes back where the block raised."""
         self._end(is_failed=kind is not None)
 
+    def _begin(self) -> None:
+        if self._is_begun:
+            # It has room for one permit; the other would never be released.
+            raise RuntimeError("this reservation is under way; call reserve() for each request")
+        self._is_begun = True
+
     def _end(self, *, is_failed: bool) -> None:
+        self._is_begun = False
         permit, self._permit = self._permit, None
         if permit is not None:
             if is_failed:

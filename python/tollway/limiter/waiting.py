@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import os
 import threading
 import time
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FORKED", "Served", "Timer", "Waiter", "timer"]
 
+_logger = logging.getLogger("tollway.limiter")
+
 FORKED = "the process forked while this caller waited for the limiter"
 
 # Tasks of one loop woken in one turn of it, so that its other tasks have their turn within a
 # fraction of a millisecond: a task takes some microseconds to resume.
 _SLICE = 32
+
+# Seconds that the thread sleeps at most: the system's clocks refuse some centuries.
+_LONGEST_SLEEP = 86_400.0
+
+# Seconds after which one is served again that could not be.
+_AGAIN = 1.0
 
 
 class Wakeable(Protocol):
@@ -224,7 +233,8 @@ class Timer:
     def _run(self) -> None:
         heap = self._heap
         while True:
-            wait = max(0.0, heap[0][0] - time.monotonic()) if heap else None
+            left = heap[0][0] - time.monotonic() if heap else None
+            wait = None if left is None else min(max(0.0, left), _LONGEST_SLEEP)
             with contextlib.suppress(Empty):
                 self._serve(self._calls.get(timeout=wait)())
             if heap and heap[0][0] <= time.monotonic():
@@ -240,7 +250,12 @@ class Timer:
             limiter.due = float("inf")
         else:
             return
-        wait = limiter.serve()
+        try:
+            wait = limiter.serve()
+        except Exception:
+            # All others wait for this thread too.
+            _logger.exception("a %s cannot be served; it is tried again", type(limiter).__name__)
+            wait = _AGAIN
         if wait is None:
             return
         due = time.monotonic() + wait

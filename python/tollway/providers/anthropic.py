@@ -28,6 +28,7 @@ from tollway.providers.frame import (
     own_client,
     sdk_clients,
     sdk_failure,
+    told_client,
 )
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.providers.openai_models import Model, learned_of
@@ -181,13 +182,14 @@ class AnthropicProvider(ChatFrame):
         return self.base_url
 
     def _make_client(self) -> Any:
-        return _sdk().AsyncAnthropic(
+        sdk = _sdk()
+        return sdk.AsyncAnthropic(
             api_key=self._key or None,
             auth_token=self._token or None,
             base_url=self.base_url,
             max_retries=0,
             default_headers=self._headers,
-            http_client=self._http_client,
+            http_client=self._http_client or told_client(sdk),
         )
 
     async def open(self) -> None:

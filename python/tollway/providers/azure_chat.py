@@ -13,7 +13,7 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.azure import resource_of
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.frame import fingerprint, own_client
+from tollway.providers.frame import fingerprint, own_client, told_client
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
@@ -174,7 +174,7 @@ class AzureChatProvider(OpenAIChatProvider):
         options = {
             "max_retries": 0,
             "default_headers": self._headers,
-            "http_client": self._http_client,
+            "http_client": self._http_client or told_client(openai),
         }
         provider = None if self._token_provider is None else self._fresh_token
         if self._version is None:

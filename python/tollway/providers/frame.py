@@ -19,6 +19,7 @@ from tollway.errors import (
 from tollway.providers.loops import LoopClients
 from tollway.transport import transport_error
 from tollway.types import Chunk
+from tollway.wire import tell_when_written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Mapping
@@ -36,6 +37,7 @@ __all__ = [
     "own_client",
     "sdk_clients",
     "sdk_failure",
+    "told_client",
 ]
 
 # Seconds for a request that is no chat, as for one that names none.
@@ -248,6 +250,11 @@ def own_client(client: Any, *others: object) -> Any:
 def sdk_clients(make: Callable[[], Any], http_client: Any, client: Any) -> LoopClients[Any]:
     """Return the clients of such an SDK; one over the user's HTTP client is left open with it."""
     return LoopClients(make, _close if http_client is None else _leave_open, client)
+
+
+def told_client(sdk: Any) -> Any:
+    """Return an HTTP client as such an SDK makes it, which tells when a request is written."""
+    return sdk.DefaultAsyncHttpxClient(event_hooks={"request": [tell_when_written]})
 
 
 def sdk_failure(

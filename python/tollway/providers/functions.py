@@ -25,7 +25,7 @@ from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.function_calls import Function, name_of, pieces_of
 from tollway.providers.function_errors import error_of_function
 from tollway.providers.messages import only_text, openai_message, text_of
-from tollway.providers.rows import rows_of
+from tollway.providers.rows import rows_of, wrong_length
 from tollway.providers.thinking import ThinkSplitter, split_thinking
 from tollway.providers.turns import split_system
 from tollway.tokens.models import find_encoding_name
@@ -311,16 +311,13 @@ class FunctionEmbeddingProvider:
             vectors = np.array(given, np.float32)
         except (TypeError, ValueError) as error:
             raise BadResponseError(f"the function gave no rows of numbers: {error}") from error
-        size = self.rules.dimensions
-        if (
-            vectors.ndim != 2
-            or not vectors.shape[1]
-            or vectors.shape[1] != (size or len(vectors.T))
-        ):
+        if vectors.ndim != 2 or not vectors.shape[1]:
             raise BadResponseError(
                 f"the function gave an array of shape {vectors.shape} for {count} texts"
-                + (f" of {size} dimensions" if size else "")
             )
+        size = self.rules.dimensions
+        if size and vectors.shape[1] != size:
+            raise wrong_length(vectors.shape[1], size)
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         vectors[bad] = np.nan
         return vectors, [(row, "a value is not a number") for row in bad]

@@ -23,6 +23,7 @@ from tollway.providers.frame import (
     own_client,
     sdk_clients,
     sdk_failure,
+    told_client,
 )
 from tollway.providers.openai import BASE_URL, check_address, checked_key, error_of, hosted
 from tollway.providers.openai_batches import FILE, OpenAIBatches
@@ -143,7 +144,7 @@ class OpenAIChatProvider(ChatFrame):
             base_url=self.base_url,
             max_retries=0,
             default_headers=self._headers,
-            http_client=self._http_client,
+            http_client=self._http_client or told_client(openai),
         )
 
     async def open(self) -> None:

@@ -45,6 +45,7 @@ _BUILT_IN_CHAT = {
     "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
 }
+_EXAMPLES = {"completions": "openai/gpt-4o", "embeddings": "openai/text-embedding-3-small"}
 _registered: dict[str, Callable[..., EmbeddingProvider]] = {}
 _registered_chat: dict[str, Callable[..., ChatProvider]] = {}
 
@@ -86,7 +87,7 @@ def embedding_provider(model: str, **options: Any) -> EmbeddingProvider:
     Raises:
         ConfigurationError: No such provider or model, or an option that it does not take.
     """
-    return _make(model, "openai/text-embedding-3-small", _BUILT_IN, _registered, options)
+    return _make(model, "embeddings", _BUILT_IN, _registered, options)
 
 
 def chat_provider(model: str, **options: Any) -> ChatProvider:
@@ -100,7 +101,7 @@ def chat_provider(model: str, **options: Any) -> ChatProvider:
     Raises:
         ConfigurationError: No such provider or model, or an option that it does not take.
     """
-    return _make(model, "openai/gpt-4o", _BUILT_IN_CHAT, _registered_chat, options)
+    return _make(model, "completions", _BUILT_IN_CHAT, _registered_chat, options)
 
 
 def chat_function(function: Callable[..., Any], model: object, **options: Any) -> ChatProvider:
@@ -145,7 +146,7 @@ def _checked(name: str) -> str:
 
 def _make(
     model: str,
-    example: str,
+    what: str,
     built_in: Mapping[str, tuple[str, str]],
     registered: Mapping[str, Callable[..., P]],
     options: Mapping[str, Any],
@@ -154,15 +155,15 @@ def _make(
     known = sorted({*built_in, *registered})
     if not slash or not rest:
         raise ConfigurationError(
-            f"a model is named provider/model, such as {example}, not {model!r}"
+            f"a model is named provider/model, such as {_EXAMPLES[what]}, not {model!r}"
         )
     given = {option: value for option, value in options.items() if value is not None}
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}/{rest}?" if near else "."
         raise ConfigurationError(
-            f"no provider {name!r}{hint} Known: {', '.join(known)}. An OpenAI-compatible endpoint "
-            "is openai/model with base_url"
+            f"no provider of {what} {name!r}{hint} Known: {', '.join(known)}. An OpenAI-compatible "
+            "endpoint is openai/model with base_url"
         )
     factory = registered.get(name)
     if factory is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tollway.errors import BadResponseError
+from tollway.errors import BadResponseError, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["rows_of"]
+__all__ = ["rows_of", "wrong_length"]
 
 
 def rows_of(
@@ -29,13 +29,17 @@ def rows_of(
         Shape (n, d), float32, NaN where a row is of no use; and (i, reason) of each of these.
 
     Raises:
-        BadResponseError: No row is of use, so that not even the length is known.
+        BadResponseError: There is no vector at all, so that not even the length is known.
+        ProviderError: All have the same other length than `dimensions`; see `wrong_length`.
     """
     import numpy as np  # noqa: PLC0415 - `import tollway` brings in no numpy
 
     size = dimensions or next((len(row) for row in given if row), 0)
     if not size:
         raise BadResponseError("the answer holds no vector")
+    lengths = {len(row or ()) for row in given}
+    if len(lengths) == 1 and not lengths <= {0, size}:
+        raise wrong_length(lengths.pop(), size)
     vectors = np.full((len(given), size), np.nan, np.float32)
     bad_rows: list[tuple[int, str]] = []
     for number, row in enumerate(given):
@@ -52,3 +56,14 @@ def rows_of(
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         np.divide(vectors, lengths, out=vectors, where=lengths > 0)
     return vectors, bad_rows
+
+
+def wrong_length(found: int, due: int) -> ProviderError:
+    """Return the error of vectors that all have another length than is due.
+
+    It is not retried: a model has one length, and would answer the same again.
+    """
+    return ProviderError(
+        f"the answer's vectors are of dimension {found} instead of {due}; give the dimensions "
+        "that the model has, or none"
+    )

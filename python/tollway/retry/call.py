@@ -25,11 +25,13 @@ from tollway.limiter.feedback import Feedback
 from tollway.retry.around import LATER, CallRecord, refuse_later
 from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
-from tollway.retry.interrupt import Deadline
+from tollway.retry.interrupt import Deadline, failure_of
 from tollway.types import Attempt, Usage
+from tollway.wire import on_written
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
     from typing import Any
 
     from tollway.limiter import Permit
@@ -57,6 +59,7 @@ class Call:
         "_breaker",
         "_budget",
         "_clock",
+        "_delay",
         "_is_sending",
         "_keep_permit",
         "_last",
@@ -64,7 +67,6 @@ class Call:
         "_output_tokens",
         "_pass",
         "_policy",
-        "_previous",
         "_priority",
         "_record",
         "_started",
@@ -91,9 +93,9 @@ class Call:
         self._until = until
         self._record = around.get("record") or CallRecord()
         self._attempts: list[Attempt] = []
-        # Failed attempts that were not hedges, and the wait after the last of them.
+        # Failed attempts that were not hedges, and the seconds from the last of them to the next.
         self._tries = 0
-        self._previous: float | None = None
+        self._delay: float | None = None
         # The breaker's, for the attempt that is under way.
         self._pass = 0
         self._is_sending = False
@@ -102,16 +104,11 @@ class Call:
 
     # What follows a failure
 
-    def wait_after(self, error: Exception) -> float | None:
-        """Return the seconds to wait, or None where the error is to be raised as it is.
-
-        Raises:
-            RetriesExhaustedError: As `RetryPolicy.call` says.
-            DeadlineExceededError: As `RetryPolicy.call` says.
-        """
+    def _is_followed(self, error: Exception) -> bool:
+        """Settle the delay to the next attempt; False where the error is to be raised as it is."""
         policy, attempts = self._policy, self._attempts
         if not _is_retryable(error, policy):
-            return None
+            return False
         now = self._clock.now()
         took = now - self._started
         self._tries += 1
@@ -125,7 +122,7 @@ class Call:
         decision = policy.decide(
             rule,
             self._tries,
-            previous=self._previous,
+            previous=self._delay,
             hint=hint,
             timed_out=isinstance(error, (TimeoutError, APITimeoutError)),
             remaining=None if self._until is None else self._until - now,
@@ -142,7 +139,7 @@ class Call:
                 attempts,
             ) from error
         attempt = self._note(error, decision)
-        self._previous = decision
+        self._delay = decision
         self._last = None if self._until is None else error
         _logger.warning(
             "attempt %d/%d failed: %s; next in %.2f s",
@@ -153,7 +150,7 @@ class Call:
         )
         if policy.on_retry is not None:
             policy.on_retry(attempt, error, decision)
-        return decision
+        return True
 
     def _note(self, error: BaseException, wait: float) -> Attempt:
         attempt = Attempt(
@@ -177,13 +174,13 @@ class Call:
 
     # What comes before an attempt
 
-    async def _wait(self, wait: float | None) -> Permit | None:
-        """Sleep `wait`, then wait for the budget, then for a permit; None for a first attempt."""
+    async def _wait(self) -> Permit | None:
+        """Before a retry sleep and wait for the budget; then wait for a permit."""
         record, now = self._record, self._clock.now
-        if wait is not None:
+        if self._delay is not None:
             began = now()
             try:
-                await self._clock.sleep(wait)
+                await self._clock.sleep(self._delay)
             finally:
                 record.backoff += now() - began
             if self._budget is not None:
@@ -192,7 +189,8 @@ class Call:
                     await self._budget.acquire()
                 finally:
                     record.budget_wait += now() - began
-        return await self._reserve(self._priority if wait is None else self._priority + _AHEAD)
+        ahead = 0 if self._delay is None else _AHEAD
+        return await self._reserve(self._priority + ahead)
 
     async def _reserve(self, priority: int) -> Permit | None:
         if self._limiter is None:
@@ -206,16 +204,16 @@ class Call:
     def _count(self) -> int:
         return self._tokens if isinstance(self._tokens, int) else self._tokens()
 
-    async def _admit(self, wait: float | None) -> Permit | None:
+    async def _admit(self) -> Permit | None:
         """Wait for all that an attempt needs, unless the breaker opens."""
         breaker = self._breaker
         if breaker is None:
-            return await self._wait(wait)
+            return await self._wait()
         try:
             # Watched first and asked then: what opens it in between is not missed.
             with breaker.watch():
                 breaker.check()
-                permit = await self._wait(wait)
+                permit = await self._wait()
             self._enter(breaker, permit)
         except CircuitOpenError as error:
             error.attempts = tuple(self._attempts)
@@ -231,8 +229,8 @@ class Call:
                 permit.release()
             raise
 
-    def _admit_sync(self, wait: float | None) -> Permit | None:
-        limiter, breaker = self._limiter, self._breaker
+    def _admit_sync(self) -> Permit | None:
+        limiter, breaker, wait = self._limiter, self._breaker, self._delay
         if limiter is None and breaker is None and self._budget is None:
             if wait is not None:
                 self._clock.sleep_sync(wait)
@@ -249,14 +247,14 @@ class Call:
                 if breaker is not None:
                     self._enter(breaker, permit)
                 return permit
-        return run_sync(self._within_deadline(self._admit(wait)))
+        return run_sync(self._within_deadline(self._admit()))
 
     # Attempts
 
-    async def run(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
-        """Attempt until one succeeds; `wait` is what `wait_after` said, None at the beginning."""
+    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Attempt until one succeeds; where one was judged already, as its next."""
         try:
-            return await self._within_deadline(self._repeat(function, wait))
+            return await self._within_deadline(self._repeat(function))
         finally:
             self._end()
 
@@ -265,23 +263,12 @@ class Call:
         # Its traceback leads back here, and to the request.
         self._last = None
 
-    async def _repeat(self, function: Callable[[], Awaitable[T]], wait: float | None) -> T:
+    async def _repeat(self, function: Callable[[], Awaitable[T]]) -> T:
+        attempt = self._send if self._policy.hedge is None else self._hedged
         while True:
-            permit = await self._admit(wait)
-            self._record.sent += 1
-            self._is_sending = True
-            try:
-                if self._policy.hedge is None:
-                    result = await self._send(function, permit)
-                else:
-                    result = await self._hedged(function, permit)
-            except BaseException as error:
-                wait = self._failed(error)
-                if wait is None:
-                    raise
-            else:
-                self._succeeded()
-                return result
+            permit = await self._admit()
+            with self:
+                return await attempt(function, permit)
 
     async def _send(self, function: Callable[[], Awaitable[T]], permit: Permit | None) -> T:
         """Make one attempt; the limiter learns from its end."""
@@ -289,8 +276,9 @@ class Call:
             return await function()
         began = self._clock.now()
         is_kept = False
+        permit.sent()
+        outer = on_written.set(permit.sent)
         try:
-            permit.sent()
             result = await function()
             self._learn(result, began, permit)
             is_kept = self._keep_permit
@@ -298,6 +286,7 @@ class Call:
             self._learn(error, began, permit)
             raise
         finally:
+            on_written.reset(outer)
             if not is_kept:
                 permit.release()
         if is_kept:
@@ -323,23 +312,15 @@ class Call:
         if isinstance(usage, Usage) and not usage.estimated and not self._keep_permit:
             permit.settle(usage)
 
-    def run_sync(self, function: Callable[[], T], wait: float | None) -> T:
+    def run_sync(self, function: Callable[[], T]) -> T:
         """Attempt as `run` does, in this thread."""
         try:
             if self._until is not None and self._until <= self._clock.now():
                 raise self._late("nothing is begun after the deadline")
             while True:
-                permit = self._admit_sync(wait)
-                self._record.sent += 1
-                try:
-                    result = self._send_sync(function, permit)
-                except BaseException as error:
-                    wait = self._failed(error)
-                    if wait is None:
-                        raise
-                else:
-                    self._succeeded()
-                    return result
+                permit = self._admit_sync()
+                with self:
+                    return self._send_sync(function, permit)
         finally:
             self._end()
 
@@ -362,16 +343,20 @@ class Call:
                 permit.release()
         return result
 
-    def _failed(self, error: BaseException) -> float | None:
-        """Return the seconds to the next attempt, or None where the error is to be raised."""
-        if self._breaker is not None:
-            self._breaker.failed(self._pass, error)
-        if not isinstance(error, Exception):
-            return None
-        self._is_sending = False
-        return self.wait_after(error)
+    def __enter__(self) -> None:
+        """Begin an attempt, hedges included."""
+        self._record.sent += 1
+        self._is_sending = True
 
-    def _succeeded(self) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """End it, and swallow its error where another attempt follows."""
+        if error is not None:
+            return self.judge(error)
         self._is_sending = False
         if self._breaker is not None:
             self._breaker.succeeded(self._pass)
@@ -379,6 +364,27 @@ class Call:
             self._budget.deposit()
         if self._policy.hedge is not None:
             self._policy.hedge.budget.deposit()
+        return False
+
+    def judge(self, error: BaseException) -> bool:
+        """Return whether another attempt follows one that failed.
+
+        Raises:
+            APIConnectionError: The attempt was cancelled from within, and none follows.
+            RetriesExhaustedError: As `RetryPolicy.call` says.
+            DeadlineExceededError: As `RetryPolicy.call` says.
+        """
+        failure = failure_of(error)
+        if self._breaker is not None:
+            self._breaker.failed(self._pass, failure)
+        if not isinstance(failure, Exception):
+            return False
+        self._is_sending = False
+        if self._is_followed(failure):
+            return True
+        if failure is not error:
+            raise failure
+        return False
 
     async def _hedged(self, function: Callable[[], Awaitable[T]], permit: Permit | None) -> T:
         hedge, record = self._policy.hedge, self._record

@@ -1,10 +1,11 @@
-"""Ends what a task awaits from outside, as `asyncio.timeout` does, for any reason."""
+"""Ends what a task awaits, as `asyncio.timeout` does, and tells that from what ended by itself."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from tollway.errors import APIConnectionError
 from tollway.retry import sleeper
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Deadline", "Interruption"]
+__all__ = ["Deadline", "Interruption", "failure_of"]
 
 
 class Interruption:
@@ -86,3 +87,26 @@ class Deadline(Interruption):
         """Take the alarm back, and end as an interruption does."""
         self._cancel()
         super().__exit__(kind, error, traceback)
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """Return what ended an attempt: where it was cancelled, but not by way of this task, an error.
+
+    Passed on, such a cancellation would end its caller without a word.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    task = _current_task()
+    if task is None or task.cancelling():
+        return error
+    failure = APIConnectionError("the attempt was cancelled from within")
+    failure.__cause__ = error
+    return failure
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        # A sync function's attempt, in a thread without a loop.
+        return None

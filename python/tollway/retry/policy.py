@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import math
@@ -233,21 +234,20 @@ class RetryPolicy:
                 opened it as its cause. Nothing more was sent.
             Exception: What is not to be retried, as it was raised.
 
-        Cancellation: passes through at once, in an attempt and in a wait.
+        Cancellation: passes through at once, in an attempt and in a wait. What cancels an attempt
+            from within, without this task, is an `APIConnectionError`.
         """
         if self._is_plain and not around:
             started = self._clock.now()
             try:
                 return await function()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 call = Call(self, self._clock, started, around)
-                wait = call.wait_after(error)
-                if wait is None:
+                if not call.judge(error):
                     raise
         else:
             call = Call(self, self._clock, self._clock.now(), around)
-            wait = None
-        return await call.run(function, wait)
+        return await call.run(function)
 
     def call_sync(self, function: Callable[[], T], **around: Unpack[Around]) -> T:
         """Call `function()` as `call` does, blocking the thread while it waits.
@@ -263,17 +263,15 @@ class RetryPolicy:
                 result = function()
                 if type(result) in LATER:
                     refuse_later(result)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 call = Call(self, self._clock, started, around)
-                wait = call.wait_after(error)
-                if wait is None:
+                if not call.judge(error):
                     raise
             else:
                 return result
         else:
             call = Call(self, self._clock, self._clock.now(), around)
-            wait = None
-        return call.run_sync(function, wait)
+        return call.run_sync(function)
 
 
 def _rule(own: Rule, kind: Any, override: Override) -> Rule:

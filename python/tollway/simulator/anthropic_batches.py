@@ -60,7 +60,7 @@ class AnthropicBatchFormat:
             case ("POST", str(name), "cancel"):
                 batch = self._find(name)
                 if batch.is_open:
-                    batch.cancelled = batch.cancelled or time.monotonic()
+                    batch.cancel()
                 return Response(200, dumps(self._shown(batch, base)))
             case _:
                 raise refused(404, "not_found_error", "Not Found")
@@ -110,7 +110,9 @@ class AnthropicBatchFormat:
 
     def _shown(self, batch: Batch, base: str) -> dict[str, Any]:
         has_ended = batch.results is not None
-        status = "ended" if has_ended else "canceling" if batch.cancelled else "in_progress"
+        status = (
+            "ended" if has_ended else "canceling" if batch.cancelled is not None else "in_progress"
+        )
         return {
             "id": batch.id,
             "type": "message_batch",

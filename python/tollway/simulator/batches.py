@@ -85,7 +85,7 @@ class Batch:
         began: Seconds of the monotonic clock.
         details: What the provider shows of it beside.
         problem: Code and message, where it was refused as a whole.
-        cancelled: When it was, monotonic; or None.
+        cancelled: Seconds from its beginning until it was; or None.
         results: Of every request, once it has ended.
     """
 
@@ -104,6 +104,11 @@ class Batch:
     def is_open(self) -> bool:
         """Whether there is still something to do."""
         return self.results is None and self.problem is None
+
+    def cancel(self) -> None:
+        """Have it end now, unless it was cancelled before."""
+        if self.cancelled is None:
+            self.cancelled = time.monotonic() - self.began
 
     def count(self, kind: str | None, *, ok: bool | None = None) -> int:
         """Count the results of a kind; of those answered, the right ones or the errors."""
@@ -208,7 +213,7 @@ class BatchStore:
             seconds = self.behaviour.seconds
             ends = {"done": seconds, "expired": self.behaviour.window}
             if batch.cancelled is not None:
-                ends["cancelled"] = batch.cancelled - batch.began
+                ends["cancelled"] = batch.cancelled
             why = min(ends, key=lambda end: ends[end])
             if batch.began + ends[why] > now:
                 continue

@@ -152,7 +152,7 @@ class OpenAIBatchFormat:
     def _cancel(self, batch: Batch) -> dict[str, Any]:
         if not batch.is_open:
             raise wire.Refusal(409, f"Batch '{batch.id}' has ended")
-        batch.cancelled = batch.cancelled or time.monotonic()
+        batch.cancel()
         return self._shown(batch)
 
     def _shown(self, batch: Batch) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import h11
 
 from tollway.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
 __all__ = ["HTTPServer", "Request", "Response", "loopback"]
 
@@ -68,6 +69,24 @@ class _TooLarge(Exception):  # noqa: N818 - becomes an answer
     pass
 
 
+class _Reader(asyncio.StreamReader):
+    """Knows when it got its last bytes: requests that come together are worked on in turn."""
+
+    fed_at = 0.0
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self.fed_at = time.monotonic_ns() / 1e9
+        super().feed_data(data)
+
+
+async def _connection(accepted: socket.socket) -> tuple[_Reader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = _Reader(_CHUNK, loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=accepted)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 class HTTPServer:
     """Serves a handler on a loopback address.
 
@@ -107,8 +126,10 @@ class HTTPServer:
         try:
             listener = socket.create_server((self._host, self._port), family=family, backlog=1024)
         except (OSError, OverflowError) as error:
+            number = getattr(error, "errno", None)
             raise ConfigurationError(
-                f"cannot listen on {self._host} port {self._port}: {error}"
+                f"cannot listen on {self._host} port {self._port}: "
+                f"{os.strerror(number) if number else error}; port 0 takes any free one"
             ) from error
         listener.setblocking(False)
         self._listener = listener
@@ -153,7 +174,7 @@ class HTTPServer:
 
     async def _serve(self, accepted: socket.socket) -> None:
         with accepted:
-            reader, writer = await asyncio.open_connection(sock=accepted, limit=_CHUNK)
+            reader, writer = await _connection(accepted)
             try:
                 await self._converse(reader, writer)
                 writer.close()
@@ -164,7 +185,7 @@ class HTTPServer:
                 # At once: closing would wait for a client that does not read its answer.
                 writer.transport.abort()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: _Reader, writer: asyncio.StreamWriter) -> None:
         """Answer requests until either side wants to close."""
         connection = h11.Connection(h11.SERVER)
         while True:
@@ -248,7 +269,7 @@ class HTTPServer:
     async def _read(
         self,
         connection: h11.Connection,
-        reader: asyncio.StreamReader,
+        reader: _Reader,
         writer: asyncio.StreamWriter,
     ) -> Request | None:
         """Read one request; None where the client has closed the connection."""
@@ -283,7 +304,7 @@ class HTTPServer:
             path,
             {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},
             b"".join(parts),
-            time.monotonic_ns() / 1e9,
+            reader.fed_at,
             query,
         )
 

@@ -334,8 +334,8 @@ class Simulator:
     def _admit(self, request: Request, course: _Course, fault: str | None) -> Call:
         """Read the call and charge it; a call that is not in order is charged one request.
 
-        There is no await between the arrivals of two requests and their judgement, so that
-        requests are judged in the order of their arrival times.
+        There is no await between the parsing of a request and its judgement: what arrived first is
+        judged first.
         """
         try:
             call = course.format.read(request, self._behaviour)

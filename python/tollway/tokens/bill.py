@@ -125,7 +125,16 @@ class Bill:
         return Cost(_REPLY + _TOOLS + sum(self._tool(tool) for tool in tools))
 
     def message(self, message: Mapping[str, object]) -> Cost:
-        """Return what a message adds to a request."""
+        """Return what a message adds to a request.
+
+        Raises:
+            TypeError: It is no mapping.
+        """
+        if not isinstance(message, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                "a message must be a mapping with role and content, not "
+                f"{type(message).__name__}; a conversation is a list of them"
+            )
         form = self._format
         cost = Cost(form.message) + self._content(message.get("content"))
         if isinstance(name := message.get("name"), str):

@@ -106,7 +106,7 @@ class TokenEstimator:
                 count, or `reference.count`. 0 changes nothing.
             reported: The provider's own count of it; 0 changes nothing.
         """
-        if basis <= 0 or reported <= 0:
+        if not (basis > 0 and reported > 0):
             return
         low, high = RATIO_BOUNDS
         seen = min(max(reported / basis, low), high)
@@ -121,7 +121,6 @@ class TokenEstimator:
 
 
 _estimators: dict[str, TokenEstimator] = {}
-_lock = threading.Lock()
 
 
 def tokenizer_for_model(model: str) -> Encoding | TokenEstimator:
@@ -138,8 +137,7 @@ def tokenizer_for_model(model: str) -> Encoding | TokenEstimator:
     if encoding_name is not None:
         return get_encoding(encoding_name)
     name = model.rpartition("/")[2]
-    with _lock:
-        return _estimators.setdefault(name, TokenEstimator(name))
+    return _estimators.get(name) or _estimators.setdefault(name, TokenEstimator(name))
 
 
 def _scaled(basis: int, ratio: float) -> int:

@@ -301,3 +301,25 @@ fn a_request_sent_late_counts_once() {
     assert_eq!([wait(1_110), wait(1_110)], [0, 0]);
     assert!(wait(1_110) > 0);
 }
+
+/// 2³² tokens and more, most of which came back, pass through one window: its sums have 32 bits.
+#[test]
+fn what_comes_back_makes_no_room_beyond_the_sums() {
+    let minute = Duration::from_secs(60);
+    let windows = [quota(Name::Tpm, 2_000_000_000, minute)];
+    let limiter = Limiter::with_quotas(&Quotas::of(&windows)).unwrap();
+    let whole = Cost::input(2_000_000_000);
+    let mut held = 0;
+    for turn in 0..6 {
+        if let Ok(Decision::Admitted(stamp)) = limiter.try_acquire(turn * TICK, whole) {
+            if turn < 3 {
+                limiter.refund(stamp, whole);
+            } else {
+                held += 1;
+            }
+        }
+    }
+    assert!(held <= 1, "{held} whole quotas in one window");
+    let later = u64::try_from(2 * minute.as_nanos()).unwrap();
+    assert_eq!(nanos(limiter.try_acquire(later, whole).unwrap()), 0);
+}

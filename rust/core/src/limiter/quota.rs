@@ -197,6 +197,7 @@ pub struct Quotas {
     /// Whether days are calendar days, whose bounds are told by [`super::Limiter::set_day`].
     pub is_calendar: bool,
     /// How much later than its permit a request may be sent; zero where lateness is not corrected.
+    /// The other half of the smallest margin is for its way, which differs from one to the next.
     pub tolerance: Duration,
 }
 
@@ -325,7 +326,7 @@ impl Limits {
             } else {
                 window / SHORT_MARGIN_DIVISOR
             });
-            tolerance = tolerance.min(margin);
+            tolerance = tolerance.min(margin / 2);
             windows.push(Quota {
                 name,
                 limit,
@@ -396,6 +397,6 @@ mod tests {
             (quotas.windows[1].limit, quotas.windows[1].window),
             (10, Duration::from_millis(1020))
         );
-        assert_eq!(quotas.tolerance, Duration::from_millis(20));
+        assert_eq!(quotas.tolerance, Duration::from_millis(10));
     }
 }

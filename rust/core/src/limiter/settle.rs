@@ -5,9 +5,7 @@ use super::admissions::View;
 use super::decide::{Limiter, Stamp};
 use super::memory::SECOND;
 use super::quota::{Cost, Unit};
-
-/// The most that a window may be made to hold by over-use, so that its 32-bit sums stay apart.
-const MOST_HELD: u64 = 3 << 30;
+use super::window::MOST_HELD;
 
 impl Limiter {
     /// Give back all that an admission of this stamp took, its request included: it was never sent.
@@ -43,8 +41,8 @@ impl Limiter {
     /// Say that a request is sent at `now`.
     ///
     /// If that is later after its stamp than the margin of the windows, it is charged again, at
-    /// `now` and whether there is room or not, and the first charge is given back. Returns the
-    /// stamp that counts.
+    /// `now` and whether there is room or not, and the first charge is given back; one that would
+    /// overflow the sums stays where it is. Returns the stamp that counts.
     pub fn sent(&self, now: u64, stamp: Stamp, cost: Cost) -> Stamp {
         let is_in_time = self.log.ceil(now) <= stamp.0.saturating_add(self.tolerance);
         if is_in_time || self.tolerance == 0 || self.windows.is_empty() {
@@ -57,6 +55,12 @@ impl Limiter {
                 && days.prepare(&self.log, &view, time).is_err()
             {
                 continue;
+            }
+            let Some(room) = self.room_to_charge(&view, time) else {
+                continue;
+            };
+            if cost.weighted(self.quotas.output_weight) > room {
+                return stamp;
             }
             if self.log.admit(&view, time, cost) {
                 break Stamp(time);

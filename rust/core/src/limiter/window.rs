@@ -4,12 +4,16 @@ use super::adjust::{Cells, Sums};
 use super::admissions::{Entry, Log, Moved, View};
 use super::memory::{Array, Common, Layout, MINUTE, Memory, SECOND};
 use super::quota::{Quota, Unit};
-use crate::atomics::{AtomicU64, Ordering};
+use crate::atomics::{AtomicU64, Ordering, SUM_BITS};
 
 use std::sync::atomic::{AtomicU32 as LocalU32, Ordering as LocalOrdering};
 
 /// How far the hint of where a window begins may be off before it is written again.
 const HINT_SLACK: u32 = 8;
+
+/// The most that a window may hold together with what came back to it: its sums would wrap, and what
+/// they hold be taken for less.
+pub(super) const MOST_HELD: u64 = 3 << (SUM_BITS - 2);
 
 /// What came back of charges that lie in a window, kept by the period of the charge: its second,
 /// or a small part of a short window.
@@ -121,7 +125,8 @@ impl Window {
         let mut refunded = refunds.after(horizon, self.unit);
         let mut period = horizon / refunds.period;
         loop {
-            let needed = self.needed(log, view, horizon, amount, limit + refunded)?;
+            let limit = (limit + refunded).min(MOST_HELD);
+            let needed = self.needed(log, view, horizon, amount, limit)?;
             if refunded == 0 || needed <= horizon {
                 return Ok(needed.max(horizon).saturating_add(self.ticks));
             }

@@ -6,6 +6,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use super::count::Waiting;
 use super::entry::{Long, Short};
 use super::pairs::Pairs;
 use super::table::{Table, release};
@@ -15,6 +16,7 @@ const LANES: usize = 16;
 
 /// The tables of one lane.
 pub struct Cache {
+    pub waiting: Waiting,
     pub pairs: Pairs,
     pub short: Table<Short>,
     pub long: Table<Long<4>>,
@@ -26,6 +28,7 @@ pub struct Cache {
 impl Cache {
     const fn new() -> Self {
         Self {
+            waiting: Waiting::new(),
             pairs: Pairs::none(),
             short: Table::new(),
             long: Table::new(),

@@ -7,6 +7,7 @@ use super::encoding::Encoding;
 use super::entry::{Long, Short};
 use super::merge::merge_with;
 use super::pretokenize::{Machine, Portable, REACH, Sink, Whole, Window, walk};
+use super::vocab::TOGETHER;
 
 impl Encoding {
     /// The number of tokens of `text`; special tokens are ordinary text.
@@ -23,7 +24,7 @@ impl Encoding {
             tokens: 0,
         };
         walk(self.pattern, text.as_bytes(), &mut total);
-        total.tokens
+        total.tokens + total.counter.settle()
     }
 }
 
@@ -44,7 +45,28 @@ impl Sink for Total<'_> {
     }
 }
 
-/// Counts the tokens of pieces, and remembers.
+/// Pieces that are not remembered, until there are enough of them to look for together.
+pub struct Waiting {
+    pieces: [[u8; PUT_OFF]; TOGETHER],
+    lengths: [usize; TOGETHER],
+    count: usize,
+}
+
+/// The longest piece that may wait.
+const PUT_OFF: usize = Long::<4>::MAX;
+
+impl Waiting {
+    pub const fn new() -> Self {
+        Self {
+            pieces: [[0; PUT_OFF]; TOGETHER],
+            lengths: [0; TOGETHER],
+            count: 0,
+        }
+    }
+}
+
+/// Counts the tokens of pieces, and remembers. Tokens of pieces that are not remembered are counted
+/// by a later call, the last of them by `settle`.
 pub struct Counter<'a> {
     encoding: &'a Encoding,
     cache: &'a mut Cache,
@@ -55,6 +77,7 @@ pub struct Counter<'a> {
 impl<'a> Counter<'a> {
     pub fn new(encoding: &'a Encoding, held: &'a mut Held) -> Self {
         let (cache, bytes) = held.cache();
+        cache.waiting.count = 0;
         Self {
             encoding,
             cache,
@@ -114,37 +137,82 @@ impl<'a> Counter<'a> {
             let key = Short::key(machine, bytes, length);
             match self.cache.short.find(machine, &key) {
                 Some(count) => count,
-                None => self.learn_short(key, bytes, length),
+                None => self.put_off(bytes, length),
             }
         } else if length <= Long::<4>::MAX {
             let key = Long::key(bytes, length);
             match self.cache.long.find(machine, &key) {
                 Some(count) => count,
-                None => self.learn_long(key, bytes, length),
+                None => self.put_off(bytes, length),
             }
         } else {
             self.longer(bytes, length)
         }
     }
 
+    /// Lets a piece wait; where too many do, counts them all.
     #[cold]
     #[inline(never)]
-    fn learn_short(&mut self, key: Short, bytes: &[u8; REACH], length: usize) -> usize {
-        let count = self.count_piece(&bytes[..length]);
-        self.cache
-            .short
-            .insert(key.with_count(count), (), self.bytes);
-        count
+    fn put_off(&mut self, bytes: &[u8; REACH], length: usize) -> usize {
+        let waiting = &mut self.cache.waiting;
+        waiting.pieces[waiting.count].copy_from_slice(&bytes[..PUT_OFF]);
+        waiting.lengths[waiting.count] = length;
+        waiting.count += 1;
+        if waiting.count == TOGETHER {
+            self.settle_all()
+        } else {
+            0
+        }
+    }
+
+    /// The tokens of the pieces that wait.
+    #[inline(always)]
+    pub fn settle(&mut self) -> usize {
+        if self.cache.waiting.count == 0 {
+            0
+        } else {
+            self.settle_all()
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn learn_long(&mut self, key: Long<4>, bytes: &[u8; REACH], length: usize) -> usize {
-        let count = self.count_piece(&bytes[..length]);
-        self.cache
-            .long
-            .insert(key.with_count(count), (), self.bytes);
-        count
+    fn settle_all(&mut self) -> usize {
+        let Waiting {
+            pieces,
+            lengths,
+            count,
+        } = self.cache.waiting;
+        self.cache.waiting.count = 0;
+        let pieces: [&[u8]; TOGETHER] = std::array::from_fn(|at| &pieces[at][..lengths[at]]);
+        let pieces = &pieces[..count];
+        let are_tokens = self.encoding.ranks.are_tokens(pieces);
+        let mut all = 0;
+        for (piece, is_token) in pieces.iter().zip(are_tokens) {
+            let count = if is_token {
+                1
+            } else {
+                let mut tokens = 0;
+                self.merge(piece, |_, _| tokens += 1);
+                tokens
+            };
+            self.remember(piece, count);
+            all += count;
+        }
+        all
+    }
+
+    fn remember(&mut self, piece: &[u8], count: usize) {
+        let mut bytes = [0; REACH];
+        bytes[..piece.len()].copy_from_slice(piece);
+        let cache = &mut self.cache;
+        if piece.len() <= Short::MAX {
+            let entry = Short::key(Portable, &bytes, piece.len()).with_count(count);
+            cache.short.insert(entry, (), self.bytes);
+        } else {
+            let entry = Long::key(&bytes, piece.len()).with_count(count);
+            cache.long.insert(entry, (), self.bytes);
+        }
     }
 
     #[inline(never)]

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use super::merge_long::chunked;
 use super::pairs::Pairs;
 use super::pretokenize::{Work, widened};
-use super::vocab::{MAX_TOKEN_BYTES, Ranks};
+use super::vocab::{MAX_TOKEN_BYTES, Ranks, lowest};
 
 /// Pieces up to here find the lowest rank by looking at all of them.
 const SCAN_LIMIT: usize = 128;
@@ -30,12 +30,7 @@ pub fn merge(ranks: Ranks, piece: &[u8], mut part: impl FnMut(usize)) {
 /// As `merge`, with what `pairs` remembers; `part` is given the id of the token too.
 pub fn merge_with(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], mut part: impl FnMut(usize, u32)) {
     if piece.len() <= SCAN_LIMIT {
-        return widened(Short {
-            ranks,
-            pairs,
-            piece,
-            part,
-        });
+        return scan_wide(ranks, pairs, piece, part);
     }
     let chunked = widened(Long {
         ranks,
@@ -46,6 +41,16 @@ pub fn merge_with(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], mut part: impl 
     for (end, id) in parts {
         part(end, id);
     }
+}
+
+/// For pieces of at most 256 bytes, with the vector instructions that there are.
+pub fn scan_wide(ranks: Ranks, pairs: &mut Pairs, piece: &[u8], part: impl FnMut(usize, u32)) {
+    widened(Short {
+        ranks,
+        pairs,
+        piece,
+        part,
+    });
 }
 
 struct Short<'a, F> {
@@ -108,6 +113,14 @@ fn scan<const N: usize>(
     let mut end = [0u16; N];
     let mut previous = [0u16; N];
     let key = |rank: Option<u32>, at: usize| rank.map_or(NONE, |rank| rank << 8 | at as u32);
+    // A word can be read at every byte.
+    let mut padded = [[0; N]; 2];
+    let padded = padded.as_flattened_mut();
+    padded[..n].copy_from_slice(piece);
+    let find = |from: usize, to: usize| match padded[from..].first_chunk() {
+        Some(bytes) if to - from <= 8 => ranks.find_word(lowest(*bytes, to - from), to - from),
+        _ => ranks.find(&piece[from..to]),
+    };
     for at in 0..n {
         ids[at] = ranks.byte(piece[at]);
         end[at] = at as u16 + 1;
@@ -127,15 +140,16 @@ fn scan<const N: usize>(
         let mut with_next = NONE;
         if after < n {
             previous[after] = left as u16;
-            let union = &piece[left..usize::from(end[after])];
-            with_next = key(pairs.find(ranks, ids[left], ids[after], union), left);
+            let end = usize::from(end[after]);
+            let merged = pairs.find(ids[left], ids[after], || find(left, end));
+            with_next = key(merged, left);
         }
         // Without a part before it: what is set there is set again.
         let (mut before, mut with_before) = (left, with_next);
         if left > 0 {
             before = usize::from(previous[left]);
-            let union = &piece[before..after];
-            with_before = key(pairs.find(ranks, ids[before], ids[left], union), before);
+            let merged = pairs.find(ids[before], ids[left], || find(before, after));
+            with_before = key(merged, before);
         }
         // All keys are written: loads of vectors would wait for single ones to arrive in memory.
         lowest = NONE;

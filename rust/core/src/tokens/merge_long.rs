@@ -1,12 +1,17 @@
 //! Merging a long piece chunk by chunk.
 
-use super::merge::{Part, scan_any};
+use super::merge::{Part, scan_any, scan_wide};
 use super::pairs::Pairs;
 use super::vocab::Ranks;
 
-/// Bytes of a chunk; the second where the first gives no answer. In 32 the lowest rank is found in
-/// four instructions: random letters take half the time that chunks of 64 take.
-const CHUNKS: [usize; 2] = [32, 256];
+/// Bytes of a chunk, and how many of its end are left to the next; the second where the first gives
+/// no answer. In 32 the lowest rank is found in four instructions: random letters take half the time
+/// that chunks of 64 take.
+const CHUNKS: [(usize, usize); 2] = [(32, 5), (256, 64)];
+/// Where openings are found, the next after a chunk is likely to be too.
+const SHORT: (usize, usize) = (16, 4);
+/// After so many chunks without an opening that was known, openings are kept of one in as many.
+const PATIENCE: usize = 64;
 /// So many tokens before a chunk are merged again where it cannot follow them.
 const TRIED_ANEW: usize = 8;
 
@@ -19,7 +24,10 @@ const TRIED_ANEW: usize = 8;
 #[inline(always)]
 pub fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part>> {
     let mut done: Vec<Part> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     let mut last: Option<Chunk> = None;
+    // Chunks since an opening was found.
+    let mut unknown = 0;
     let mut at = 0;
     while at < piece.len() {
         if let Some(chunk) = &mut last
@@ -42,13 +50,76 @@ pub fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part
             at += step;
             continue;
         }
-        last = add_chunk(ranks, pairs, piece, CHUNKS[0], &mut done);
+        if add_opening(ranks, pairs, piece, at, &mut done) {
+            at = done.last()?.0;
+            last = None;
+            unknown = 0;
+            continue;
+        }
+        let size = if unknown == 0 { SHORT } else { CHUNKS[0] };
+        unknown += 1;
+        last = add_chunk(ranks, pairs, piece, size, &mut done, &mut parts);
         if last.is_none() {
-            last = Some(add_chunk(ranks, pairs, piece, CHUNKS[1], &mut done)?);
+            last = Some(add_chunk(
+                ranks, pairs, piece, CHUNKS[1], &mut done, &mut parts,
+            )?);
         }
         at = done.last()?.0;
+        if let Some(chunk) = &last
+            && (unknown < PATIENCE || unknown % PATIENCE == 0)
+        {
+            for part in chunk.first_part..done.len() {
+                let start = start_of(&done, part);
+                pairs.keep_opening(&piece[start..], start, &done[part..]);
+            }
+        }
     }
     Some(done)
+}
+
+/// Adds the tokens that followed the same bytes before, if they can follow those of `done`.
+#[inline(always)]
+fn add_opening(
+    ranks: Ranks,
+    pairs: &mut Pairs,
+    piece: &[u8],
+    at: usize,
+    done: &mut Vec<Part>,
+) -> bool {
+    let Some(opening) = pairs.opening(&piece[at..]) else {
+        return false;
+    };
+    let (count, parts) = opening.parts(at);
+    if !follows(ranks, pairs, piece, done, done.len(), parts[0]) {
+        return false;
+    }
+    // All of them: how many count is not guessed.
+    done.extend_from_slice(&parts);
+    done.truncate(done.len() - parts.len() + count);
+    true
+}
+
+/// Whether `next` can follow the first `until` of `done`.
+#[inline(always)]
+fn follows(
+    ranks: Ranks,
+    pairs: &mut Pairs,
+    piece: &[u8],
+    done: &[Part],
+    until: usize,
+    (next_end, next): Part,
+) -> bool {
+    let Some(last) = until.checked_sub(1) else {
+        return true;
+    };
+    let (end, id) = done[last];
+    let start = start_of(done, last);
+    meet(
+        ranks,
+        pairs,
+        &piece[start..next_end],
+        [(end - start, id), (next_end - start, next)],
+    )
 }
 
 /// The chunk whose tokens were added last.
@@ -64,15 +135,10 @@ struct Chunk {
 impl Chunk {
     #[inline(always)]
     fn meets_itself(&self, ranks: Ranks, pairs: &mut Pairs, piece: &[u8], done: &[Part]) -> bool {
+        let (first_end, first) = done[self.first_part];
         let end = done[done.len() - 1].0;
-        let first = done[self.first_part].0 - self.start;
-        let last_start = start_of(done, done.len() - 1);
-        meet(
-            ranks,
-            pairs,
-            &piece[last_start..end + first],
-            end - last_start,
-        )
+        let next = (end + first_end - self.start, first);
+        follows(ranks, pairs, piece, done, done.len(), next)
     }
 }
 
@@ -81,16 +147,25 @@ fn start_of(parts: &[Part], index: usize) -> usize {
     index.checked_sub(1).map_or(0, |before| parts[before].0)
 }
 
-/// Whether the merge of these bytes is two tokens, the first of `first` bytes.
+/// Whether the merge of the bytes of two tokens is they themselves.
 #[inline(always)]
-fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], first: usize) -> bool {
-    let mut ends = 0;
-    let mut only = true;
-    scan_any(ranks, pairs, bytes, |end, _| {
-        only &= end == first || end == bytes.len();
-        ends += 1;
+fn meet(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], two: [Part; 2]) -> bool {
+    let [(_, left), (_, right)] = two;
+    pairs.stay(ranks, (left, right), bytes, |pairs| {
+        merges_to(ranks, pairs, bytes, &two)
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn merges_to(ranks: Ranks, pairs: &mut Pairs, bytes: &[u8], parts: &[Part]) -> bool {
+    let mut at = 0;
+    let mut same = true;
+    scan_wide(ranks, pairs, bytes, |end, id| {
+        same &= parts.get(at) == Some(&(end, id));
+        at += 1;
     });
-    only && ends == 2
+    same
 }
 
 /// Merges at most `size` bytes after `done`, and adds their tokens but the last ones. Where the
@@ -102,8 +177,9 @@ fn add_chunk(
     ranks: Ranks,
     pairs: &mut Pairs,
     piece: &[u8],
-    size: usize,
+    (size, left_over): (usize, usize),
     done: &mut Vec<Part>,
+    parts: &mut Vec<Part>,
 ) -> Option<Chunk> {
     let reached = start_of(done, done.len());
     for back in 0..=done.len().min(TRIED_ANEW) {
@@ -111,30 +187,23 @@ fn add_chunk(
         let start = start_of(done, first_part);
         let bytes = &piece[start..piece.len().min(start + size)];
         let sure = if start + size < piece.len() {
-            size - size / 4
+            size - left_over
         } else {
             size
         };
-        let mut parts: Vec<Part> = Vec::with_capacity(size);
+        parts.clear();
         scan_any(ranks, pairs, bytes, |end, id| {
             if end <= sure {
                 parts.push((start + end, id));
             }
         });
-        let &(first_end, _) = parts.first()?;
+        let &first = parts.first()?;
         if parts.last()?.0 <= reached {
             return None;
         }
-        let fits = match first_part.checked_sub(1) {
-            None => true,
-            Some(last) => {
-                let before = start_of(done, last);
-                meet(ranks, pairs, &piece[before..first_end], start - before)
-            }
-        };
-        if fits {
+        if follows(ranks, pairs, piece, done, first_part, first) {
             done.truncate(first_part);
-            done.append(&mut parts);
+            done.append(parts);
             return Some(Chunk {
                 start,
                 size,
@@ -179,7 +248,7 @@ mod tests {
         for ranks in all() {
             let long: Vec<_> = (0..ranks.limit)
                 .filter_map(|id| ranks.token(id))
-                .filter(|token| token.len() > CHUNKS[0] / 3)
+                .filter(|token| token.len() > CHUNKS[0].0 / 3)
                 .collect();
             let pairs = &mut Pairs::none();
             pairs.make_room(&AtomicUsize::new(0));

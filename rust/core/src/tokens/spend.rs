@@ -102,7 +102,7 @@ impl Sink for Spender<'_> {
         let Some(counter) = &mut self.counter else {
             return self.one_by_one(pieces.ends);
         };
-        let tokens = counter.block(machine, window, pieces);
+        let tokens = counter.block(machine, window, pieces) + counter.settle();
         match self.now.left.checked_sub(tokens) {
             Some(left) => {
                 self.keep_anchor();
@@ -166,7 +166,7 @@ impl Spender<'_> {
     fn price(&mut self, piece: &[u8]) -> (usize, usize) {
         let left = self.now.left;
         let whole = (piece.len() <= MAX_TOKEN_BYTES).then(|| match &mut self.counter {
-            Some(counter) => counter.piece(piece),
+            Some(counter) => counter.piece(piece) + counter.settle(),
             None => self.encoding.count_piece(piece),
         });
         if let Some(tokens) = whole.filter(|&tokens| tokens <= left) {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::entry::Entry;
-use super::pretokenize::Machine;
+use super::pretokenize::{Machine, Portable};
 
 /// Bytes that all tables of the process may take together.
 pub const BUDGET: usize = 32 << 20;
@@ -62,8 +62,11 @@ impl<E: Entry, V: Copy + Default> Table<E, V> {
         Some((four[at].count(), &self.values[place][at]))
     }
 
-    /// Remembers an entry that is not there; what it takes of the budget is added to `bytes`.
+    /// Remembers an entry; what it takes of the budget is added to `bytes`.
     pub fn insert(&mut self, entry: E, value: V, bytes: &AtomicUsize) {
+        if self.find(Portable, &entry).is_some() {
+            return;
+        }
         let fours = self.fours.len();
         if self.used >= 2 * fours || self.lost > fours / 16 {
             self.grow(bytes);

@@ -96,57 +96,77 @@ fn by_pattern(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut i
 
 #[inline(always)]
 fn blocks(pattern: Pattern, machine: impl Machine, text: &[u8], sink: &mut impl Sink) {
-    let mut at = 0;
-    while let Some(window) = text[at..].first_chunk::<{ size_of::<Window>() }>() {
-        let step = block(pattern, machine, window, BLOCK_BYTES, false, sink);
-        at += if step > 0 {
-            step
-        } else {
-            scalar(pattern, &text[at..], sink)
-        };
-        if sink.is_done() {
-            return;
-        }
-    }
+    let at = stretch::<false>(pattern, machine, text, text.len(), sink);
     // What is left is copied to where a whole window can be read at every byte of it.
     let rest = &text[at..];
-    let mut buffer = [0; 2 * size_of::<Window>()];
-    buffer[..rest.len()].copy_from_slice(rest);
-    let mut at = 0;
-    while at < rest.len() && !sink.is_done() {
-        let Some(window) = buffer[at..].first_chunk() else {
-            return;
-        };
-        let left = rest.len() - at;
-        let length = left.min(BLOCK_BYTES);
-        let step = block(pattern, machine, window, length, length == left, sink);
-        at += if step > 0 {
-            step
-        } else {
-            scalar(pattern, &rest[at..], sink)
-        };
+    if rest.len() < size_of::<Window>() && !sink.is_done() {
+        let mut buffer = [0; 2 * size_of::<Window>()];
+        buffer[..rest.len()].copy_from_slice(rest);
+        stretch::<true>(pattern, machine, &buffer, rest.len(), sink);
     }
 }
 
-/// Hands over the pieces that a block knows whole; returns where they end.
+/// Hands over the pieces of the first `end` bytes as far as whole windows can be read, or until the
+/// sink is done; returns where they end. `LAST` says that the text ends there.
 #[inline(always)]
-fn block(
+fn stretch<const LAST: bool>(
     pattern: Pattern,
     machine: impl Machine,
-    window: &Window,
-    length: usize,
-    last: bool,
+    bytes: &[u8],
+    end: usize,
     sink: &mut impl Sink,
 ) -> usize {
-    let Some(block) = window.first_chunk() else {
-        return 0;
-    };
-    let pieces = whole(pattern, machine, block, length, last);
-    if pieces.ends == 0 {
-        return 0;
+    let mut at = 0;
+    // A block is handed over when the next one has been looked at: what is done with pieces fills
+    // the time that the sets of a block, each made from the one before, wait for each other.
+    let mut held: Option<(&Window, Whole)> = None;
+    loop {
+        let next = look::<LAST>(pattern, machine, bytes, at, end);
+        if let Some((window, pieces)) = held.take() {
+            sink.block(machine, window, pieces);
+            if sink.is_done() {
+                return at;
+            }
+        }
+        let Some((window, pieces)) = next else {
+            return at;
+        };
+        if pieces.ends == 0 {
+            at += scalar(pattern, &bytes[at..end], sink);
+            if sink.is_done() {
+                return at;
+            }
+        } else {
+            at += BLOCK_BYTES - 1 - pieces.ends.leading_zeros() as usize;
+            held = Some((window, pieces));
+        }
     }
-    sink.block(machine, window, pieces);
-    BLOCK_BYTES - 1 - pieces.ends.leading_zeros() as usize
+}
+
+/// The window at `at` and the pieces that its block holds whole.
+#[inline(always)]
+fn look<const LAST: bool>(
+    pattern: Pattern,
+    machine: impl Machine,
+    bytes: &[u8],
+    at: usize,
+    end: usize,
+) -> Option<(&Window, Whole)> {
+    let window: &Window = bytes[at..].first_chunk().filter(|_| at < end)?;
+    let left = end - at;
+    let length = if LAST {
+        left.min(BLOCK_BYTES)
+    } else {
+        BLOCK_BYTES
+    };
+    let pieces = whole(
+        pattern,
+        machine,
+        window.first_chunk()?,
+        length,
+        LAST && length == left,
+    );
+    Some((window, pieces))
 }
 
 /// Hands over at least one piece, and then more until a block has passed: where one block fails
