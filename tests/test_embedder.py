@@ -165,7 +165,7 @@ async def test_a_text_over_the_whole_quota_is_an_error_at_once(sim):
         (
             "zzz/x",
             {},
-            "no provider 'zzz'. Known: azure, bedrock, gemini, huggingface, litellm, local",
+            "no provider of embeddings 'zzz'. Known: azure, bedrock, gemini, huggingface, litellm",
         ),
         ("openai/x", {"colour": 1}, "colour"),
         (MODEL, {"limits": 5}, "limits must be Limits, a RateLimiter or auto"),

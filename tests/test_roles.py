@@ -42,6 +42,6 @@ def test_a_role_without_a_model_is_an_error_that_names_it():
         _ = roles["extrct"]
     with pytest.raises(ConfigurationError, match="there is no role"):
         Roles()
-    with pytest.raises(ConfigurationError, match="no provider 'rolle'"):
+    with pytest.raises(ConfigurationError, match="no provider of completions 'rolle'"):
         Roles(extract="rolle/x")
     roles.aclose_sync()

@@ -45,7 +45,9 @@ _BUILT_IN_CHAT = {
     "ollama": ("tollway.providers.ollama", "OllamaProvider"),
     "openai": ("tollway.providers.openai_chat", "OpenAIChatProvider"),
 }
-_EXAMPLES = {"completions": "openai/gpt-4o", "embeddings": "openai/text-embedding-3-small"}
+# What to name, in errors.
+_EXAMPLES = {"embeddings": "openai/text-embedding-3-small", "completions": "openai/gpt-4o"}
+
 _registered: dict[str, Callable[..., EmbeddingProvider]] = {}
 _registered_chat: dict[str, Callable[..., ChatProvider]] = {}
 
