@@ -10,7 +10,14 @@ import openai
 import pytest
 
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
-from tollway.errors import StructuredOutputError
+from tollway.chat.stream import Assembly
+from tollway.errors import (
+    BadRequestError,
+    ConfigurationError,
+    ContextWindowError,
+    ContextWindowExceededError,
+    StructuredOutputError,
+)
 from tollway.providers import chat_provider
 from tollway.providers.openai_wire import ChunkReader, completion_of, usage_of
 from tollway.types import Message
@@ -212,3 +219,82 @@ def test_such_a_client_of_openai_needs_no_key_beside_it():
 
     provider = chat_provider("openai/gpt-4o", client=openai.AsyncOpenAI(api_key=key))
     assert provider.rules.price == "listed"
+
+
+# Calls of tools
+
+
+def pieces(*calls):
+    reader = ChunkReader(split=True)
+    assembly = Assembly("openai", "m")
+    for call in calls:
+        assembly.add(reader.read({"choices": [{"delta": {"tool_calls": [call]}}]}))
+    return [(call.id, call.name, call.arguments) for call in assembly.completion().tool_calls]
+
+
+def piece(index, id_, name, arguments):
+    return {"index": index, "id": id_, "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        # By the book; the same index for all; no index; id and name with every piece.
+        [piece(0, "a", "x", "{"), piece(0, None, None, "}"), piece(1, "b", "y", "{}")],
+        [piece(0, "a", "x", "{}"), piece(0, "b", "y", "{}")],
+        [piece(None, "a", "x", "{"), piece(None, None, None, "}"), piece(None, "b", "y", "{}")],
+        [piece(0, "a", "x", "{"), piece(0, "a", "x", "}"), piece(1, "b", "y", "{}")],
+        [piece(0, "", "x", "{"), piece(0, "a", None, "}"), piece(1, "b", "y", "{}")],
+        # Arguments that are no text.
+        [piece(0, "a", "x", {}), piece(1, "b", "y", {})],
+    ],
+)
+def test_calls_in_pieces_are_told_apart(given):
+    assert pieces(*given) == [("a", "x", "{}"), ("b", "y", "{}")]
+
+
+def test_calls_without_ids_get_some():
+    calls = [{"function": {"name": name, "arguments": {"city": "서울"}}} for name in "xy"]
+    found = read(answer("tool_calls", content=None, tool_calls=calls)).tool_calls
+    assert [(call.id, call.name) for call in found] == [("call_0", "x"), ("call_1", "y")]
+    assert found[0].arguments == '{"city": "서울"}'
+
+
+def test_of_several_answers_the_first_counts():
+    reader = ChunkReader(split=False)
+    chunks = [
+        reader.read({"choices": [{"index": index, "delta": {"content": text}}]})
+        for index, text in ((0, "one"), (1, "eins"), (0, " two"))
+    ]
+    assert "".join(chunk.text for chunk in chunks if chunk is not None) == "one two"
+
+
+def test_azure_s_own_client_has_what_is_its_own():
+    own = {"azure_endpoint": "https://r.openai.azure.com", "api_version": "2025-01-01"}
+    client = openai.AsyncAzureOpenAI(api_key=KEY, **own)
+    for name, value in {**own, "api_key": KEY, "azure_ad_token": "t"}.items():
+        with pytest.raises(ConfigurationError, match="those of the client"):
+            chat_provider("azure/d", client=client, **{name: value})
+    assert chat_provider("azure/d", client=client).base_url.startswith("https://r.openai")
+
+
+# Windows
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"code": "context_length_exceeded", "message": "too long"}),
+        (400, {"message": "This model's maximum context length is 4096 tokens. You requested 9"}),
+        (400, {"message": "This model's maximum prompt length is 131072"}),
+        (400, {"code": 400, "type": "exceed_context_size_error", "message": "exceeds"}),
+        (500, {"code": 500, "type": "exceed_context_size_error", "message": "exceeds"}),
+    ],
+)
+async def test_a_window_that_the_server_names_is_both_kinds_of_error(status, error):
+    server = Server((status, {"error": error}))
+    with pytest.raises(ContextWindowExceededError) as caught:
+        await server.llm().complete("hello")
+    assert isinstance(caught.value, BadRequestError)
+    assert isinstance(caught.value, ContextWindowError)
+    assert len(server.bodies) == 1

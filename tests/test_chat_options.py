@@ -13,7 +13,7 @@ from tollway.errors import ConfigurationError
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
 from tollway.providers.anthropic_wire import messages_body
 from tollway.providers.bedrock_wire import converse_arguments
-from tollway.types import Message, Tool, Usage
+from tollway.types import Message, Tool, ToolCall, Usage
 
 KEY = "sk-0123456789abcdefghij"
 
@@ -71,12 +71,30 @@ def test_azure_s_address_in_any_form_of_the_portal(endpoint):
         assert provider.base_url == "https://r.openai.azure.com"
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
-@pytest.mark.parametrize("value", ["0", float("nan"), [1]])
-async def test_what_is_no_number_is_refused_before_it_is_sent(name, value):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, "0")
+            for name in ("temperature", "top_p", "presence_penalty", "max_tokens", "seed")
+        ),
+        *((name, True) for name in ("frequency_penalty", "max_tokens", "priority")),
+        *((name, float("nan")) for name in ("temperature", "timeout")),
+        *((name, 0) for name in ("deadline", "timeout", "max_tokens")),
+        *((name, 5) for name in ("system_prompt", "stop", "tools", "reasoning_effort")),
+        ("parallel_tool_calls", 1),
+        ("extra_body", [1]),
+        ("extra_headers", "a"),
+        ("history_messages", 5),
+        ("priority", "high"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_it_is_sent(name, value):
     llm, provider = llm_of(said("yes"))
     with pytest.raises(ConfigurationError, match=name):
         await llm.complete("hello", **{name: value})
+    with pytest.raises(ConfigurationError, match=name):
+        LLM(provider, limits=RateLimiter(Limits()), **{name: value})
     assert not provider.requests
 
 
@@ -140,3 +158,32 @@ async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_
     await llm.complete("hello", max_tokens=4000)
     assert held == [counted + 4000]
     assert limiter.snapshot()["tpm"].used == 10 + 5 * 900
+
+
+# Tools
+
+
+async def test_a_tool_s_parameters_may_have_any_name():
+    seen = []
+
+    def fetch(json: bool, _page: int, copy: str = "no") -> dict[str, str]:
+        """Fetch."""
+        seen.append((json, _page, copy))
+        return {"말": "네"}
+
+    arguments = '{"json": true, "_page": 2}'
+    called = said(tool_calls=(ToolCall("1", "fetch", arguments),), finish_reason="tool_calls")
+    llm, provider = llm_of(called, said("done"))
+    run = await llm.run_tools("go", tools=[fetch])
+    assert seen == [(True, 2, "no")]
+    schema = provider.requests[0].tools[0].parameters
+    assert list(schema["properties"]) == ["json", "_page", "copy"]
+    assert schema["required"] == ["json", "_page"]
+    # In the words of the tool, not escaped: that is what is paid for.
+    assert run.messages[-2].content == '{"말": "네"}'
+
+
+def test_retry_is_a_policy():
+    _, provider = llm_of(said("yes"))
+    with pytest.raises(ConfigurationError, match="RetryPolicy"):
+        LLM(provider, retry=3)

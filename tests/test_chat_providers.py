@@ -221,7 +221,7 @@ async def test_cached_tokens_are_within_the_input(sim):
         assert 1024 <= counted.cached_tokens < counted.input_tokens
 
 
-@pytest.mark.parametrize("name", ["anthropic", "gemini"])
+@pytest.mark.parametrize("name", ["anthropic", "bedrock", "gemini"])
 async def test_tokens_by_the_provider_s_own_count(sim, name):
     async with make(name, sim) as llm:
         answer = await llm.complete("hello there")

@@ -24,8 +24,6 @@ from tollway.errors import (
     BadRequestError,
     BadResponseError,
     ConfigurationError,
-    ContextWindowError,
-    ContextWindowExceededError,
     RetriesExhaustedError,
 )
 from tollway.providers import ChatRequest, chat_provider
@@ -373,19 +371,6 @@ def test_the_name_of_max_tokens_is_learned_once(message, name):
     learned.learn("Unrecognized request argument supplied: max_completion_tokens", REQUEST)
     learned.learn("unsupported 'max_tokens': Use 'max_completion_tokens'", REQUEST)
     assert learned.max_tokens in {name, "max_completion_tokens"}
-
-
-@pytest.mark.parametrize("status_body", [
-    {"code": "context_length_exceeded", "message": "too long"},
-    {"message": "This model's maximum context length is 4096 tokens. However, you requested 9"},
-])  # fmt: skip
-async def test_a_window_that_the_server_names_is_both_kinds_of_error(status_body):
-    client = scripted(lambda _: httpx2.Response(400, json={"error": status_body}))
-    with pytest.raises(ContextWindowExceededError) as caught:
-        await LLM("openai/m", client=client).complete("hello")
-    assert isinstance(caught.value, BadRequestError)
-    assert isinstance(caught.value, ContextWindowError)
-    await client.close()
 
 
 # Nothing is left behind

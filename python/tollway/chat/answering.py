@@ -223,6 +223,8 @@ def answering_of(
     Raises:
         ConfigurationError: As `LLM`.
     """
+    if not isinstance(retry, RetryPolicy | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"retry is a RetryPolicy, not {retry!r:.80}")
     # Those for a long conversation or a filter are no help in an outage.
     has_fallback = bool(fallbacks.any)
     policy = retry or (_FEW_RETRIES if has_fallback else RetryPolicy())

@@ -242,8 +242,8 @@ class LLM(Closing):
         Args:
             prompt: As in `complete`.
             ask_provider: Whether to send it to the provider's own endpoint that counts (Anthropic,
-                Gemini): exact and free of charge, but a request, retried like any other. Otherwise
-                nothing is sent.
+                Gemini, Bedrock for some models): exact and free of charge, but a request, retried
+                like any other. Otherwise nothing is sent.
             options: As in `complete`.
 
         Returns:

@@ -85,31 +85,54 @@ class CallOptions(TypedDict, total=False):
 
 DEFAULTS: CallOptions = {"temperature": 0.0, "max_tokens": 4000, "timeout": 600.0}
 
-_POSITIVE = ("timeout", "deadline")
-_NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_NUMBER: tuple[Any, str] = ((int, float), "a number")
+_SECONDS: tuple[Any, str] = ((int, float), "a number of seconds")
+_WHOLE: tuple[Any, str] = (int, "a whole number")
+_KINDS: dict[str, tuple[Any, str]] = {
+    "system_prompt": (str, "a text"),
+    "history_messages": (Sequence, "a list of messages"),
+    "temperature": _NUMBER,
+    "max_tokens": _WHOLE,
+    "top_p": _NUMBER,
+    "stop": ((str, Sequence), "a text or a list of them"),
+    "seed": _WHOLE,
+    "presence_penalty": _NUMBER,
+    "frequency_penalty": _NUMBER,
+    "reasoning_effort": (str, "a word"),
+    "tools": (Sequence, "a list of tools"),
+    "tool_choice": (str, "a word, or the name of a tool"),
+    "parallel_tool_calls": (bool, "True or False"),
+    "extra_body": (Mapping, "a mapping"),
+    "extra_headers": (Mapping, "a mapping"),
+    "timeout": _SECONDS,
+    "deadline": _SECONDS,
+    "priority": _WHOLE,
+}
+_POSITIVE = ("timeout", "deadline", "max_tokens")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what is no option of a call, or a number that cannot work.
+    """Refuse what is no option of a call, or a value that cannot work.
 
     Raises:
         TypeError: An unknown name.
-        ConfigurationError: A number out of its range.
+        ConfigurationError: A value of another kind, or a number out of its range.
     """
     unknown = options.keys() - CallOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"a call takes no {min(unknown)!r}; provider's own go into extra_body")
+    for name, value in options.items():
+        kinds, told = _KINDS.get(name, (object, ""))
+        # True and False are whole numbers to Python.
+        is_right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+        if value is not None and not is_right:
+            raise ConfigurationError(f"{name} is {told}, not {value!r:.80}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError(f"{name} is {told}, not {value!r}")
     for name in _POSITIVE:
         value = options.get(name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ConfigurationError(f"{name} is a number of seconds over 0, not {value!r}")
-    for name in _NUMBERS:
-        value = options.get(name)
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise ConfigurationError(f"{name} is a number, not {value!r}")
-    max_tokens = options.get("max_tokens")
-    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
-        raise ConfigurationError(f"max_tokens is a whole number from 1, not {max_tokens!r}")
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"{name} is {_KINDS[name][1]} over 0, not {value!r}")
 
 
 def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:

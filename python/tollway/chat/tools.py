@@ -76,6 +76,7 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
 
     name = getattr(function, "__name__", type(function).__name__)
     fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
     hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
@@ -87,14 +88,20 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
                 f"the parameter {parameter.name} of the tool {name} has no type"
             )
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
+        field, hint = f"field_{len(fields)}", hints[parameter.name]
+        if not (parameter.name.startswith("_") or hasattr(pydantic.BaseModel, parameter.name)):
+            field, value = parameter.name, default
+        else:
+            # A name that is pydantic's own, or private to it.
+            value = pydantic.Field(default, alias=parameter.name)
+        fields[field], names[parameter.name] = (hint, value), field
     model: Any = pydantic.create_model(name, **fields)
     schema = model.model_json_schema()
     schema.pop("title", None)
 
     async def run(arguments: dict[str, Any]) -> Any:
         checked = model.model_validate(arguments)
-        values = {name: getattr(checked, name) for name in fields}
+        values = {name: getattr(checked, field) for name, field in names.items()}
         if inspect.iscoroutinefunction(function):
             return await function(**values)
         # A function that blocks must not hold up the other calls.
@@ -185,7 +192,10 @@ async def _outcome(
         result = await known.run(arguments)
     except Exception as error:  # noqa: BLE001 - whatever a user's tool raises
         return error if on_error == "raise" else f"Error: {type(error).__name__}: {error}"
-    return result if isinstance(result, str) else json.dumps(result, default=_plain)
+    if isinstance(result, str):
+        return result
+    # Escaped, what is not English would be several times as many tokens.
+    return json.dumps(result, default=_plain, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

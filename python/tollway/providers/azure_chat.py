@@ -13,7 +13,7 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.azure import resource_of
 from tollway.providers.errors import OPENAI_ERRORS
-from tollway.providers.frame import fingerprint, told_client
+from tollway.providers.frame import fingerprint, own_client, told_client
 from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
@@ -85,7 +85,9 @@ class AzureChatProvider(OpenAIChatProvider):
         environment = os.environ
         endpoint = azure_endpoint or environment.get("AZURE_OPENAI_ENDPOINT") or ""
         if client is not None:
-            client = client.with_options(max_retries=0)
+            place = (azure_endpoint, api_version, http_client)
+            keys = (api_key, azure_ad_token, azure_ad_token_provider, credential)
+            client = own_client(client, *place, *keys)
             endpoint = str(client.base_url)
         if not endpoint:
             raise ConfigurationError(

@@ -8,7 +8,7 @@ them. A new provider is a class with the members of `EmbeddingProvider` or `Chat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tollway.types import Chunk, Completion, JsonFormat, Message, Tool, Usage
 
 __all__ = [
+    "ALL_FEATURES",
+    "ALL_PARAMETERS",
     "CHECK_TIMEOUT",
     "ChatCapabilities",
     "ChatFeature",
@@ -68,6 +70,9 @@ ChatFeature: TypeAlias = Literal[
 `stream_usage`: a stream ends with its usage. `json_mode`: an answer can be held to JSON,
 `json_schema`: to a schema. `reasoning`: what it thought is shown apart.
 """
+
+ALL_PARAMETERS: frozenset[ChatParameter] = frozenset(get_args(ChatParameter))
+ALL_FEATURES: frozenset[ChatFeature] = frozenset(get_args(ChatFeature))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ _NO_SAMPLING = re.compile(r"claude-opus-4-[78](?!\d)|claude-[a-z]+-[5-9](?!\d)|c
 # these write takes five of the quota. What was charged for max_tokens comes back at the end, and
 # what was read from the cache.
 _BURNS = re.compile(r"claude-3-7|claude-[a-z]+-[4-9]|claude-mythos")
+# What of a conversation CountTokens takes.
+_COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
 _TITAN = {"amazon.titan-embed-text-v1": 1536, "amazon.titan-embed-text-v2:0": 1024}
 
 
@@ -94,6 +96,21 @@ class BedrockProvider(AtClient[BedrockClient], ChatFrame):
     async def _events(self, request: ChatRequest) -> Events:
         events = self._client.events(self._arguments(request), request.timeout)
         return Events(events, ChunkReader().read)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Return the tokens of a request's input as Bedrock counts them; costs nothing.
+
+        Counted are models of Anthropic in some regions, by their own ids.
+
+        Raises:
+            ProviderError: As `complete`; `BadRequestError` for any other model.
+        """
+        asked = self._arguments(request)
+        told = {name: asked[name] for name in _COUNTED if name in asked}
+        arguments = {"modelId": self.model, "input": {"converse": told}}
+        with self._failing(request):
+            counted = await self._client.call("count_tokens", arguments)
+        return int(counted["inputTokens"])
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         arguments = converse_arguments(self.model, request)

@@ -148,8 +148,9 @@ OPENAI_ERRORS = ErrorTable(
             },
         ),
         ErrorRule(ContextWindowExceededError, 400, {"context_length_exceeded"}),
-        # vLLM and others word it so, without a code.
-        ErrorRule(ContextWindowExceededError, 400, body="maximum context length"),
+        # vLLM and others word it so, without a code; llama.cpp's is its own, of 400 or of 500.
+        ErrorRule(ContextWindowExceededError, 400, body="maximum (context|prompt) length"),
+        ErrorRule(ContextWindowExceededError, codes={"exceed_context_size_error"}),
         # Azure names its filter in `code`, OpenAI its policy.
         ErrorRule(ContentFilterError, 400, {"content_filter", "content_policy_violation"}),
         *_BY_STATUS,

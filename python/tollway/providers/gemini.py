@@ -9,6 +9,8 @@ from tollway.errors import BadResponseError, ConfigurationError
 from tollway.limiter import AUTO_LIMITS, Limits
 from tollway.limiter.feedback import GEMINI_FEEDBACK
 from tollway.providers.base import (
+    ALL_FEATURES,
+    ALL_PARAMETERS,
     CHECK_TIMEOUT,
     ChatRequest,
     Checked,
@@ -35,39 +37,17 @@ if TYPE_CHECKING:
 
 __all__ = ["GeminiEmbeddingProvider", "GeminiProvider"]
 
-_PLAIN: frozenset[ChatFeature] = frozenset(
-    {
-        "stream",
-        "stream_usage",
-        "system",
-        "images",
-        "tools",
-        "tool_choice",
-        "json_mode",
-        "json_schema",
-    }
-)
-_THINKING: frozenset[ChatFeature] = frozenset({*_PLAIN, "reasoning"})
-_PARAMETERS: frozenset[ChatParameter] = frozenset(
-    {
-        "temperature",
-        "max_tokens",
-        "top_p",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-    }
-)
+_PLAIN: frozenset[ChatFeature] = ALL_FEATURES - {"reasoning"}
+_PARAMETERS: frozenset[ChatParameter] = ALL_PARAMETERS - {"reasoning_effort", "parallel_tool_calls"}
 _EFFORT: frozenset[ChatParameter] = frozenset({*_PARAMETERS, "reasoning_effort"})
 # https://ai.google.dev/gemini-api/docs/models; the first that fits counts.
 _MODELS = {
     "gemini-2.0": Model(1_048_576, 8_192, _PLAIN, _PARAMETERS),
-    "gemini-2.5": Model(1_048_576, 65_536, _THINKING, _EFFORT),
-    "gemini-3": Model(1_048_576, 65_536, _THINKING, _EFFORT),
+    "gemini-2.5": Model(1_048_576, 65_536, ALL_FEATURES, _EFFORT),
+    "gemini-3": Model(1_048_576, 65_536, ALL_FEATURES, _EFFORT),
     "gemma-3": Model(None, None, frozenset({"stream", "stream_usage", "images"}), _PARAMETERS),
 }
-_UNKNOWN = Model(None, None, _THINKING, _EFFORT)
+_UNKNOWN = Model(None, None, ALL_FEATURES, _EFFORT)
 
 # https://ai.google.dev/gemini-api/docs/embeddings: dimensions and tokens a text.
 _EMBEDDINGS = {

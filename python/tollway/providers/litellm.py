@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError
-from tollway.providers.base import ChatRules, EmbeddingAnswer, EmbeddingRules
+from tollway.providers.base import ALL_PARAMETERS, ChatRules, EmbeddingAnswer, EmbeddingRules
 from tollway.providers.frame import AtClient, ChatFrame, Events
 from tollway.providers.litellm_client import LiteLLMClient, caught, sdk
 from tollway.providers.openai import DIMENSIONS
@@ -34,17 +34,6 @@ _BY_PARAMETER: dict[str, frozenset[ChatFeature]] = {
     "tool_choice": frozenset({"tool_choice"}),
     "response_format": frozenset({"json_mode"}),
 }
-_PARAMETERS: tuple[ChatParameter, ...] = (
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "reasoning_effort",
-    "parallel_tool_calls",
-)
 # Texts a request, by the providers' own documents; LiteLLM does not split them.
 _MAX_TEXTS = {"azure": 2048, "cohere": 96, "gemini": 100, "openai": 2048, "voyage": 1000}
 _FEW_TEXTS = 64
@@ -235,7 +224,7 @@ def _model_of(model: str, kind: str) -> Model:
     try:
         supported = set(litellm.get_supported_openai_params(model, custom_llm_provider=kind) or ())
     except caught():
-        supported = {*_PARAMETERS, *_BY_PARAMETER}
+        supported = {*ALL_PARAMETERS, *_BY_PARAMETER}
     features: set[ChatFeature] = set(_FEATURES)
     for name, possible in _BY_PARAMETER.items():
         if name in supported:
@@ -252,7 +241,7 @@ def _model_of(model: str, kind: str) -> Model:
         # It is held to schemas alone; asked for any JSON, LiteLLM asks for nothing.
         features.discard("json_mode")
     features.add("reasoning")
-    parameters: set[ChatParameter] = {name for name in _PARAMETERS if name in supported}
+    parameters: set[ChatParameter] = {name for name in ALL_PARAMETERS if name in supported}
     if "max_completion_tokens" in supported:
         parameters.add("max_tokens")
     return Model(features=features, parameters=parameters)

@@ -18,7 +18,13 @@ from tollway.errors import (
 )
 from tollway.limiter import Limits
 from tollway.limiter.feedback import FeedbackTable
-from tollway.providers.base import ChatCapabilities, ChatRules, Checked
+from tollway.providers.base import (
+    ALL_FEATURES,
+    ALL_PARAMETERS,
+    ChatCapabilities,
+    ChatRules,
+    Checked,
+)
 from tollway.providers.errors import OLLAMA_ERRORS
 from tollway.providers.frame import fingerprint
 from tollway.providers.loops import LoopClients
@@ -43,30 +49,8 @@ NUM_CTX = 8_192
 _PORT = 11_434
 # No tokenizer in use has so few tokens for a text as o200k_base divided by this.
 _SURELY = 1.25
-_FEATURES: frozenset[ChatFeature] = frozenset(
-    {
-        "stream",
-        "stream_usage",
-        "system",
-        "images",
-        "tools",
-        "json_mode",
-        "json_schema",
-        "reasoning",
-    }
-)
-_PARAMETERS: frozenset[ChatParameter] = frozenset(
-    {
-        "temperature",
-        "max_tokens",
-        "top_p",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "reasoning_effort",
-    }
-)
+_FEATURES: frozenset[ChatFeature] = ALL_FEATURES - {"tool_choice"}
+_PARAMETERS: frozenset[ChatParameter] = ALL_PARAMETERS - {"parallel_tool_calls"}
 
 
 @dataclass(frozen=True, slots=True)

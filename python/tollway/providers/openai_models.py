@@ -5,27 +5,30 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from tollway.providers.base import ChatCapabilities, ChatFeature, ChatParameter, ChatRules
+from tollway.providers.base import (
+    ALL_FEATURES,
+    ALL_PARAMETERS,
+    ChatCapabilities,
+    ChatRules,
+)
 from tollway.tokens.models import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from tollway.limiter.feedback import FeedbackTable
-    from tollway.providers.base import ChatRequest
+    from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.providers.compatible import ChatEndpoint
 
 __all__ = ["Learned", "Model", "elsewhere", "learned_of", "model_of"]
 
-_ALL_FEATURES: frozenset[ChatFeature] = frozenset(get_args(ChatFeature))
-_ALL_PARAMETERS: frozenset[ChatParameter] = frozenset(get_args(ChatParameter))
 # The chat completions of OpenAI itself keep their reasoning to themselves.
-_FEATURES: frozenset[ChatFeature] = _ALL_FEATURES - {"reasoning"}
+_FEATURES: frozenset[ChatFeature] = ALL_FEATURES - {"reasoning"}
 _NO_SCHEMA: frozenset[ChatFeature] = _FEATURES - {"json_schema"}
 _TEXT: frozenset[ChatFeature] = _NO_SCHEMA - {"images"}
-_CHAT: frozenset[ChatParameter] = _ALL_PARAMETERS - {"reasoning_effort"}
+_CHAT: frozenset[ChatParameter] = ALL_PARAMETERS - {"reasoning_effort"}
 # https://platform.openai.com/docs/guides/reasoning: these sample as they like.
 _REASONING: frozenset[ChatParameter] = frozenset(
     {"max_tokens", "seed", "reasoning_effort", "parallel_tool_calls"}
@@ -39,7 +42,7 @@ class Model:
     context_window: int | None = None
     max_output_tokens: int | None = None
     features: AbstractSet[ChatFeature] = _FEATURES
-    parameters: AbstractSet[ChatParameter] = _ALL_PARAMETERS
+    parameters: AbstractSet[ChatParameter] = ALL_PARAMETERS
     thoughts_back: bool = False
 
 
@@ -82,8 +85,8 @@ def model_of(name: str) -> Model:
 def elsewhere(endpoint: ChatEndpoint) -> Model:
     """Return what a model elsewhere takes: all that it is not known to refuse."""
     return Model(
-        features=_ALL_FEATURES - endpoint.no_features,
-        parameters=_ALL_PARAMETERS - endpoint.no_parameters,
+        features=ALL_FEATURES - endpoint.no_features,
+        parameters=ALL_PARAMETERS - endpoint.no_parameters,
         thoughts_back=endpoint.thoughts_back,
     )
 

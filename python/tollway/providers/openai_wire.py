@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError
 from tollway.providers.messages import openai_message, openai_tool
+from tollway.providers.openai_calls import CallReader
 from tollway.providers.thinking import ThinkSplitter, split_thinking
-from tollway.types import Chunk, Completion, ToolCall, ToolCallDelta, Usage
+from tollway.types import Chunk, Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +99,10 @@ def completion_of(
     reasoning = _reasoning(said) or reasoning
     if split and not reasoning and "think>" in text:
         reasoning, text = split_thinking(text)
-    calls = tuple(map(_call, said.get("tool_calls") or ()))
+    calls = tuple(
+        ToolCall(each.id or "", each.name or "", each.arguments)
+        for each in CallReader().read(said.get("tool_calls"))
+    )
     reason = _FINISH.get(finish, "stop")
     refusal = said.get("refusal")
     if refusal:
@@ -131,6 +135,7 @@ class ChunkReader:
         self._splitter = ThinkSplitter() if split else None
         self._ends: dict[str, FinishReason] = dict(_FINISH)
         self._thoughts: list[str] = []
+        self._calls = CallReader()
 
     def read(self, event: object) -> Chunk | None:
         """Return an event's JSON as a `Chunk`; None where it brings nothing."""
@@ -140,8 +145,9 @@ class ChunkReader:
         counted = None if usage is None else usage_of(usage)
         model = named.get("model") or None
         choice = _first(named.get("choices"))
-        if not choice:
-            # The last one with the usage, or the first of Azure, about its filter.
+        if not choice or choice.get("index"):
+            # The last one with the usage, or the first of Azure, about its filter; or one of
+            # further answers, which were asked for by `n`.
             return None if counted is None else Chunk(usage=counted, model=model)
         delta = _members(choice.get("delta"))
         text, reasoning = _content(delta.get("content"))
@@ -152,7 +158,7 @@ class ChunkReader:
         if refusal := delta.get("refusal"):
             text += refusal
             self._ends["stop"] = "refusal"
-        calls = tuple(map(_call_delta, delta.get("tool_calls") or ()))
+        calls = tuple(self._calls.read(delta.get("tool_calls")))
         if calls:
             self._ends["stop"] = "tool_calls"
         self._thoughts.append(delta.get("reasoning_content") or "")
@@ -274,25 +280,6 @@ def _reasoning(message: dict[str, Any]) -> str:
         if isinstance(value, str) and value:
             return value
     return ""
-
-
-def _call(call: object) -> ToolCall:
-    named = _members(call)
-    function = _members(named.get("function"))
-    return ToolCall(
-        named.get("id") or "", function.get("name") or "", function.get("arguments") or ""
-    )
-
-
-def _call_delta(call: object) -> ToolCallDelta:
-    named = _members(call)
-    function = _members(named.get("function"))
-    return ToolCallDelta(
-        named.get("index") or 0,
-        named.get("id"),
-        function.get("name"),
-        function.get("arguments") or "",
-    )
 
 
 def _said(answer: object) -> str:

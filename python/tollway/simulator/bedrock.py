@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollway.simulator.answers import Conversation, Said, pieces
 from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, turn_of
+from tollway.simulator.formats import Behaviour
 from tollway.simulator.openai import Refusal, arguments_of
 from tollway.simulator.server import Response
 from tollway.simulator.vectors import digest
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
     from tollway.simulator.calls import Turn
     from tollway.simulator.enforcement import Denial, Standing
-    from tollway.simulator.formats import Behaviour, Call
+    from tollway.simulator.formats import Call
     from tollway.simulator.server import Request
 
 __all__ = ["BedrockFormat", "frame"]
 
-_PATH = re.compile(r"/model/([^/]+)/(converse|converse-stream|invoke)")
+_PATH = re.compile(r"/model/([^/]+)/(converse|converse-stream|invoke|count-tokens)")
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/")
 # The members of the service model's ConverseRequest, as far as they are taken here.
 _ARGUMENTS = frozenset(
@@ -76,8 +77,9 @@ class BedrockFormat:
         return path.startswith("/model/")
 
     def free(self, request: Request, keys: Collection[str] | None) -> Response | None:
-        """Check the key's id or the bearer token; see `Format.free`."""
-        if _PATH.fullmatch(request.path) is None or request.method != "POST":
+        """Check the key's id or the bearer token, and answer `CountTokens`; see `Format.free`."""
+        found = _PATH.fullmatch(request.path)
+        if found is None or request.method != "POST":
             raise _error("ResourceNotFoundException", "no such operation")
         given = request.headers.get("authorization", "")
         signed = _CREDENTIAL.match(given)
@@ -87,7 +89,12 @@ class BedrockFormat:
         if keys is not None and key not in keys:
             message = "The security token included in the request is invalid."
             raise _error("UnrecognizedClientException", message)
-        return None
+        if found[2] != "count-tokens":
+            return None
+        asked: Any = arguments_of(request.body)["input"]
+        model = urllib.parse.unquote(found[1])
+        turn = _read(model, asked["converse"], Behaviour(), is_stream=False)
+        return Response(200, dumps({"inputTokens": turn.prompt_tokens}))
 
     def read(self, request: Request, behaviour: Behaviour) -> Call:
         """Read a request for an answer or for vectors."""
