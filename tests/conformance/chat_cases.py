@@ -293,7 +293,14 @@ async def stream_retried_before_its_first_token(bench):
 @case("stream")
 async def stream_deadline(bench):
     async with bench.simulator(piece_delay=0.05) as sim, bench.make(sim) as llm:
-        with pytest.raises(StreamInterruptedError) as caught:
-            await read(llm.stream("[[words 2000]]", deadline=1.0))
+        # Once the SDK is loaded.
+        assert (await ask(llm)).text
+        # On a busy machine the first token may come after a deadline, which is another error.
+        for deadline in (1.0, 5.0, 25.0):
+            with pytest.raises((StreamInterruptedError, DeadlineExceededError)) as caught:
+                await read(llm.stream("[[words 2000]]", deadline=deadline))
+            if isinstance(caught.value, StreamInterruptedError):
+                break
+    assert isinstance(caught.value, StreamInterruptedError)
     assert isinstance(caught.value.__cause__, DeadlineExceededError)
     assert caught.value.partial.text.startswith("word0")
