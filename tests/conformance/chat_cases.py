@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from conformance.chat_bench import case, read
+from conformance.chat_bench import ask, case, read
 from tollway import Message, TextPart
 from tollway.errors import (
     ConfigurationError,
