@@ -115,8 +115,10 @@ typecheck: build $(VENV)/.lint ## Check types: mypy, pyright, and the stub again
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest tollway._core
 
+# With a target named, the flag is not for build scripts: those of the release build serve.
 loom: ## Explore every interleaving of the lock-free code
-	RUSTFLAGS="--cfg loom" cargo test --quiet -p tollway-core --release --test loom --target-dir target/loom
+	RUSTFLAGS="--cfg loom" cargo test --quiet -p tollway-core --release --test loom \
+	  --target $$(rustc --print host-tuple)
 
 fuzz: ## Feed the tokenizer random text for FUZZ_SECONDS=60 (nightly Rust and cargo-fuzz)
 	cd fuzz && cargo +nightly fuzz run tokens -- -max_len=2000 -timeout=20 -max_total_time=$(FUZZ_SECONDS)

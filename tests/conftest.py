@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -13,3 +14,9 @@ os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("ca.pem"))
 # A job runner may have what it starts ignore Ctrl-C, which the commands under test would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session):
+    """Leave all that was imported by now out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()

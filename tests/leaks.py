@@ -64,6 +64,9 @@ async def provider(name: str) -> AsyncGenerator[tuple[LLM, Simulator], None]:
     """Give an LLM with failing answers, once what is loaded with the first calls is there."""
     # One thread for all limiters of the process, from the first that needs it on.
     timer().start()
+    # What is there by now need not be looked through at every census.
+    gc.collect()
+    gc.freeze()
     with Simulator(faults=FAULTS, latency=0.002, piece_delay=0.0005) as sim:
         policy = RetryPolicy(max_retries=1, base_delay=0.001, max_delay=0.002)
         llm = PROVIDERS[name].make(sim, retry=policy)

@@ -457,7 +457,8 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
     import termios  # noqa: PLC0415
 
     docs = put(tmp_path / "a.txt", "\n".join(f"line {i} of many" for i in range(3000)))
-    faults = Faults({"429": 0.1, "500": 0.1}, seed=2, retry_after=0.01)
+    # Fewer than the successes pay retries for: the others would wait for a second each.
+    faults = Faults({"429": 0.03, "500": 0.03}, seed=2, retry_after=0.01)
     with Simulator(latency=0.02, faults=faults) as sim:
         leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

@@ -22,7 +22,7 @@ async def test_one_that_has_cooled_down_is_taken_while_others_are_waited_for():
     a, b = Held("a", limits=Limits(max_in_flight=1)), Deployment("b")
     llm = of(a, b)
     lanes = llm._path.lanes
-    lanes[1].failed(RateLimitError("x", retry_after=0.2))
+    lanes[1].failed(RateLimitError("x", retry_after=1.0))
     first = asyncio.create_task(llm.complete("hello"))
     await until(lambda: asked(a, b) == [1, 0])
     async with asyncio.timeout(60):

@@ -94,6 +94,7 @@ async def test_batches_that_expire_or_are_cancelled():
         assert len(await content(client, batch.output_file_id)) == 5
         failed = await content(client, batch.error_file_id)
         assert {line["error"]["code"] for line in failed.values()} == {"batch_expired"}
+        sim._store.behaviour = BatchBehaviour(seconds=3600)
         batch = await submit(client, lines("ab"))
         assert (await client.batches.cancel(batch.id)).status == "cancelling"
         assert (await ended(client, batch)).status == "cancelled"
@@ -127,10 +128,11 @@ async def test_files_that_are_refused(written, code):
 
 
 async def test_tokens_in_the_queue():
-    async with simulated(seconds=0.2, enqueued_tokens=20) as sim, client_of(sim) as client:
+    async with simulated(seconds=3600, enqueued_tokens=20) as sim, client_of(sim) as client:
         first = await submit(client, lines(["word " * 15]))
         second = await ended(client, await submit(client, lines(["word " * 15])))
         assert second.errors.data[0].code == "token_limit_exceeded"
+        sim._store.behaviour = BatchBehaviour(enqueued_tokens=20)
         await ended(client, first)
         assert (await ended(client, await submit(client, lines(["a"])))).status == "completed"
 
@@ -203,6 +205,7 @@ async def test_batches_of_messages_that_end_early():
         batch = await client.messages.batches.create(requests=asked("abcd"))
         counts = (await claude_ended(client, batch)).request_counts
         assert (counts.succeeded, counts.expired) == (2, 2)
+        sim._store.behaviour = BatchBehaviour(seconds=3600)
         batch = await client.messages.batches.create(requests=asked("ab"))
         batch = await client.messages.batches.cancel(batch.id)
         assert batch.processing_status == "canceling"

@@ -114,7 +114,7 @@ class Spoiled(HttpxTransport):
 async def test_a_text_that_never_gets_its_row(tmp_path):
     texts = texts_of(40)
     bad, output = texts[17], tmp_path / "vectors.npy"
-    policy = RetryPolicy(max_retries=2, base_delay=0)
+    policy = RetryPolicy(max_retries=2, base_delay=0, budget=None)
     with Simulator() as sim:
         for run in range(3):
             transport = Spoiled(null=[bad] if run < 2 else [])
