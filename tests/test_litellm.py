@@ -238,7 +238,8 @@ async def test_embeddings_whatever_litellm_makes_of_them(monkeypatch):
     fake = Answering(
         [*good, {"index": 2, "embedding": [5.0, 6.0]}], None, [good[0], {"index": 0}], good[1:]
     )
-    monkeypatch.setattr("tollway.providers.litellm.sdk", lambda: fake)
+    for module in ("litellm", "litellm_client"):
+        monkeypatch.setattr(f"tollway.providers.{module}.sdk", lambda: fake)
     monkeypatch.setattr("tollway.providers.litellm.caught", lambda: ())
     embedder = Embedder(
         "litellm/voyage/any", limits="auto", api_key=KEY, retry=RetryPolicy(base_delay=0.0)
