@@ -1,7 +1,7 @@
 //! Merging a long piece chunk by chunk.
 
 use super::merge::{Part, scan_any, scan_wide};
-use super::pairs::Pairs;
+use super::pairs::{Pairs, SEEN};
 use super::vocab::Ranks;
 
 /// Bytes of a chunk, and how many of its end are left to the next; the second where the first gives
@@ -26,6 +26,8 @@ pub fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part
     let mut done: Vec<Part> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
     let mut last: Option<Chunk> = None;
+    // What the last opening began with: the same at once again is a run, for chunks to repeat.
+    let mut opened = None;
     // Chunks since an opening was found.
     let mut unknown = 0;
     let mut at = 0;
@@ -34,28 +36,27 @@ pub fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part
             && piece.get(at..at + chunk.size) == piece.get(chunk.start..chunk.start + chunk.size)
             && (chunk.repeats || chunk.meets_itself(ranks, pairs, piece, &done))
         {
-            // The same bytes again: the same tokens, and the same two where they meet.
+            // The same bytes again: the same tokens, and the same two where they meet. Both
+            // together are the next chunk.
             let step = at - chunk.start;
-            let until = done.len();
-            for part in chunk.first_part..until {
+            for part in chunk.first_part..done.len() {
                 let (end, id) = done[part];
                 done.push((end + step, id));
             }
-            *chunk = Chunk {
-                start: at,
-                size: chunk.size,
-                first_part: until,
-                repeats: true,
-            };
+            chunk.size += step;
+            chunk.repeats = true;
             at += step;
             continue;
         }
-        if add_opening(ranks, pairs, piece, at, &mut done) {
+        let is_run = opened.is_some() && opened == seen(piece, at);
+        if !is_run && add_opening(ranks, pairs, piece, at, &mut done) {
+            opened = seen(piece, at);
             at = done.last()?.0;
             last = None;
             unknown = 0;
             continue;
         }
+        opened = None;
         let size = if unknown == 0 { SHORT } else { CHUNKS[0] };
         unknown += 1;
         last = add_chunk(ranks, pairs, piece, size, &mut done, &mut parts);
@@ -75,6 +76,12 @@ pub fn chunked(ranks: Ranks, pairs: &mut Pairs, piece: &[u8]) -> Option<Vec<Part
         }
     }
     Some(done)
+}
+
+/// The bytes that tell an opening.
+#[inline(always)]
+fn seen(piece: &[u8], at: usize) -> Option<&[u8; SEEN]> {
+    piece[at..].first_chunk()
 }
 
 /// Adds the tokens that followed the same bytes before, if they can follow those of `done`.

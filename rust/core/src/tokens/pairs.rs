@@ -23,7 +23,7 @@ const FIRST: u32 = 4;
 /// Openings that are remembered at most, a power of two: 512 KiB.
 const OPENINGS: usize = 1 << 15;
 /// Bytes that tell what may begin with them.
-const SEEN: usize = 6;
+pub const SEEN: usize = 6;
 /// Bytes of them that tokens are known for, if the first is no longer. The others were needed to
 /// tell: with one other, twice as many guesses are wrong.
 const TAKEN: usize = 4;
