@@ -251,6 +251,25 @@ def test_balanced_requests_keep_the_order_and_the_default_size():
     assert max(sizes) <= 300
 
 
+@pytest.mark.parametrize("packing", ["balanced", "fewest"])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_what_is_over_the_whole_quota_and_may_go_alone_does(packing, batch_size):
+    texts = ["word " * 30 if i % 7 == 3 else f"text {i}" for i in range(50)]
+    limits = Limits(tpm=20, admit_oversized=True)
+    batches = packed(texts, packing, limits, batch_size=batch_size)
+    assert sorted(key for batch in batches for key in batch.keys) == list(range(50))
+    assert all([texts[key] for key in batch.keys] == list(batch.texts) for batch in batches)
+    over = [len(batch.texts) for batch in batches if batch.counts.sum() > 20]
+    assert over == [1] * len(range(3, 50, 7))
+
+
+async def test_an_embedder_sends_what_is_over_the_quota_where_the_limits_say_so(sim):
+    text = "word " * 50
+    async with embedder_of(sim, limits=Limits(tpm=20, admit_oversized=True)) as embedder:
+        assert (await embedder.embed([text])).tobytes() == right([text]).tobytes()
+        assert embedder.limiter.try_acquire(tokens=1) > 50
+
+
 async def test_a_job_with_the_fewest_requests(sim, tmp_path):
     texts = [f"text number {i}" for i in range(5000)]
     embedder = embedder_of(sim, packing="fewest")

@@ -179,6 +179,31 @@ async def test_a_wait_past_the_deadline_raises_at_once(run):
     assert (clock.slept, clock.now) == ([1.0, 2.0], 3.0)
 
 
+@pytest.mark.parametrize(
+    ("deadline", "until", "told"),
+    [
+        (0.25, 60.0, "before the deadline of 0.25 s; 1 attempt failed"),
+        (60.0, 0.25, "before the deadline, 0.25 s after the call began; 1 attempt failed"),
+        (None, 0.25, "before the deadline, 0.25 s after the call began; 1 attempt failed"),
+        (None, 1e-5, "before the deadline; 1 attempt failed"),
+        (60.0, -1.0, "nothing is begun after the deadline; nothing was tried to its end"),
+    ],
+)
+async def test_a_deadline_that_is_shared_is_not_said_to_be_what_it_left(deadline, until, told):
+    async def fail():
+        fail_sync()
+
+    def fail_sync():
+        raise errors.InternalServerError("broken")
+
+    patient = policy(Time(), deadline=deadline)
+    with pytest.raises(errors.DeadlineExceededError, match=told):
+        patient.call_sync(fail_sync, until=until)
+    # It never gives the loop a turn, in which the deadline could interrupt it.
+    with pytest.raises(errors.DeadlineExceededError, match=told):
+        await patient.call(fail, until=until)
+
+
 async def test_time_outs_may_wait_twice_as_long(run):
     clock = Time()
     flaky = Flaky(errors.APITimeoutError("late"), errors.InternalServerError("broken"), "done")

@@ -304,13 +304,14 @@ class Embedder(Closing):
             ContextWindowError: As `embed` says.
             RequestTooLargeError: As `embed` says.
         """
+        limits = self.limiter.current_limits
         return prepare(
             texts,
             self.encoding,
             model=self.model,
             prompt=self.prompt,
             window=self.provider.rules.max_text_tokens,
-            quota=self.limiter.current_limits.tpm,
+            quota=None if limits.admit_oversized else limits.tpm,
             too_long=self.too_long,
             name=name,
         )

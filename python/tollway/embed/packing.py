@@ -82,7 +82,7 @@ def prepare(
         model: For messages.
         prompt: Before every text and every chunk of one.
         window: Tokens that the model takes of a text, the prompt included, or None.
-        quota: Tokens a minute, or None.
+        quota: Tokens a minute that no text may be over, or None.
         too_long: What to do over the window.
         name: What to call text i in an error.
 
@@ -185,8 +185,16 @@ class Packer:
         return Batch([*rest.keys, *added.keys], [*rest.texts, *added.texts], counts)
 
     def _pack(self, batch: Batch, *, whole: bool) -> Iterator[Batch]:
-        """Yield requests and, unless `whole`, at last what is left, though it be nothing."""
+        """Yield requests and, unless `whole`, at last what is left, though it be nothing.
+
+        What is over the whole quota, and may go alone, does.
+        """
         rules, limits = self._rules(), self._limits()
+        if limits.admit_oversized and limits.tpm is not None:
+            is_over = batch.counts > limits.tpm
+            for i in is_over.nonzero()[0].tolist():
+                yield batch.part([i])
+            batch = batch.part((~is_over).nonzero()[0].tolist())
         ceilings = [cap for cap in (rules.max_request_tokens, limits.tpm) if cap is not None]
         most = min(ceilings, default=None)
         if self._packing == "fewest":

@@ -168,10 +168,16 @@ class Call:
 
     def _late(self, what: str) -> DeadlineExceededError:
         attempts = self._attempts
-        seconds = max(0.0, (self._until or 0.0) - self._started)
         told = f"{_times(attempts)} failed" if attempts else "nothing was tried to its end"
         last = f"; the last: {_describe(self._last)}" if self._last is not None else ""
-        return DeadlineExceededError(f"{what} of {seconds:g} s; {told}{last}", attempts)
+        return DeadlineExceededError(f"{what}{self._limit()}; {told}{last}", attempts)
+
+    def _limit(self) -> str:
+        """Say when the deadline was: of one that is shared, what it left to this call."""
+        own, left = self._policy.deadline, (self._until or 0.0) - self._started
+        if own is not None and self._until == self._started + own:
+            return f" of {own:g} s"
+        return f", {left:.3g} s after the call began" if left >= 0.001 else ""
 
     # What comes before an attempt
 

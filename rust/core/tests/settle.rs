@@ -1,10 +1,11 @@
 //! Refunds, over-use, days and lowered limits beside a ledger that remembers everything.
 #![cfg(not(loom))]
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tollway_core::limiter::{Cost, Decision, Limiter, Name, Quota, Quotas, Stamp};
+use tollway_core::limiter::{Cost, Decision, Limiter, Limits, Name, Quota, Quotas, Stamp};
 
 mod exact;
 
@@ -300,6 +301,46 @@ fn a_request_sent_late_counts_once() {
     assert!(wait(1_001) > millis(90));
     assert_eq!([wait(1_110), wait(1_110)], [0, 0]);
     assert!(wait(1_110) > 0);
+}
+
+/// However many charges are moved, the log looks back on a whole window.
+#[test]
+fn requests_that_are_all_sent_late_use_the_quota_too() {
+    let limits = Limits {
+        rpm: Some(500),
+        sub_windows: vec![Duration::from_secs(1)],
+        ..Limits::default()
+    };
+    let limiter = Limiter::new(&limits, None).unwrap();
+    let (one, late, minutes) = (Cost::default(), 30_000_000, 3);
+    let (mut now, mut admitted) = (0, 0);
+    // When each is said to be sent, and for which time.
+    let mut open = VecDeque::new();
+    while now < minutes * 60_000_000_000 {
+        match limiter.try_acquire(now, one).unwrap() {
+            Decision::Admitted(stamp) => {
+                admitted += 1;
+                open.push_back((now + late, stamp, 1));
+                now += TICK;
+            }
+            Decision::Wait(wait) => {
+                let due = now + u64::try_from(wait.as_nanos()).unwrap();
+                now = open.front().map_or(due, |(at, ..)| due.min(*at));
+            }
+        }
+        while let Some(&(at, stamp, time)) = open.front()
+            && at <= now
+        {
+            open.pop_front();
+            let moved = limiter.sent(now, stamp, one);
+            assert_ne!(moved, stamp);
+            if time == 1 {
+                open.push_back((now + late, moved, 2));
+            }
+        }
+    }
+    // The others wait while the sub-window's are under way.
+    assert!(admitted > minutes * 425, "{admitted}");
 }
 
 /// 2³² tokens and more, most of which came back, pass through one window: its sums have 32 bits.

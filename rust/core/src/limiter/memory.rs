@@ -14,6 +14,10 @@ use crate::atomics::{AtomicU64, AtomicWord};
 /// Length of a tick: 2⁴⁰ of them are 203 days.
 pub const TICK_NANOS: u64 = 16_000;
 
+/// Charges of a request that is late each time that it is said to be sent: once more at its call,
+/// once more when it is written. A ring for one of them would hold half the requests and less.
+const CHARGES: u64 = 3;
+
 /// The longest ring; beyond it admissions share slots.
 const MAX_SLOTS: u64 = if cfg!(loom) { 1 << 4 } else { 1 << 20 };
 
@@ -230,10 +234,15 @@ impl Layout {
             .filter(|quota| quota.name.unit() == Unit::Requests && counted(quota.name.is_day()))
             .map(|quota| longest.div_ceil(ticks(quota.window)) * quota.limit)
             .min();
-        // One slot more than the admissions of a window, and one for the head itself.
-        let wanted = admissions.map(|count| (count + 2).next_power_of_two());
-        let (slots, granule) = match wanted {
-            Some(slots) if slots <= MAX_SLOTS => (slots, 1),
+        // One slot more than the charges of a window, and one for the head itself.
+        let slots = |charges: u64| (charges + 2).next_power_of_two();
+        let most = if quotas.tolerance.is_zero() {
+            1
+        } else {
+            CHARGES
+        };
+        let (slots, granule) = match admissions {
+            Some(count) if slots(count) <= MAX_SLOTS => (slots(most * count).min(MAX_SLOTS), 1),
             // A full ring denies.
             Some(_) if is_split => (MAX_SLOTS, 1),
             _ => {
