@@ -239,11 +239,13 @@ def piece(index, id_, name, arguments):
 @pytest.mark.parametrize(
     "given",
     [
-        # By the book; the same index for all; no index; id and name with every piece.
+        # By the book; the same index for all; no index; id and name with every piece;
+        # another id with every piece.
         [piece(0, "a", "x", "{"), piece(0, None, None, "}"), piece(1, "b", "y", "{}")],
         [piece(0, "a", "x", "{}"), piece(0, "b", "y", "{}")],
         [piece(None, "a", "x", "{"), piece(None, None, None, "}"), piece(None, "b", "y", "{}")],
         [piece(0, "a", "x", "{"), piece(0, "a", "x", "}"), piece(1, "b", "y", "{}")],
+        [piece(0, "a", "x", "{"), piece(0, "c", None, "}"), piece(1, "b", "y", "{}")],
         [piece(0, "", "x", "{"), piece(0, "a", None, "}"), piece(1, "b", "y", "{}")],
         # Arguments that are no text.
         [piece(0, "a", "x", {}), piece(1, "b", "y", {})],
