@@ -75,12 +75,20 @@ async def test_a_model_that_does_not_think_is_not_asked_to_show_it(message):
     assert "reasoning" not in llm.provider.capabilities.features
 
 
-async def test_an_effort_that_was_asked_for_is_refused_as_it_is():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reasoning_effort": "low"},
+        {"extra_body": {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0}}}},
+    ],
+)
+async def test_an_effort_that_was_asked_for_is_refused_as_it_is(options):
     server = Server(refusal("Thinking level is not supported for this model."))
     llm = server.llm(f"gemini-2.5-image-{next(numbers)}")
     with pytest.raises(BadRequestError, match="Thinking level"):
-        await llm.complete("hello", reasoning_effort="low")
+        await llm.complete("hello", **options)
     assert len(server.bodies) == 1
+    assert "reasoning" in llm.provider.capabilities.features
 
 
 async def test_system_prompts_that_are_not_taken_stand_before_the_question():
@@ -111,10 +119,12 @@ def test_a_system_prompt_before_a_conversation_that_the_model_began():
 
 async def test_what_the_sdk_cannot_write_is_the_request_s_fault_and_not_sent():
     server = Server((200, ANSWER))
-    part = {"type": "input_audio", "input_audio": {}}
+    llm = server.llm(f"gemini-2.5-pro-{next(numbers)}")
+    part = {"type": "input_audio", "thinking": {}}
     with pytest.raises(BadRequestError, match="takes no such request"):
-        await server.llm("gemini-2.5-pro").complete([{"role": "user", "content": [part]}])
+        await llm.complete([{"role": "user", "content": [part]}])
     assert not server.bodies
+    assert "reasoning" in llm.provider.capabilities.features
 
 
 @pytest.mark.parametrize("body", [b"<html>", {"candidates": "none"}, ["x"]])

@@ -135,7 +135,8 @@ class ChatFrame(ABC):
 
     def _learn(self, error: Exception, request: ChatRequest | None) -> BadResponseError | None:
         """Return what to raise where a refusal was about what nobody asked for: a retry."""
-        if request is None or type(error) is not BadRequestError:
+        # What an SDK refuses to send, the model has not seen.
+        if request is None or type(error) is not BadRequestError or error.status is None:
             return None
         change = self._refused(str(error), request)
         if change is None:
