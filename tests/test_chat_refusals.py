@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 
+import httpx2
 import pytest
 
+from tollway import LLM, Limits, RateLimiter, RetryPolicy
 from tollway.providers import ChatRequest, chat_provider
 from tollway.providers.openai_models import Learned, Model
 from tollway.types import JsonFormat, Message
@@ -40,6 +44,50 @@ def test_a_default_that_is_refused_is_left_out_from_then_on(message):
     untouched = learned()
     assert untouched.learn(message, asked(temperature=0.0)) is None
     assert "temperature" in untouched.capabilities.parameters
+
+
+WORDS = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0.0 with this model.",
+    "developer": "Invalid role: developer is not supported",
+    "response_format": "response_format is not supported",
+}
+
+
+@pytest.mark.parametrize("member", WORDS)
+async def test_all_that_are_refused_at_once_are_sent_again(member):
+    count = 4
+    barrier, asked = asyncio.Barrier(count), []
+
+    async def serve(request):
+        body = json.loads(request.content)
+        asked.append(body)
+        if len(asked) <= count:
+            await barrier.wait()
+        if member in body or f'"role": "{member}"' in json.dumps(body):
+            return httpx2.Response(400, json={"error": {"message": WORDS[member]}})
+        choice = {"message": {"content": "{}"}, "finish_reason": "stop"}
+        return httpx2.Response(200, json={"choices": [choice]})
+
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(serve))
+    llm = LLM(
+        "openai/m",
+        base_url=f"http://refusing-{next(numbers)}/v1",
+        api_key=KEY,
+        http_client=client,
+        limits=RateLimiter(Limits()),
+        retry=RetryPolicy(max_retries=1, base_delay=0.0, max_delay=0.0),
+    )
+    prompts = [[Message("developer", "Be brief."), Message("user", str(n))] for n in range(count)]
+    options = {"response_format": "json"} if member == "response_format" else {}
+    outcomes = await llm.map(prompts, **options)
+    assert [outcome.error for outcome in outcomes] == [None] * count
+    assert len(asked) == 2 * count
+    # Nothing else is forgotten.
+    last = asked[-1]
+    assert ("max_completion_tokens" if member == "max_tokens" else "max_tokens") in last
+    assert ("temperature" in last) is (member != "temperature")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tollway.providers.base import (
 from tollway.tokens.models import family_of
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from collections.abc import Set as AbstractSet
 
     from tollway.limiter.feedback import FeedbackTable
@@ -141,6 +142,14 @@ class Learned:
             price_provider or "",
             price_model,
         )
+
+    @property
+    def form(self) -> Hashable:
+        """How a request is written: another value once that is different."""
+        # One that asks for JSON is built anew, not written anew.
+        features = self.capabilities.features - {"json_mode", "json_schema"}
+        named = (self.max_tokens, self.developer, self.thoughts_back)
+        return (features, self.capabilities.parameters, *named)
 
     def learn(self, message: str, request: ChatRequest) -> str | None:
         """Learn from a refused request, where it was refused for what nobody asked for.
