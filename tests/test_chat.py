@@ -330,7 +330,7 @@ def test_what_a_request_is_charged():
         provider.rules = type(provider.rules)("gpt-4o", charges_max_tokens=charges)
         for tokens in answered:
             meter.learn(Usage(1, 1, output_tokens=tokens), TokenCount(1))
-        return meter.reserve(request, 100, tpm)
+        return meter.reserve(request, 100, Limits(tpm=tpm))
 
     assert charge("larger", 4000) == 3900
     assert charge("larger", 10) == 10

@@ -177,7 +177,6 @@ async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_
     usage = Usage(10, 1, output_tokens=900)
     limiter = RateLimiter(Limits(tpm=100_000, output_weight=5))
     _, provider = llm_of(said("yes", usage=usage), charges_max_tokens="sum")
-    provider.limits = Limits(output_weight=5)
     held = []
 
     def answer(request):
@@ -190,6 +189,27 @@ async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_
     await llm.complete("hello", max_tokens=4000)
     assert held == [counted + 4000]
     assert limiter.snapshot()["tpm"].used == 10 + 5 * 900
+
+
+@pytest.mark.parametrize(("charges", "tpm"), [("sum", 5_000), ("no", 1_000)])
+async def test_what_an_answer_weighs_makes_no_request_too_large(charges, tpm):
+    limiter = RateLimiter(Limits(tpm=tpm, output_weight=5))
+    _, provider = llm_of(said("yes"), charges_max_tokens=charges)
+    assert (await LLM(provider, limits=limiter).complete("hello", max_tokens=4000)).text == "yes"
+
+
+async def test_where_the_limiter_weighs_nothing_all_is_charged_in_advance():
+    limiter = RateLimiter(Limits(tpm=100_000))
+    held = []
+
+    def answer(request):
+        held.append(limiter.snapshot()["tpm"].used)
+        return said("yes")
+
+    _, provider = llm_of(answer, charges_max_tokens="sum")
+    provider.limits = Limits(output_weight=5)
+    await LLM(provider, limits=limiter).complete("hello", max_tokens=4000)
+    assert held[0] > 4000
 
 
 # Tools

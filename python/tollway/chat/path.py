@@ -156,8 +156,8 @@ class CallPath:
         """
         request = self.request(build)
         counted = self._meter.count(request)
-        quota = self.limiter.current_limits.tpm
-        return Prepared(build, request, counted, self._meter.reserve(request, counted, quota))
+        reserved = self._meter.reserve(request, counted, self.limiter.current_limits)
+        return Prepared(build, request, counted, reserved)
 
     def again(self, prepared: Prepared) -> Prepared | None:
         """Return a refused request as it is built now, or None where that changes nothing.
