@@ -55,6 +55,14 @@ WORDS = {
 }
 
 
+def test_what_a_batch_is_refused_for_many_times_is_learned_once():
+    model = learned()
+    request = asked(max_tokens=9, defaults={"max_tokens"})
+    for _ in range(3):
+        assert model.learn(WORDS["max_tokens"], request) == "wants max_completion_tokens by that name"
+        assert "max_tokens" in model.capabilities.parameters
+
+
 @pytest.mark.parametrize("member", WORDS)
 async def test_all_that_are_refused_at_once_are_sent_again(member):
     count = 4

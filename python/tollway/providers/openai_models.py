@@ -178,6 +178,9 @@ class Learned:
             names = {"max_tokens", "max_completion_tokens"} - {self.max_tokens}
             self.max_tokens = names.pop()
             return f"wants {self.max_tokens} by that name"
+        if self._renamed and f"Use '{self.max_tokens}'" in message:
+            # Sent before that was known, as one of a batch of many.
+            return f"wants {self.max_tokens} by that name"
         roles = {message.role for message in request.messages}
         if "developer" in roles and self.developer != "system" and "developer" in message:
             self.developer = "system"
