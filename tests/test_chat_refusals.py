@@ -59,7 +59,9 @@ def test_what_a_batch_is_refused_for_many_times_is_learned_once():
     model = learned()
     request = asked(max_tokens=9, defaults={"max_tokens"})
     for _ in range(3):
-        assert model.learn(WORDS["max_tokens"], request) == "wants max_completion_tokens by that name"
+        assert (
+            model.learn(WORDS["max_tokens"], request) == "wants max_completion_tokens by that name"
+        )
         assert "max_tokens" in model.capabilities.parameters
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.providers.compatible import ChatEndpoint
 
-__all__ = ["Learned", "Model", "elsewhere", "learned_of", "model_of"]
+__all__ = ["THOUGHTS", "Learned", "Model", "elsewhere", "learned_of", "model_of"]
 
 # The chat completions of OpenAI itself keep their reasoning to themselves.
 _FEATURES: frozenset[ChatFeature] = ALL_FEATURES - {"reasoning"}
@@ -91,6 +91,9 @@ def elsewhere(endpoint: ChatEndpoint) -> Model:
         thoughts_back=endpoint.thoughts_back,
     )
 
+
+# Of an answer's `extra`: what a server may want back; see `Learned.thoughts_back`.
+THOUGHTS = "openai_compatible"
 
 # An endpoint words it in its own way, but that something is not taken is one of these.
 _REFUSED = re.compile(
@@ -161,7 +164,8 @@ class Learned:
         Returns:
             What is different from now on, or None where the request is to blame.
         """
-        if "reasoning_content" in message and not self.thoughts_back:
+        is_held = any(THOUGHTS in said.extra for said in request.messages)
+        if "reasoning_content" in message and is_held and not self.thoughts_back:
             self.thoughts_back = True
             return "wants thoughts back with the calls of tools"
         # A schema with a mistake says nothing of whether schemas are taken.
