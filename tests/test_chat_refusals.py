@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import traceback
 
+import anthropic
+import httpx
 import httpx2
+import openai
 import pytest
+from google import genai
 
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
+from tollway.errors import AuthenticationError
 from tollway.providers import ChatRequest, chat_provider
 from tollway.providers.openai_models import Learned, Model
 from tollway.types import JsonFormat, Message
@@ -136,3 +142,48 @@ def test_a_schema_with_a_mistake_says_nothing_of_other_schemas():
     message = "400: This model does not support response_format json_schema"
     assert model.learn(message, asked(response_format=wanted)) is None
     assert "json_schema" not in model.capabilities.features
+
+
+# Keys
+
+
+def echoing(module):
+    """A client of httpx or httpx2 to a server that repeats the key which it refuses."""
+    error = {"code": 401, "message": f"no such key {KEY}", "status": "UNAUTHENTICATED"}
+    answer = module.Response(401, json={"error": error})
+    return module.AsyncClient(transport=module.MockTransport(lambda _: answer))
+
+
+def azure(**credential):
+    return openai.AsyncAzureOpenAI(
+        azure_endpoint="https://r.openai.azure.com",
+        api_version="2025-01-01",
+        http_client=echoing(httpx2),
+        **credential,
+    )
+
+
+def gemini():
+    options = genai.types.HttpOptions(base_url="http://echo", httpx_async_client=echoing(httpx))
+    return genai.Client(api_key=KEY, http_options=options)
+
+
+CLIENTS = {
+    "azure/key": lambda: azure(api_key=KEY),
+    "azure/token": lambda: azure(azure_ad_token=KEY),
+    "openai/gpt-4o": lambda: openai.AsyncOpenAI(api_key=KEY, http_client=echoing(httpx2)),
+    "anthropic/claude-opus-4-5": lambda: anthropic.AsyncAnthropic(
+        api_key=KEY, http_client=echoing(httpx2)
+    ),
+    "gemini/gemini-2.5-echo": gemini,
+}
+
+
+@pytest.mark.parametrize("model", CLIENTS)
+async def test_the_key_of_a_client_of_the_user_s_is_not_shown(model, monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", "of-somebody-else-0123")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "of-somebody-else-0123")
+    llm = LLM(model, client=CLIENTS[model](), limits=RateLimiter(Limits()))
+    with pytest.raises(AuthenticationError, match="no such key") as caught:
+        await llm.complete("hello")
+    assert KEY not in "".join(traceback.format_exception(caught.value))

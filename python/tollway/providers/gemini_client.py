@@ -78,6 +78,8 @@ class GeminiClient:
             vertexai = any(environment.get(name, "").lower() in _TRUE for name in names)
         if client is not None:
             vertexai = bool(client.vertexai)
+            # To be struck out, and to tell one credential from another.
+            api_key = getattr(getattr(client, "_api_client", None), "api_key", None)
         self.is_vertex = vertexai
         self._credentials = credentials
         self._project = project or environment.get("GOOGLE_CLOUD_PROJECT")
@@ -87,7 +89,7 @@ class GeminiClient:
             check_address(base_url)
         key = api_key or (
             None
-            if vertexai
+            if vertexai or client is not None
             else environment.get("GOOGLE_API_KEY") or environment.get("GEMINI_API_KEY")
         )
         self._key = checked_key(key, f"gemini/{model}", "GEMINI_API_KEY")
