@@ -10,8 +10,14 @@ import pytest
 from google import genai
 
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
-from tollway.errors import BadRequestError, ConfigurationError, RetriesExhaustedError
+from tollway.errors import (
+    BadRequestError,
+    BadResponseError,
+    ConfigurationError,
+    RetriesExhaustedError,
+)
 from tollway.providers import ChatRequest
+from tollway.providers.gemini_client import GeminiClient
 from tollway.providers.gemini_wire import contents_and_config
 from tollway.providers.ollama_wire import chat_body
 from tollway.types import Message, Tool, ToolCall
@@ -133,6 +139,15 @@ async def test_an_answer_that_cannot_be_read_is_asked_for_again(body):
     with pytest.raises(RetriesExhaustedError, match="BadResponseError"):
         await server.llm("gemini-2.5-pro").complete("hello")
     assert len(server.bodies) == 3
+
+
+def test_an_answer_in_no_encoding_is_asked_for_again():
+    broken = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    error = GeminiClient("m", api_key="k-0123456789").failure(broken, 1.0)
+    assert type(error) is BadResponseError
+    unwritten = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+    error = GeminiClient("m", api_key="k-0123456789").failure(unwritten, 1.0)
+    assert type(error) is BadRequestError
 
 
 # Calls

@@ -221,7 +221,7 @@ async def _close(client: Any) -> None:
 
 def _is_of_answer(error: Exception) -> bool:
     """Whether it is the answer that cannot be read, not the request that cannot be written."""
-    kinds = (json.JSONDecodeError, sdk().errors.UnknownApiResponseError)
+    kinds = (json.JSONDecodeError, UnicodeDecodeError, sdk().errors.UnknownApiResponseError)
     # Of pydantic, by the name of what was to be read.
     return isinstance(error, kinds) or "Response" in getattr(error, "title", "")
 
