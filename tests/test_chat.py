@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 import tollway
-from chat_fakes import EVERYTHING, llm_of, said
+from chat_fakes import EVERYTHING, NO_WAIT, FakeProvider, llm_of, said
 from tollway import LLM, Limits, Message, RateLimiter
 from tollway.chat.meter import Meter
 from tollway.errors import (
@@ -242,6 +242,39 @@ async def test_after_the_first_token_a_broken_stream_is_an_error_with_what_came(
     assert len(provider.requests) == 1
 
 
+async def test_a_cancellation_from_within_breaks_a_stream_and_not_its_reader():
+    class Cancelled(FakeProvider):
+        async def stream(self, request):
+            yield Chunk("a")
+            raise asyncio.CancelledError
+
+    limiter = RateLimiter(Limits(max_in_flight=1))
+    llm = LLM(Cancelled(), limits=limiter, retry=NO_WAIT)
+    for options in ({}, {"deadline": 60.0}):
+        with pytest.raises(StreamInterruptedError, match="cancelled from within") as caught:
+            await drain(llm.stream("hello", **options))
+        assert caught.value.partial.text == "a"
+        assert isinstance(caught.value.__cause__, APIConnectionError)
+    assert limiter.snapshot().in_flight == 0
+
+
+async def test_the_reader_s_own_cancellation_ends_a_stream():
+    class Endless(FakeProvider):
+        async def stream(self, request):
+            yield Chunk("a")
+            await asyncio.Event().wait()
+
+    limiter = RateLimiter(Limits(max_in_flight=1))
+    stream = LLM(Endless(), limits=limiter, retry=NO_WAIT).stream("hello")
+    await anext(stream)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert limiter.snapshot().in_flight == 0
+
+
 async def test_what_fails_after_the_finish_reason_costs_nothing_but_the_usage():
     llm, _ = llm_of(["a", END, APIConnectionError("x")])
     (*_, last) = await drain(llm.stream("hello"))
@@ -297,7 +330,7 @@ def test_what_a_request_is_charged():
         provider.rules = type(provider.rules)("gpt-4o", charges_max_tokens=charges)
         for tokens in answered:
             meter.learn(Usage(1, 1, output_tokens=tokens), TokenCount(1))
-        return meter.reserve(request, 100, tpm)
+        return meter.reserve(request, 100, Limits(tpm=tpm))
 
     assert charge("larger", 4000) == 3900
     assert charge("larger", 10) == 10

@@ -166,6 +166,18 @@ async def test_elsewhere_they_go_back_once_the_server_has_asked_for_them():
     assert ["reasoning_content" in message for message in messages] == [False, True]
 
 
+async def test_a_server_that_refuses_them_is_not_taken_for_one_that_wants_them():
+    refusal = {"error": {"message": "Extra inputs are not permitted: reasoning_content"}}
+    server = Server((400, refusal), (200, CALLING), (200, answer()))
+    llm = server.llm()
+    own = {"role": "assistant", "content": "a", "reasoning_content": "of the user's own"}
+    with pytest.raises(BadRequestError, match="not permitted"):
+        await llm.complete([own, {"role": "user", "content": "b"}])
+    await llm.run_tools("what is there?", tools=[look])
+    assert len(server.bodies) == 3
+    assert "reasoning_content" not in server.bodies[2]["messages"][1]
+
+
 # Lists of models
 
 
@@ -239,11 +251,13 @@ def piece(index, id_, name, arguments):
 @pytest.mark.parametrize(
     "given",
     [
-        # By the book; the same index for all; no index; id and name with every piece.
+        # By the book; the same index for all; no index; id and name with every piece;
+        # another id with every piece.
         [piece(0, "a", "x", "{"), piece(0, None, None, "}"), piece(1, "b", "y", "{}")],
         [piece(0, "a", "x", "{}"), piece(0, "b", "y", "{}")],
         [piece(None, "a", "x", "{"), piece(None, None, None, "}"), piece(None, "b", "y", "{}")],
         [piece(0, "a", "x", "{"), piece(0, "a", "x", "}"), piece(1, "b", "y", "{}")],
+        [piece(0, "a", "x", "{"), piece(0, "c", None, "}"), piece(1, "b", "y", "{}")],
         [piece(0, "", "x", "{"), piece(0, "a", None, "}"), piece(1, "b", "y", "{}")],
         # Arguments that are no text.
         [piece(0, "a", "x", {}), piece(1, "b", "y", {})],

@@ -22,6 +22,7 @@ from tollway.errors import (
     BadResponseError,
     ConfigurationError,
     InternalServerError,
+    ProviderError,
 )
 from tollway.retry import Hedge
 from tollway.simulator import Simulator, reply
@@ -51,6 +52,40 @@ async def test_a_map_keeps_what_surrounds_answers_where_that_is_asked_for(mode, 
         assert outcome.completion.request_id
         assert bool(outcome.completion.raw) is keep_raw
         assert bool(outcome.completion.headers) is keep_raw
+
+
+def broken(request):
+    if "bad" in request.messages[-1].content:
+        raise KeyError("k-0123456789")
+    return said("yes")
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "threaded"])
+async def test_what_a_provider_raises_of_its_own_ends_no_map(mode):
+    llm, _ = llm_of(broken)
+    outcomes = await llm.map(["one", "bad", "two"], mode=mode)
+    assert [outcome.ok for outcome in outcomes] == [True, False, True]
+    error = outcomes[1].error
+    assert type(error) is ProviderError
+    assert "KeyError" in str(error)
+    assert "0123456789" not in str(error)
+    assert isinstance(error.__cause__, KeyError)
+    with pytest.raises(KeyError):
+        await llm.complete("bad")
+
+
+async def test_nor_of_items():
+    def answer(request):
+        broken(request)
+        return said('{"answers": [{"number": 1, "answer": "yes"}]}')
+
+    llm, _ = llm_of(answer)
+    outcomes = await batch_items(llm, "Judge.", ["one", "bad", "two"], max_items=1)
+    assert [outcome.error and type(outcome.error.__cause__) for outcome in outcomes] == [
+        None,
+        KeyError,
+        None,
+    ]
 
 
 async def test_parts_and_calls_are_read_as_well():

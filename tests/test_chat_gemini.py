@@ -10,8 +10,14 @@ import pytest
 from google import genai
 
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
-from tollway.errors import BadRequestError, ConfigurationError, RetriesExhaustedError
+from tollway.errors import (
+    BadRequestError,
+    BadResponseError,
+    ConfigurationError,
+    RetriesExhaustedError,
+)
 from tollway.providers import ChatRequest
+from tollway.providers.gemini_client import GeminiClient
 from tollway.providers.gemini_wire import contents_and_config
 from tollway.providers.ollama_wire import chat_body
 from tollway.types import Message, Tool, ToolCall
@@ -75,12 +81,20 @@ async def test_a_model_that_does_not_think_is_not_asked_to_show_it(message):
     assert "reasoning" not in llm.provider.capabilities.features
 
 
-async def test_an_effort_that_was_asked_for_is_refused_as_it_is():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reasoning_effort": "low"},
+        {"extra_body": {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0}}}},
+    ],
+)
+async def test_an_effort_that_was_asked_for_is_refused_as_it_is(options):
     server = Server(refusal("Thinking level is not supported for this model."))
     llm = server.llm(f"gemini-2.5-image-{next(numbers)}")
     with pytest.raises(BadRequestError, match="Thinking level"):
-        await llm.complete("hello", reasoning_effort="low")
+        await llm.complete("hello", **options)
     assert len(server.bodies) == 1
+    assert "reasoning" in llm.provider.capabilities.features
 
 
 async def test_system_prompts_that_are_not_taken_stand_before_the_question():
@@ -111,10 +125,12 @@ def test_a_system_prompt_before_a_conversation_that_the_model_began():
 
 async def test_what_the_sdk_cannot_write_is_the_request_s_fault_and_not_sent():
     server = Server((200, ANSWER))
-    part = {"type": "input_audio", "input_audio": {}}
+    llm = server.llm(f"gemini-2.5-pro-{next(numbers)}")
+    part = {"type": "input_audio", "thinking": {}}
     with pytest.raises(BadRequestError, match="takes no such request"):
-        await server.llm("gemini-2.5-pro").complete([{"role": "user", "content": [part]}])
+        await llm.complete([{"role": "user", "content": [part]}])
     assert not server.bodies
+    assert "reasoning" in llm.provider.capabilities.features
 
 
 @pytest.mark.parametrize("body", [b"<html>", {"candidates": "none"}, ["x"]])
@@ -123,6 +139,15 @@ async def test_an_answer_that_cannot_be_read_is_asked_for_again(body):
     with pytest.raises(RetriesExhaustedError, match="BadResponseError"):
         await server.llm("gemini-2.5-pro").complete("hello")
     assert len(server.bodies) == 3
+
+
+def test_an_answer_in_no_encoding_is_asked_for_again():
+    broken = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    error = GeminiClient("m", api_key="k-0123456789").failure(broken, 1.0)
+    assert type(error) is BadResponseError
+    unwritten = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+    error = GeminiClient("m", api_key="k-0123456789").failure(unwritten, 1.0)
+    assert type(error) is BadRequestError
 
 
 # Calls

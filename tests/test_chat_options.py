@@ -9,7 +9,7 @@ import pytest
 
 from chat_fakes import llm_of, said
 from tollway import LLM, Limits, RateLimiter
-from tollway.errors import ConfigurationError
+from tollway.errors import ConfigurationError, ContextWindowExceededError
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
 from tollway.providers.anthropic_wire import messages_body
 from tollway.providers.bedrock_wire import converse_arguments
@@ -41,6 +41,9 @@ def test_a_model_that_is_not_to_think_gets_it():
     default = asked(temperature=0.0, defaults={"temperature"}, extra_body=off)
     body = messages_body("claude-opus-4-5", default, 9, {"temperature"})
     assert body["extra_body"] == {"temperature": 0.0, **off}
+    further = {"additionalModelRequestFields": off}
+    default = asked(temperature=0.0, defaults={"temperature"}, extra_body=further)
+    assert converse_arguments("m", default)["inferenceConfig"] == {"temperature": 0.0}
 
 
 async def test_options_of_a_call_do_not_take_ollama_its_window():
@@ -58,6 +61,25 @@ async def test_options_of_a_call_do_not_take_ollama_its_window():
     first, second = (body["options"] for body in sent)
     assert first == {**second, "top_k": 5}
     assert (second["num_ctx"], second["num_gpu"], second["num_predict"]) == (1234, 1, 4000)
+
+
+@pytest.mark.parametrize(("window", "is_cut"), [(None, True), (4096, False), (900, True)])
+async def test_ollama_s_window_is_the_one_that_was_sent(window, is_cut):
+    def answer(request):
+        del request
+        message = {"role": "assistant", "content": "yes"}
+        ended = {"done": True, "done_reason": "stop", "prompt_eval_count": 1200}
+        return httpx.Response(200, json={"message": message, **ended})
+
+    options = {} if window is None else {"num_ctx": window}
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        llm = LLM("ollama/m", http_client=client, num_ctx=1000)
+        asking = llm.complete("hello", extra_body={"options": options})
+        if is_cut:
+            with pytest.raises(ContextWindowExceededError, match=f"{window or 1000:,}"):
+                await asking
+        else:
+            assert (await asking).text == "yes"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +109,8 @@ def test_azure_s_address_in_any_form_of_the_portal(endpoint):
         ("extra_headers", "a"),
         ("history_messages", 5),
         ("priority", "high"),
+        ("priority", None),
+        ("timeout", None),
     ],
 )
 async def test_what_cannot_work_is_refused_before_it_is_sent(name, value):
@@ -96,6 +120,14 @@ async def test_what_cannot_work_is_refused_before_it_is_sent(name, value):
     with pytest.raises(ConfigurationError, match=name):
         LLM(provider, limits=RateLimiter(Limits()), **{name: value})
     assert not provider.requests
+
+
+async def test_of_most_options_none_is_what_they_are_without():
+    llm, provider = llm_of(said("yes"))
+    await llm.complete("hello")
+    nothing = dict.fromkeys(("history_messages", "tools", "stop", "extra_body", "deadline"))
+    await llm.complete("hello", **nothing)
+    assert provider.requests[0] == provider.requests[1]
 
 
 async def test_a_choice_that_is_none_of_the_tools_is_refused():
@@ -145,7 +177,6 @@ async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_
     usage = Usage(10, 1, output_tokens=900)
     limiter = RateLimiter(Limits(tpm=100_000, output_weight=5))
     _, provider = llm_of(said("yes", usage=usage), charges_max_tokens="sum")
-    provider.limits = Limits(output_weight=5)
     held = []
 
     def answer(request):
@@ -158,6 +189,27 @@ async def test_what_weighs_is_charged_in_advance_as_bedrock_does_and_in_full_at_
     await llm.complete("hello", max_tokens=4000)
     assert held == [counted + 4000]
     assert limiter.snapshot()["tpm"].used == 10 + 5 * 900
+
+
+@pytest.mark.parametrize(("charges", "tpm"), [("sum", 5_000), ("no", 1_000)])
+async def test_what_an_answer_weighs_makes_no_request_too_large(charges, tpm):
+    limiter = RateLimiter(Limits(tpm=tpm, output_weight=5))
+    _, provider = llm_of(said("yes"), charges_max_tokens=charges)
+    assert (await LLM(provider, limits=limiter).complete("hello", max_tokens=4000)).text == "yes"
+
+
+async def test_where_the_limiter_weighs_nothing_all_is_charged_in_advance():
+    limiter = RateLimiter(Limits(tpm=100_000))
+    held = []
+
+    def answer(request):
+        held.append(limiter.snapshot()["tpm"].used)
+        return said("yes")
+
+    _, provider = llm_of(answer, charges_max_tokens="sum")
+    provider.limits = Limits(output_weight=5)
+    await LLM(provider, limits=limiter).complete("hello", max_tokens=4000)
+    assert held[0] > 4000
 
 
 # Tools

@@ -125,6 +125,15 @@ def test_unions_are_in_the_words_of_strict_modes():
             {"a": 1},
             {"a": "b"},
         ),
+        ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}],
+          "items": False}, [1, "a"], [1, "a", 2]),
+        ({"type": "array", "prefixItems": [{"type": "integer"}], "items": {"type": "string"}},
+         [1, "a"], ["a", "b"]),
+        # Patterns are not read: what they may be about is let pass.
+        ({"type": "object", "patternProperties": {"^x": {"type": "integer"}},
+          "additionalProperties": False}, {"xa": 1}, []),
+        ({"type": "object", "patternProperties": {"^x": {"type": "integer"}},
+          "additionalProperties": {"type": "string"}}, {"xa": 1}, []),
         # What stands elsewhere is not looked for.
         ({"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}}, {"a": 1}, []),
         ({"type": "object", "properties": {"a": {"$ref": "https://x.example/y"}}}, {"a": 1}, []),

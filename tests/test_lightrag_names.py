@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 
 import numpy as np
@@ -11,7 +12,7 @@ import lightrag_fakes
 from lightrag_fakes import Config, Tracker
 from tollway import errors
 from tollway.integrations import lightrag
-from tollway.integrations.lightrag import embeddings
+from tollway.integrations.lightrag import completions, embeddings
 from tollway.integrations.lightrag.shared import shared_embedder, shared_llm
 from tollway.simulator import Simulator
 from tollway.simulator.answers import reply
@@ -93,6 +94,14 @@ async def test_every_completion(sim, root, name):
     json_object = {"type": "json_object"}
     answer = await function(*before, "json", response_format=json_object, **options)
     assert answer.startswith("{")
+
+
+@pytest.mark.parametrize("name", completions.__all__)
+def test_each_function_says_whom_it_asks(name):
+    function = getattr(lightrag, name)
+    assert inspect.iscoroutinefunction(function)
+    assert function.__name__
+    assert function.__doc__.startswith("Answer through ")
 
 
 async def test_the_environment_of_azure_counts(sim, root, monkeypatch):

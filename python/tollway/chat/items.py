@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from tollway.bridge import run_sync
+from tollway.chat.map import own_error
 from tollway.chat.request import CallOptions, check_options
 from tollway.chat.schemas import checker, is_strict, strict_schema
 from tollway.chat.structured import Wanted
@@ -202,8 +203,8 @@ class _Asking:
             for half in (pack[:middle], pack[middle:]):
                 await self.solve(half, is_again=is_again)
             return
-        except TollwayError as error:
-            self._fail(pack, error)
+        except Exception as error:  # noqa: BLE001 - whatever a provider of the user's own raises
+            self._fail(pack, own_error(error))
             return
         missing = self._take(pack, completion)
         if len(pack) == 1:

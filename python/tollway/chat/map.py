@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tollway.errors import ConfigurationError, TollwayError
+from tollway.errors import ConfigurationError, ProviderError, TollwayError
 from tollway.types import Completion, Usage
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tollway.chat.request import Prompt
     from tollway.limiter import RateLimiter
 
-__all__ = ["MapMode", "MapProgress", "Outcome", "run_map", "without_raw"]
+__all__ = ["MapMode", "MapProgress", "Outcome", "own_error", "run_map", "without_raw"]
 
 MapMode: TypeAlias = Literal["asyncio", "threaded", "batch"]
 
@@ -38,7 +38,8 @@ class Outcome:
 
     Attributes:
         completion: The answer, or None.
-        error: Why there is none, or None.
+        error: Why there is none, or None. What a provider raised that is no `TollwayError` is the
+            cause of a `ProviderError`.
         resumed: Whether the answer is from the checkpoint: it cost nothing this time.
     """
 
@@ -137,11 +138,21 @@ class _Run:
                     return Outcome(known, resumed=True)
             await self._starts.turn()
             answer = await self._answer(prompt)
-        except TollwayError as error:
-            return Outcome(error=error)
+        except Exception as error:  # noqa: BLE001 - whatever a provider of the user's own raises
+            return Outcome(error=own_error(error))
         if self._checkpoint is not None and key is not None:
             self._checkpoint.add(key, answer)
         return Outcome(answer)
+
+
+def own_error(error: Exception) -> TollwayError:
+    """Return what an error is to a call over many inputs: one of another's is the cause of ours."""
+    if isinstance(error, TollwayError):
+        return error
+    # What it says may hold a key.
+    made = ProviderError(f"the provider raised {type(error).__name__}, which is this error's cause")
+    made.__cause__ = error
+    return made
 
 
 def without_raw(answer: Completion) -> Completion:

@@ -13,6 +13,7 @@ from tollway.types import Usage
 from tollway.usage import cost_of
 
 if TYPE_CHECKING:
+    from tollway.limiter import Limits
     from tollway.providers import ChatProvider, ChatRequest
     from tollway.tokens import TokenCount
     from tollway.types import Completion
@@ -46,17 +47,17 @@ class Meter:
             [openai_tool(tool) for tool in request.tools] or None,
         )
 
-    def reserve(self, request: ChatRequest, counted: int, quota: int | None) -> int:
+    def reserve(self, request: ChatRequest, counted: int, limits: Limits) -> int:
         """Return the output tokens to reserve: what the provider charges, or what is likely.
 
         Args:
             request: What is to be sent.
             counted: Its input tokens.
-            quota: Tokens of a whole minute, or None.
+            limits: Those that hold now.
         """
-        rules = self._provider.rules
+        rules, quota = self._provider.rules, limits.tpm
         # What an output token takes beyond one is charged at the end, by what was written.
-        weight = self._provider.limits.output_weight or 1
+        weight = limits.output_weight or 1
         most = request.max_tokens or rules.max_output_tokens
         reserved = self._likely(most)
         if most is not None:

@@ -22,6 +22,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.retry import CallRecord, shared_breaker
+from tollway.retry.interrupt import failure_of
 from tollway.tokens import TokenCount
 from tollway.types import Chunk, Usage
 
@@ -155,8 +156,8 @@ class CallPath:
         """
         request = self.request(build)
         counted = self._meter.count(request)
-        quota = self.limiter.current_limits.tpm
-        return Prepared(build, request, counted, self._meter.reserve(request, counted, quota))
+        reserved = self._meter.reserve(request, counted, self.limiter.current_limits)
+        return Prepared(build, request, counted, reserved)
 
     def again(self, prepared: Prepared) -> Prepared | None:
         """Return a refused request as it is built now, or None where that changes nothing.
@@ -381,11 +382,14 @@ class CallPath:
         while True:
             try:
                 piece = await next_chunk(opened.chunks, until)
-            except (ProviderError, DeadlineExceededError) as error:
+            except (ProviderError, DeadlineExceededError, asyncio.CancelledError) as error:
+                failure = failure_of(error)
+                if not isinstance(failure, Exception):
+                    raise
                 # What comes after the end of the answer adds at most its usage.
                 if assembly.finish_reason is not None:
                     return
-                raise self._interrupted(assembly, counted, error) from error
+                raise self._interrupted(assembly, counted, failure) from failure
             if piece is None:
                 return
             assembly.add(piece)

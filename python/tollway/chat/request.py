@@ -109,6 +109,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "priority": _WHOLE,
 }
 _POSITIVE = ("timeout", "deadline", "max_tokens")
+# Of others None is what they are without.
+_NEVER_NONE = frozenset({"timeout", "priority"})
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -125,7 +127,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         kinds, told = _KINDS.get(name, (object, ""))
         # True and False are whole numbers to Python.
         is_right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
-        if value is not None and not is_right:
+        if not is_right and (value is not None or name in _NEVER_NONE):
             raise ConfigurationError(f"{name} is {told}, not {value!r:.80}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigurationError(f"{name} is {told}, not {value!r}")
@@ -145,7 +147,7 @@ def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:
     system_prompt = options.get("system_prompt")
     if system_prompt:
         messages.append(Message("system", system_prompt))
-    messages.extend(map(read_message, options.get("history_messages", ())))
+    messages.extend(map(read_message, options.get("history_messages") or ()))
     if isinstance(prompt, str):
         if not prompt:
             raise ConfigurationError("the prompt is empty: there is nothing to answer")

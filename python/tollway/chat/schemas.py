@@ -132,7 +132,7 @@ def _own_problem(value: Any, rules: _Rules, root: _Rules, where: str) -> str | N
         if missing is not None:
             return f"{where} has no {missing!r}"
         unknown = members.keys() - rules.get("properties", {}).keys()
-        if unknown and rules.get("additionalProperties") is False:
+        if unknown and _others(rules) is False:
             return f"{where} has {min(unknown)!r}, which the schema does not know"
     return None
 
@@ -144,12 +144,18 @@ def _parts(value: Any, rules: _Rules, root: _Rules, where: str) -> Iterator[tupl
     for rule in rules.get("allOf", ()):
         yield value, rule, where
     if isinstance(value, dict):
-        known, others = rules.get("properties", {}), rules.get("additionalProperties")
+        known, others = rules.get("properties", {}), _others(rules)
         for name, part in cast("dict[str, Any]", value).items():
             yield part, known.get(name, others), f"{where}.{name}"
     if isinstance(value, list):
+        first, rest = rules.get("prefixItems", ()), rules.get("items")
         for number, part in enumerate(cast("Sequence[Any]", value)):
-            yield part, rules.get("items"), f"{where}[{number}]"
+            yield part, first[number] if number < len(first) else rest, f"{where}[{number}]"
+
+
+def _others(rules: _Rules) -> Any:
+    """Return the rule for members that have none of their own; None where patterns tell them."""
+    return None if "patternProperties" in rules else rules.get("additionalProperties")
 
 
 def _resolved(root: _Rules, reference: str) -> Any:

@@ -123,6 +123,10 @@ class AzureChatProvider(OpenAIChatProvider):
         if not given and client is None:
             azure_ad_token = environment.get("AZURE_OPENAI_AD_TOKEN")
             api_key = None if azure_ad_token else environment.get("AZURE_OPENAI_API_KEY")
+        if client is not None:
+            # To be struck out. Without a key the SDK has a phrase in its place.
+            api_key = None if " " in client.api_key else client.api_key
+            azure_ad_token = getattr(client, "_azure_ad_token", None)
         self._token = checked_key(azure_ad_token, f"azure/{model}", "AZURE_OPENAI_AD_TOKEN")
         self._key = checked_key(api_key, f"azure/{model}", "AZURE_OPENAI_API_KEY")
         if not (self._key or self._token or azure_ad_token_provider or client is not None):

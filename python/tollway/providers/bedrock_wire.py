@@ -63,8 +63,9 @@ def converse_arguments(model: str, request: ChatRequest) -> dict[str, Any]:
         ]
     # Newer models of Anthropic take one of temperature and topP, thinking ones neither.
     further: Mapping[str, Any] = request.extra_body.get("additionalModelRequestFields") or {}
+    thinking: Mapping[str, Any] = further.get("thinking") or {}
     is_implied = "temperature" in request.defaults and (
-        request.top_p is not None or "thinking" in further
+        request.top_p is not None or thinking.get("type", "disabled") != "disabled"
     )
     given = {
         "maxTokens": request.max_tokens,

@@ -115,10 +115,11 @@ class ChatFrame(ABC):
         Args:
             request: What is sent; None for what is no chat, from which nothing is learned.
         """
+        form = None if request is None else self._learned.form
         try:
             yield
         except BadRequestError as error:
-            if (learned := self._learn(error, request)) is None:
+            if (learned := self._learn(error, request, form)) is None:
                 raise
             raise learned from error.__cause__
         except TollwayError:
@@ -131,13 +132,26 @@ class ChatFrame(ABC):
             is_shown = getattr(error, "body", None) is None and not any(
                 hasattr(error, name) for name in ("status_code", "details", "operation_name")
             )
-            raise (self._learn(made, request) or made) from (error if is_shown else None)
+            raise (self._learn(made, request, form) or made) from (error if is_shown else None)
 
-    def _learn(self, error: Exception, request: ChatRequest | None) -> BadResponseError | None:
-        """Return what to raise where a refusal was about what nobody asked for: a retry."""
-        if request is None or type(error) is not BadRequestError:
+    def _learn(
+        self, error: Exception, request: ChatRequest | None, form: Hashable = None
+    ) -> BadResponseError | None:
+        """Return what to raise where a refusal was about what nobody asked for: a retry.
+
+        Args:
+            error: The refusal.
+            request: What is refused; None for what is no chat.
+            form: That of `Learned` when it was sent, or None.
+        """
+        # What an SDK refuses to send, the model has not seen.
+        if request is None or type(error) is not BadRequestError or error.status is None:
             return None
-        change = self._refused(str(error), request)
+        if form is not None and form != self._learned.form:
+            # The refusal of another request that was under way has taught it.
+            change: str | None = "was asked for what it is known by now not to take"
+        else:
+            change = self._refused(str(error), request)
         if change is None:
             return None
         return BadResponseError(

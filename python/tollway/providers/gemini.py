@@ -147,8 +147,9 @@ class GeminiProvider(AtClient[GeminiClient], ChatFrame):
         return contents, config
 
     def _refused(self, message: str, request: ChatRequest) -> str | None:
+        is_asked = request.reasoning_effort or "thinking" in str(request.extra_body).lower()
         # Nobody asked it to show its thoughts.
-        if "thinking" in message.lower() and request.reasoning_effort is None:
+        if "thinking" in message.lower() and not is_asked:
             return self._learned.forget("reasoning", "does not think")
         if "Developer instruction" in message:
             return self._learned.forget("system", "takes no system prompts")

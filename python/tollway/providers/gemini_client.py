@@ -78,6 +78,8 @@ class GeminiClient:
             vertexai = any(environment.get(name, "").lower() in _TRUE for name in names)
         if client is not None:
             vertexai = bool(client.vertexai)
+            # To be struck out, and to tell one credential from another.
+            api_key = getattr(getattr(client, "_api_client", None), "api_key", None)
         self.is_vertex = vertexai
         self._credentials = credentials
         self._project = project or environment.get("GOOGLE_CLOUD_PROJECT")
@@ -87,7 +89,7 @@ class GeminiClient:
             check_address(base_url)
         key = api_key or (
             None
-            if vertexai
+            if vertexai or client is not None
             else environment.get("GOOGLE_API_KEY") or environment.get("GEMINI_API_KEY")
         )
         self._key = checked_key(key, f"gemini/{model}", "GEMINI_API_KEY")
@@ -219,7 +221,7 @@ async def _close(client: Any) -> None:
 
 def _is_of_answer(error: Exception) -> bool:
     """Whether it is the answer that cannot be read, not the request that cannot be written."""
-    kinds = (json.JSONDecodeError, sdk().errors.UnknownApiResponseError)
+    kinds = (json.JSONDecodeError, UnicodeDecodeError, sdk().errors.UnknownApiResponseError)
     # Of pydantic, by the name of what was to be read.
     return isinstance(error, kinds) or "Response" in getattr(error, "title", "")
 

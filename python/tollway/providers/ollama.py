@@ -241,7 +241,6 @@ class OllamaProvider(_Server):
         )
         if num_ctx < 1:
             raise ConfigurationError(f"num_ctx is the tokens of the window, not {num_ctx}")
-        self._num_ctx = num_ctx
         self._options = {**(options or {}), "num_ctx": num_ctx}
         self._keep_alive = keep_alive
         self.capabilities = ChatCapabilities(_FEATURES, _PARAMETERS)
@@ -250,14 +249,11 @@ class OllamaProvider(_Server):
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Send one request and return the whole answer; see `ChatProvider.complete`."""
+        body = self._body(request, is_stream=False)
         headers, answer = await self._exchange(
-            "POST",
-            "/api/chat",
-            self._body(request, is_stream=False),
-            request.timeout,
-            request.extra_headers,
+            "POST", "/api/chat", body, request.timeout, request.extra_headers
         )
-        self._check_window(answer)
+        self._check_window(answer, body)
         return completion_of(answer, headers, self.model)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
@@ -280,38 +276,38 @@ class OllamaProvider(_Server):
                     async for line in lines:
                         if line:
                             piece = self._parsed(line, headers)
-                            self._check_window(piece)
+                            self._check_window(piece, body)
                             yield reader.read(piece)
         except transport_exceptions() as error:
             raise self._broken(error) from error
 
     def _body(self, request: ChatRequest, *, is_stream: bool) -> dict[str, Any]:
-        counted = count_messages(
-            [openai_message(message) for message in request.messages],
-            self.model,
-            [openai_tool(tool) for tool in request.tools] or None,
-        )
-        if counted.basis > self._num_ctx * _SURELY:
-            raise self._cut(f"has about {counted.basis:,} tokens")
         body = chat_body(self.model, request, self._options)
         if self._keep_alive is not None:
             body["keep_alive"] = self._keep_alive
         further = dict(request.extra_body)
         # Beside the others, of which the window must not be lost.
         body["options"] |= further.pop("options", {})
+        counted = count_messages(
+            [openai_message(message) for message in request.messages],
+            self.model,
+            [openai_tool(tool) for tool in request.tools] or None,
+        )
+        if counted.basis > body["options"]["num_ctx"] * _SURELY:
+            raise self._cut(f"has about {counted.basis:,} tokens", body)
         # Newer servers refuse a prompt over the window when asked to; older ones do not listen.
         return {**body, "stream": is_stream, "truncate": False, **further}
 
-    def _check_window(self, answer: Mapping[str, Any]) -> None:
+    def _check_window(self, answer: Mapping[str, Any], body: Mapping[str, Any]) -> None:
         """Refuse an answer to a prompt that fills the window: its beginning is likely not there."""
         evaluated = answer.get("prompt_eval_count")
-        if isinstance(evaluated, int) and evaluated >= self._num_ctx:
-            raise self._cut("was cut by the server")
+        if isinstance(evaluated, int) and evaluated >= body["options"]["num_ctx"]:
+            raise self._cut("was cut by the server", body)
 
-    def _cut(self, why: str) -> ContextWindowExceededError:
+    def _cut(self, why: str, body: Mapping[str, Any]) -> ContextWindowExceededError:
         return ContextWindowExceededError(
             f"the prompt for ollama/{self.model} {why}, and the window is num_ctx="
-            f"{self._num_ctx:,}: give a larger num_ctx, or less to read"
+            f"{body['options']['num_ctx']:,}: give a larger num_ctx, or less to read"
         )
 
 

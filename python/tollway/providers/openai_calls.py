@@ -36,13 +36,15 @@ class CallReader:
         function = cast("dict[str, Any]", named) if isinstance(named, dict) else {}
         index, own, name = call.get("index"), call.get("id") or None, function.get("name") or None
         number, known = self._open.get(index, (-1, None))
-        is_another = bool(known and own and own != known)
+        # Every call has a name; some servers make up another id for each piece.
+        is_another = bool(name and known and own and own != known)
         is_new = number < 0 or is_another or (index is None and name is not None)
         if is_new:
             number, known = self._count, None
             self._count += 1
-        self._open[index] = (number, own or known)
-        named_so = own or (f"call_{number}" if is_new else None)
+        known = known or own
+        self._open[index] = (number, known)
+        named_so = known or (f"call_{number}" if is_new else None)
         return ToolCallDelta(number, named_so, name, _written(function.get("arguments")))
 
 

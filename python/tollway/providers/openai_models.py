@@ -16,13 +16,14 @@ from tollway.providers.base import (
 from tollway.tokens.models import family_of
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from collections.abc import Set as AbstractSet
 
     from tollway.limiter.feedback import FeedbackTable
     from tollway.providers.base import ChatFeature, ChatParameter, ChatRequest
     from tollway.providers.compatible import ChatEndpoint
 
-__all__ = ["Learned", "Model", "elsewhere", "learned_of", "model_of"]
+__all__ = ["THOUGHTS", "Learned", "Model", "elsewhere", "learned_of", "model_of"]
 
 # The chat completions of OpenAI itself keep their reasoning to themselves.
 _FEATURES: frozenset[ChatFeature] = ALL_FEATURES - {"reasoning"}
@@ -91,6 +92,9 @@ def elsewhere(endpoint: ChatEndpoint) -> Model:
     )
 
 
+# Of an answer's `extra`: what a server may want back; see `Learned.thoughts_back`.
+THOUGHTS = "openai_compatible"
+
 # An endpoint words it in its own way, but that something is not taken is one of these.
 _REFUSED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra "
@@ -142,6 +146,14 @@ class Learned:
             price_model,
         )
 
+    @property
+    def form(self) -> Hashable:
+        """How a request is written: another value once that is different."""
+        # One that asks for JSON is built anew, not written anew.
+        features = self.capabilities.features - {"json_mode", "json_schema"}
+        named = (self.max_tokens, self.developer, self.thoughts_back)
+        return (features, self.capabilities.parameters, *named)
+
     def learn(self, message: str, request: ChatRequest) -> str | None:
         """Learn from a refused request, where it was refused for what nobody asked for.
 
@@ -152,7 +164,8 @@ class Learned:
         Returns:
             What is different from now on, or None where the request is to blame.
         """
-        if "reasoning_content" in message and not self.thoughts_back:
+        is_held = any(THOUGHTS in said.extra for said in request.messages)
+        if "reasoning_content" in message and is_held and not self.thoughts_back:
             self.thoughts_back = True
             return "wants thoughts back with the calls of tools"
         # A schema with a mistake says nothing of whether schemas are taken.
@@ -168,6 +181,9 @@ class Learned:
             self._renamed = True
             names = {"max_tokens", "max_completion_tokens"} - {self.max_tokens}
             self.max_tokens = names.pop()
+            return f"wants {self.max_tokens} by that name"
+        if self._renamed and f"Use '{self.max_tokens}'" in message:
+            # Sent before that was known, as one of a batch of many.
             return f"wants {self.max_tokens} by that name"
         roles = {message.role for message in request.messages}
         if "developer" in roles and self.developer != "system" and "developer" in message:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tollway.errors import BadResponseError
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.openai_calls import CallReader
+from tollway.providers.openai_models import THOUGHTS
 from tollway.providers.thinking import ThinkSplitter, split_thinking
 from tollway.types import Chunk, Completion, ToolCall, Usage
 
@@ -31,8 +32,6 @@ _FINISH: dict[str, FinishReason] = {
     "insufficient_system_resource": "error",
     "model_length": "context_window",
 }
-# What a server may want back with an answer that calls tools: see `Learned.thoughts_back`.
-_THOUGHTS = "openai_compatible"
 
 
 def chat_body(model: str, request: ChatRequest, learned: Learned) -> dict[str, Any]:
@@ -235,12 +234,12 @@ def _message(message: Message, learned: Learned) -> dict[str, Any]:
         written["role"] = learned.developer
     further: dict[str, Any] = dict(message.extra.get("openai") or {})
     if learned.thoughts_back:
-        further |= message.extra.get(_THOUGHTS) or {}
+        further |= message.extra.get(THOUGHTS) or {}
     return {**further, **written}
 
 
 def _thoughts(reasoning: object) -> dict[str, Any]:
-    return {_THOUGHTS: {"reasoning_content": reasoning}} if reasoning else {}
+    return {THOUGHTS: {"reasoning_content": reasoning}} if reasoning else {}
 
 
 def _tool_choice(choice: str) -> Any:

@@ -242,6 +242,7 @@ def _of(
         given = {**options, **kwargs}
         return await complete(model_of(kwargs), prompt, system_prompt, history_messages, **given)
 
+    function.__doc__ = complete.__doc__
     return function
 
 
@@ -250,11 +251,20 @@ def _model(name: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda _: name
 
 
-azure_openai_complete_if_cache = functools.partial(openai_complete_if_cache, use_azure=True)
+async def azure_openai_complete_if_cache(
+    model: str,
+    prompt: str,
+    system_prompt: str | None = None,
+    history_messages: History = None,
+    **kwargs: Any,
+) -> Answer:
+    """Answer through Azure OpenAI: the deployment of `AZURE_OPENAI_DEPLOYMENT`, else `model`."""
+    kwargs["use_azure"] = True
+    return await openai_complete_if_cache(model, prompt, system_prompt, history_messages, **kwargs)
+
+
 azure_openai_complete = _of(
-    openai_complete_if_cache,
-    lambda _: first_of("LLM_MODEL") or "gpt-4o-mini",
-    use_azure=True,
+    azure_openai_complete_if_cache, lambda _: first_of("LLM_MODEL") or "gpt-4o-mini"
 )
 openai_complete = _of(openai_complete_if_cache)
 anthropic_complete = _of(anthropic_complete_if_cache)
