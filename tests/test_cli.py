@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -412,6 +413,16 @@ def test_why_attempts_fail_is_told_at_once_and_once(capsys):
         show(progress)
     lines = [json.loads(line)["retrying"] for line in capsys.readouterr().err.splitlines()]
     assert lines == reasons[:2]
+
+
+def test_why_attempts_fail_is_not_told_again_after_a_line_that_was_due(monkeypatch, capsys):
+    module, clock = sys.modules["tollway.cli.embed"], [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    show = _lines()
+    clock[0] = module._LINE_INTERVAL
+    for _ in range(3):
+        show(Progress(0, 2, Tally(sent=1, retrying="APITimeoutError: no"), None, 1.0))
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("stands_still", [True, False])
