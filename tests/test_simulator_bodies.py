@@ -178,3 +178,13 @@ def test_the_member_that_is_not_in_order_is_named(client, member, value):
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == member
+
+
+@pytest.mark.parametrize(
+    "path", ["openai/deployments/missing-1/embeddings", "openai/v1/embeddings"]
+)
+def test_a_deployment_that_is_missing(client, path):
+    body = {"model": "missing-1", "input": ["one"]}
+    assert client.post(f"/{path}", json=body).status_code == 404
+    there = client.post(f"/{path.replace('missing-1', 'mine')}", json={**body, "model": "mine"})
+    assert there.status_code == 200
