@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -323,6 +324,14 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path, arguments):
         )
     assert ended.returncode == 1
     assert ended.stderr == "tollway: cannot write the output: No space left on device\n"
+
+
+def test_a_system_that_gives_no_more_is_not_taken_for_the_output(tollway, monkeypatch):
+    def fail():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("tollway.cli.app", fail)
+    assert tollway("limits") == (1, "", "tollway: OSError: Too many open files\n")
 
 
 def test_count_without_a_standard_input(tollway, monkeypatch):
