@@ -198,3 +198,24 @@ async def test_a_clock_that_was_set_back_holds_nothing_up(tmp_path):
         async with asyncio.timeout(60):
             assert right(PROMPTS, await run(of(sim), checkpoint=path))
         assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}
+
+
+@BOTH
+async def test_a_batch_from_before_a_clock_was_set_back_is_found(model, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    async with simulated(seconds=3600) as sim:
+        submitted = Submitted()
+        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
+        await submitted.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        (named,) = (tmp_path / "answers.jsonl.batches").glob("*.json")
+        entry = json.loads(named.read_bytes())
+        named.write_text(json.dumps({**entry, "attempted": time.time() + 1e6, "batch": None}))
+        (batch,) = sim._store.batches.values()
+        batch.created -= 7200
+        sim._store.behaviour = BatchBehaviour()
+        async with asyncio.timeout(60):
+            assert right(PROMPTS, await run(of(sim, model), checkpoint=path))
+        assert sim.batches == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
@@ -74,6 +75,19 @@ def test_no_key_names_the_variable():
     code, _, err = commands.run("complete", "Hi", *MODEL, OPENAI_API_KEY="")
     assert (code, err.count("\n")) == (1, 1)
     assert "OPENAI_API_KEY" in err
+
+
+def test_why_an_attempt_failed_is_told_before_the_next():
+    with Simulator(faults=Faults({"503": 1.0})) as busy:
+        arguments = ("complete", "[[say done]]", *MODEL, "--base-url", busy.base_url)
+        with commands.start(*arguments) as process:
+            lines = [process.stderr.readline() for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    for line in lines:
+        assert line.startswith("tollway: OverloadedError: ")
+        assert re.search(r"; trying again in \d+\.\d s$", line)
 
 
 def test_an_answer_that_breaks_off_ends_its_line(tmp_path):

@@ -20,7 +20,7 @@ __all__ = ["Submission"]
 
 # Seconds by which the provider's clock may be behind ours when a batch is looked for. By its digest
 # one is found whenever it is; without, the wider the span, the more strangers are waited for.
-_SKEW_TAGGED = 86_400.0
+_LONGEST_SKEW = 86_400.0
 _SKEW = 600.0
 # A submission that takes longer than this has failed.
 _LONGEST_SUBMISSION = 3600.0
@@ -105,11 +105,14 @@ class Submission:
         self, entry: Entry, attempted: float, known: Collection[str | None]
     ) -> BatchState | _Uncertain | None:
         """Look for a batch that may have been submitted; None where it surely was not."""
-        # A clock that was set back since must not have us look for it until it is as late again.
-        attempted = min(attempted, time.time())
+        now = time.time()
+        # A clock that was set back since must not have us look for it until it is as late again; by
+        # how much it was wrong, it does not tell.
+        skew = _LONGEST_SKEW if self._api.is_tagged or attempted > now else _SKEW
+        attempted = min(attempted, now)
         while True:
             is_uncertain = False
-            for state in await self._candidates(entry, attempted, known):
+            for state in await self._candidates(entry, attempted, skew, known):
                 if self._api.is_tagged:
                     return state
                 if state.status == "running":
@@ -125,9 +128,9 @@ class Submission:
             await asyncio.sleep(min(left, _LOOK))
 
     async def _candidates(
-        self, entry: Entry, attempted: float, known: Collection[str | None]
+        self, entry: Entry, attempted: float, skew: float, known: Collection[str | None]
     ) -> list[BatchState]:
-        earliest = attempted - (_SKEW_TAGGED if self._api.is_tagged else _SKEW)
+        earliest = attempted - skew
         found: list[BatchState] = []
         async with contextlib.aclosing(self._api.recent()) as recent:
             async for state in recent:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some texts have no vecto
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -19,6 +20,17 @@ from tollway.cli.simulate import simulate
 from tollway.errors import TollwayError
 
 __all__ = ["app", "main"]
+
+# What a write to a disk, a pipe or a closed descriptor fails with.
+_OF_WRITING = {
+    errno.EBADF,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EINVAL,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EPIPE,
+}
 
 app = typer.Typer(
     name="tollway",
@@ -62,10 +74,12 @@ def main() -> None:
         sys.stderr.write(f"tollway: {type(error).__name__}: {error}\n")
         raise SystemExit(1) from None
     except OSError as error:
-        # Those of inputs and outputs are named before; what is left is the report on stdout.
         if os.environ.get("TOLLWAY_TRACEBACK"):
             raise
-        sys.stderr.write(f"tollway: cannot write the output: {error.strerror or error}\n")
+        # Those of files are named before. What is left is the report on stdout, or that the system
+        # gives no more, of open files for example.
+        what = "cannot write the output" if error.errno in _OF_WRITING else type(error).__name__
+        sys.stderr.write(f"tollway: {what}: {error.strerror or error}\n")
         # What could not be written would be tried once more, and fail with a traceback.
         sys.stdout = None
         raise SystemExit(1) from None

@@ -14,7 +14,7 @@ from tollway.cli.reading import read_text
 from tollway.cli.signals import stop_on_signals, stopped
 
 if TYPE_CHECKING:
-    from tollway.types import Completion
+    from tollway.types import Attempt, Completion
 
 __all__ = ["complete"]
 
@@ -41,7 +41,8 @@ def complete(  # noqa: PLR0917 - typer makes options of them
     """Ask a model, and print its answer as it comes.
 
     The key comes from the provider's own variable, such as OPENAI_API_KEY. The answer goes to
-    stdout, its tokens, cost and time to stderr. Exit codes: 0 done, 1 failed, 130 interrupted.
+    stdout; its tokens, cost and time, and why an attempt failed that is made again, to stderr. Exit
+    codes: 0 done, 1 failed, 130 interrupted.
     """
     asked = read_text(Path("-")) if prompt == "-" else prompt
     named = {"max_tokens": max_tokens, "temperature": temperature, "system_prompt": system}
@@ -63,11 +64,16 @@ async def _ask(
     prompt: str, model: str, base_url: str | None, options: dict[str, Any], *, is_shown: bool
 ) -> Completion:
     from tollway.chat import LLM  # noqa: PLC0415
+    from tollway.retry import RetryPolicy  # noqa: PLC0415
 
     stop_on_signals()
+    retry = RetryPolicy(on_retry=_tell)
     answer: Completion | None = None
     column = ""
-    async with LLM(model, base_url=base_url) as llm, llm.stream(prompt, **options) as stream:
+    async with (
+        LLM(model, base_url=base_url, retry=retry) as llm,
+        llm.stream(prompt, **options) as stream,
+    ):
         try:
             async for chunk in stream:
                 answer = chunk.completion or answer
@@ -80,6 +86,13 @@ async def _ask(
                 typer.echo()
     assert answer is not None  # a stream ends with its completion, or raises
     return answer
+
+
+def _tell(attempt: Attempt, error: Exception, wait: float) -> None:
+    """Say that it goes on: all attempts together may take minutes."""
+    del attempt
+    told = f"tollway: {type(error).__name__}: {error}; trying again in {wait:.1f} s"
+    typer.echo(told, err=True)
 
 
 def _as_json(answer: Completion, seconds: float) -> str:

@@ -178,8 +178,8 @@ def _lines() -> Callable[[Progress], None]:
 
     def show(progress: Progress) -> None:
         nonlocal due
-        now = time.monotonic()
-        if now < due and news(progress) is None:
+        now, reason = time.monotonic(), news(progress)
+        if now < due and reason is None:
             return
         due = now + _LINE_INTERVAL
         tally = progress.tally

@@ -192,11 +192,12 @@ class Embedder(Closing):
             InputError: A text is empty; nothing was sent.
             ContextWindowError: A text is over the model's window and too_long="error"; nothing
                 was sent.
-            RequestTooLargeError: A text is more than the whole quota; nothing was sent.
+            RequestTooLargeError: A text is more than the whole quota; nothing was sent, unless an
+                answer told the quota.
             ProviderError: The provider refused for good.
             CircuitOpenError: It did so before, to another call of this credential and model.
             BudgetExceededError: The next request would cost more than `max_cost`.
-            RetriesExhaustedError: A request failed in every attempt. Each of these four carries
+            RetriesExhaustedError: A request failed in every attempt. Each of these five carries
                 the finished rows as `finished`, the others NaN.
 
         A text that the provider refuses (400, 422) is found by halving its request, and the others

@@ -79,6 +79,10 @@ class AnthropicFormat:
         """Read a request for a message."""
         return _read(_body(request), behaviour)
 
+    def malformed(self, message: str) -> Exception:
+        """Return the 400; see `Format.malformed`."""
+        return _invalid(message)
+
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the 429; see `Format.denied`."""
         kind = "tokens" if denial.limit.startswith("t") else "requests"
@@ -271,7 +275,8 @@ def _read(arguments: dict[str, Any], behaviour: Behaviour) -> Turn:
     if not isinstance(most, int) or most < 1:
         raise _invalid("max_tokens: Field required")
     temperature = arguments.get("temperature")
-    if temperature is not None and not 0 <= temperature <= 1:
+    is_number = isinstance(temperature, int | float)
+    if temperature is not None and not (is_number and 0 <= temperature <= 1):
         raise _invalid("temperature: range: 0..1")
     said = [*_system(arguments.get("system"))]
     for number, message in enumerate(arguments.get("messages") or ()):

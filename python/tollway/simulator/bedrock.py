@@ -16,7 +16,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from tollway.simulator.answers import Conversation, Said, pieces
-from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, turn_of
+from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, is_size, turn_of
 from tollway.simulator.formats import Behaviour
 from tollway.simulator.openai import Refusal, arguments_of
 from tollway.simulator.server import Response
@@ -111,6 +111,10 @@ class BedrockFormat:
         if operation == "invoke":
             return _read_vectors(model, arguments, behaviour)
         return _read(model, arguments, behaviour, is_stream=operation == "converse-stream")
+
+    def malformed(self, message: str) -> Exception:
+        """Return the 400; see `Format.malformed`."""
+        return _invalid(message)
 
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the 429, which names no time to wait; see `Format.denied`."""
@@ -361,6 +365,8 @@ def _read_vectors(model: str, arguments: dict[str, Any], behaviour: Behaviour) -
     if "titan-embed" in model:
         full = behaviour.dimensions or _TITAN_DIMENSIONS
         size: Any = arguments.get("dimensions") or full
+        if not is_size(size, full):
+            raise _invalid(f"#/dimensions: expected an integer from 1 to {full}")
         texts: list[str] = [arguments["inputText"]]
 
         def titan(rows: Sequence[list[float] | None], tokens: int) -> dict[str, Any]:

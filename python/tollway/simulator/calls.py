@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from tollway.simulator.faults import Rows
     from tollway.simulator.formats import Behaviour
 
-__all__ = ["Refused", "Turn", "Vectors", "Writer", "dumps", "image_digest", "turn_of"]
+__all__ = [
+    "Refused",
+    "Turn",
+    "Vectors",
+    "Writer",
+    "dumps",
+    "image_digest",
+    "is_size",
+    "turn_of",
+]
 
 _ENCODING = "o200k_base"
 # A prompt's beginning is cached in steps of so many tokens, from so many on.
@@ -249,6 +258,11 @@ def image_digest(data: bytes, media_type: str | None = None) -> str:
     told = (kind for magic, kind in _MAGIC.items() if data.startswith(magic))
     kind = media_type or next(told, "image/webp")
     return digest(f"data:{kind};base64,{base64.b64encode(data).decode()}")
+
+
+def is_size(value: object, most: int) -> bool:
+    """Whether a member of a request is a whole number from 1 to `most`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def dumps(value: Any) -> bytes:

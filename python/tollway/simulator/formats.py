@@ -93,6 +93,10 @@ class Format(Protocol):
         """
         ...
 
+    def malformed(self, message: str) -> Exception:
+        """Return the `Refusal` of a request with members of kinds that nothing can be made of."""
+        ...
+
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the `Refusal` of a request that a limit holds back."""
         ...

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tollway.simulator.answers import Conversation, Said, pieces
-from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, turn_of
+from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, is_size, turn_of
 from tollway.simulator.formats import Behaviour
 from tollway.simulator.openai import Refusal, arguments_of
 from tollway.simulator.server import Response
@@ -120,6 +120,10 @@ class GeminiFormat:
         if method in _EMBED:
             return _read_vectors(model, method, body, behaviour)
         return _read(model, body, behaviour, is_stream=method == "streamGenerateContent")
+
+    def malformed(self, message: str) -> Exception:
+        """Return the 400; see `Format.malformed`."""
+        return _error(400, message)
 
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the 429; see `Format.denied`."""
@@ -389,7 +393,7 @@ def _read_vectors(model: str, method: str, body: dict[str, Any], behaviour: Beha
         raise _error(400, f"at most {_MAX_TEXTS} requests can be in one batch")
     if not all(texts):
         raise _error(400, "content is empty")
-    if size is not None and not 1 <= size <= full:
+    if size is not None and not is_size(size, full):
         raise _error(400, f"outputDimensionality must be between 1 and {full}")
 
     def write(rows: Sequence[list[float] | None], tokens: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from tollway.simulator.answers import Conversation, Said, pieces
-from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, turn_of
+from tollway.simulator.calls import Refused, Vectors, dumps, image_digest, is_size, turn_of
 from tollway.simulator.openai import Refusal, arguments_of
 from tollway.simulator.server import Response
 from tollway.tokens import get_encoding
@@ -76,6 +76,10 @@ class OllamaFormat:
         if request.path == "/api/embed":
             return _read_vectors(model, arguments, behaviour)
         return _read(model, arguments, behaviour)
+
+    def malformed(self, message: str) -> Exception:
+        """Return the 400; see `Format.malformed`."""
+        return Refused(400, {"error": message})
 
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the 429; see `Format.denied`."""
@@ -234,7 +238,7 @@ def _read_vectors(model: str, arguments: dict[str, Any], behaviour: Behaviour) -
     texts: list[str] = [given] if isinstance(given, str) else given
     full = behaviour.dimensions or _DIMENSIONS
     size: Any = arguments.get("dimensions") or full
-    if not 1 <= size <= full:
+    if not is_size(size, full):
         raise Refused(400, {"error": f"dimensions must be between 1 and {full}"})
     longest = max(get_encoding("o200k_base").count_batch(texts).tolist(), default=0)
     if arguments.get("truncate") is False and longest > _TEXT_CTX:

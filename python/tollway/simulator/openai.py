@@ -142,7 +142,8 @@ def read_embeddings(
     """
     arguments = arguments_of(body)
     name = deployment or arguments.get("model")
-    model = _model(_DEPLOYED if azure and name not in MODELS else name)
+    is_own = azure and name not in MODELS and not str(name).startswith("missing-")
+    model = _model(_DEPLOYED if is_own else name)
     unknown = arguments.keys() - _ARGUMENTS
     if unknown:
         raise Refusal(400, f"Unrecognized request argument supplied: {', '.join(sorted(unknown))}")

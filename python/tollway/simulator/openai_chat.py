@@ -282,7 +282,8 @@ def _check_arguments(arguments: Mapping[str, Any], model: str, behaviour: Behavi
             param="response_format",
         )
     temperature = arguments.get("temperature")
-    if temperature is not None and not 0 <= temperature <= 2:
+    is_number = isinstance(temperature, int | float)
+    if temperature is not None and not (is_number and 0 <= temperature <= 2):
         raise invalid("temperature", "expected a number from 0 to 2")
     if model.startswith(_REASONING) and "chat" not in model:
         if "max_tokens" in arguments:
@@ -313,7 +314,10 @@ def _conversation(
     if isinstance(choice, Mapping):
         choice = cast("Any", choice)["function"]["name"]
     wanted: dict[str, Any] = arguments.get("response_format") or {}
-    stop = arguments.get("stop") or ()
+    given: Any = arguments.get("stop")
+    stop: list[Any] = [given] if isinstance(given, str) else _list(arguments, "stop")
+    if not all(isinstance(text, str) for text in stop):
+        raise invalid("stop", "expected a string or an array of strings")
     return Conversation(
         said,
         {tool["name"]: tool.get("parameters") or {} for tool in tools},
@@ -321,7 +325,7 @@ def _conversation(
         wanted.get("json_schema", {}).get("schema"),
         wanted.get("type") == "json_object",
         most,
-        (stop,) if isinstance(stop, str) else stop,
+        stop,
     )
 
 

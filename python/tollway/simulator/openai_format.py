@@ -80,6 +80,10 @@ class OpenAIFormat:
             return _Embeddings(asked)
         return read_chat(request.body, behaviour, deployment=deployment, azure=azure)
 
+    def malformed(self, message: str) -> Exception:
+        """Return the 400; see `Format.malformed`."""
+        return wire.Refusal(400, message)
+
     def denied(self, model: str, denial: Denial) -> Exception:
         """Return the 429; see `Format.denied`."""
         return wire.denied(model, denial)

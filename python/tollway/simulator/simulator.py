@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -31,7 +32,7 @@ from tollway.simulator.vectors import packed_digests
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Coroutine, Mapping
+    from collections.abc import Collection, Coroutine, Generator, Mapping
     from collections.abc import Set as AbstractSet
 
     from tollway.simulator.enforcement import Standing
@@ -49,6 +50,8 @@ _FORMATS: tuple[Format, ...] = (
     OllamaFormat(),
     OpenAIFormat(),
 )
+
+_TRIPS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(slots=True)
@@ -277,7 +280,8 @@ class Simulator:
             await asyncio.sleep(self._latency)
         if fault in {"500", "503", "429"}:
             raise course.format.fault(fault, "batches", self._faults.retry_after)
-        response = format_.answer(request, self._keys, str(self._address))
+        with _well_formed(course.format):
+            response = format_.answer(request, self._keys, str(self._address))
         if fault == "disconnect":
             return None
         cut = len(response.body) // 2 if fault == "truncated" else None
@@ -291,8 +295,9 @@ class Simulator:
         faults, ordinal = self._store.behaviour.faults, next(self._line_ordinals)
         fault = faults.draw(ordinal)
         try:
-            call = format_.read(request, self._behaviour)
-            course.texts, course.tokens = call.texts, call.tokens
+            with _well_formed(format_):
+                call = format_.read(request, self._behaviour)
+                course.texts, course.tokens = call.texts, call.tokens
             course.fault = fault if fault and faulty.applies(fault, call.rows) else None
             if fault in {"500", "503", "429", "insufficient_quota"}:
                 raise format_.fault(fault, call.model, faults.retry_after)
@@ -306,7 +311,8 @@ class Simulator:
     async def _perform(self, request: Request, course: _Course) -> Response | None:
         if any(known.owns(request.path) for known in self._batches):
             return await self._about_batches(request, course)
-        free = course.format.free(request, self._keys)
+        with _well_formed(course.format):
+            free = course.format.free(request, self._keys)
         if free is not None:
             return free
         ordinal = next(self._ordinals)
@@ -338,11 +344,12 @@ class Simulator:
         judged first.
         """
         try:
-            call = course.format.read(request, self._behaviour)
+            with _well_formed(course.format):
+                call = course.format.read(request, self._behaviour)
+                course.texts, course.tokens = call.texts, call.tokens
         except wire.Refusal:
             self._charge(course, 0, "this model")
             raise
-        course.texts, course.tokens = call.texts, call.tokens
         if self._credit == 0:
             fault = "insufficient_quota"
         denies = fault in ("429", "insufficient_quota")
@@ -360,6 +367,16 @@ class Simulator:
         course.standing = self._enforcement.standing(course.arrival)
         if denial is not None:
             raise course.format.denied(model, denial)
+
+
+@contextlib.contextmanager
+def _well_formed(format_: Format) -> Generator[None]:
+    """Refuse what a format trips over: it takes members to be of the kinds that they should be."""
+    try:
+        yield
+    except _TRIPS as error:
+        message = f"The request is not in order: {type(error).__name__}: {error}"
+        raise format_.malformed(message) from error
 
 
 def _improper(status: int, message: str) -> Response:
