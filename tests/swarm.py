@@ -150,8 +150,8 @@ def wait_until(condition, *, seconds=60.0):
 def course_of(swarm, rng, *, processes, kills, stops, seconds):
     """Disturb processes that take all they may, and return what the log shows of that time."""
     rps = swarm.limits["rpm"] // 60
-    # As many as three charges of each request take.
-    slots = 1 << (3 * swarm.limits["rpm"] + 1).bit_length()
+    # Without a margin no request is charged again.
+    slots = 1 << (swarm.limits["rpm"] + 1).bit_length()
     with swarm:
         # In even steps from the beginning, so that kills and stops meet admissions all the time.
         # Reservations are not: they wait for each other.
