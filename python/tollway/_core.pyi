@@ -549,7 +549,7 @@ class Limiter:
         """Replace what was reserved by what was used."""
 
     def sent(self, stamp: int, tokens: int, output_tokens: int, now: float | None = None) -> int:
-        """Charge again if it is sent later than the margin covers; return the stamp that counts."""
+        """Charge again if later than half the margin covers; return the stamp that counts."""
 
     def end_lease(self) -> None:
         """End a reservation that was admitted with `leased`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from tollway.bridge import run_sync
-from tollway.chat.map import own_error
+from tollway.chat.map import own_error, run_workers
 from tollway.chat.request import CallOptions, check_options
 from tollway.chat.schemas import checker, is_strict, strict_schema
 from tollway.chat.structured import Wanted
@@ -120,13 +119,7 @@ async def batch_items(
         for pack in packs:
             await asking.solve(pack)
 
-    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await run_workers(work, concurrency)
     return asking.outcomes
 
 

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from tollway.chat.request import Prompt
     from tollway.limiter import RateLimiter
 
-__all__ = ["MapMode", "MapProgress", "Outcome", "own_error", "run_map", "without_raw"]
+__all__ = [
+    "MapMode",
+    "MapProgress",
+    "Outcome",
+    "own_error",
+    "run_map",
+    "run_workers",
+    "without_raw",
+]
 
 MapMode: TypeAlias = Literal["asyncio", "threaded", "batch"]
 
@@ -198,7 +206,7 @@ async def run_map(
     else:
         await open_()
         shared = _Shared(_numbered(prompts))
-        await _workers(lambda: run.work(shared), min(concurrency, total or concurrency))
+        await run_workers(lambda: run.work(shared), min(concurrency, total or concurrency))
     return [run.outcomes[number] for number in range(len(run.outcomes))]
 
 
@@ -285,7 +293,7 @@ class Starts:
             await asyncio.sleep(wait)
 
 
-async def _workers(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+async def run_workers(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
     """Run `count` workers to their end."""
     workers = [asyncio.create_task(work()) for _ in range(count)]
     try:
@@ -314,7 +322,7 @@ async def _in_threads(
         mains.append((asyncio.get_running_loop(), current))
         try:
             await open_()
-            await _workers(lambda: run.work(source), share)
+            await run_workers(lambda: run.work(source), share)
         finally:
             await close()
 

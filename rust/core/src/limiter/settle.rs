@@ -40,9 +40,9 @@ impl Limiter {
 
     /// Say that a request is sent at `now`.
     ///
-    /// If that is later after its stamp than the margin of the windows, it is charged again, at
-    /// `now` and whether there is room or not, and the first charge is given back; one that would
-    /// overflow the sums stays where it is. Returns the stamp that counts.
+    /// If that is later after its stamp than half the margin of the windows, it is charged again,
+    /// at `now` and whether there is room or not, and the first charge is given back; one that
+    /// would overflow the sums stays where it is. Returns the stamp that counts.
     pub fn sent(&self, now: u64, stamp: Stamp, cost: Cost) -> Stamp {
         let is_in_time = self.log.ceil(now) <= stamp.0.saturating_add(self.tolerance);
         if is_in_time || self.tolerance == 0 || self.windows.is_empty() {
