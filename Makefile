@@ -13,6 +13,7 @@ MEGABYTES ?= 50
 TEXTS ?= 200000
 KILLS ?= 20
 PROMPTS ?= 5000
+ROUNDS ?= 20
 # As the extra `litellm` has it.
 LITELLM := $(shell sed -n 's/^litellm = \["\(.*\)"\]/\x27\1\x27/p' pyproject.toml)
 
@@ -31,8 +32,9 @@ run: build ## Embed the project's documentation, or INPUT=path, into out/vectors
 
 test: test-rust test-python test-openai2 test-litellm ## Run every test: cargo and pytest
 
+# A seed that stays, as for the properties in Python: see tests/conftest.py.
 test-rust:
-	cargo test --workspace --quiet $(CARGO_TEST_FLAGS)
+	PROPTEST_RNG_SEED=1 cargo test --workspace --quiet $(CARGO_TEST_FLAGS)
 
 test-python: build $(VENV)/.test
 	$(BIN)/python -m pytest -q
@@ -119,6 +121,11 @@ typecheck: build $(VENV)/.lint ## Check types: mypy, pyright, and the stub again
 loom: ## Explore every interleaving of the lock-free code
 	RUSTFLAGS="--cfg loom" cargo test --quiet -p tollway-core --release --test loom \
 	  --target $$(rustc --print host-tuple)
+
+properties: build $(VENV)/.test ## Look for counterexamples to every property, ROUNDS=20 times on other examples
+	for round in $$(seq $(ROUNDS)); do \
+	  cargo test --workspace --quiet && \
+	  $(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=random || exit; done
 
 fuzz: ## Feed the tokenizer random text for FUZZ_SECONDS=60 (nightly Rust and cargo-fuzz)
 	cd fuzz && cargo +nightly fuzz run tokens -- -max_len=2000 -timeout=20 -max_total_time=$(FUZZ_SECONDS)

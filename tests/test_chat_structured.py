@@ -6,7 +6,7 @@ import json
 
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_fakes import EVERYTHING, llm_of, said
@@ -67,14 +67,12 @@ def test_what_is_no_json_or_cut_short_is_not_guessed(text):
         read_json(text)
 
 
-@settings(deadline=None)
 @given(JSON, st.sampled_from(["{}", "```json\n{}\n```", "Here:\n\n```\n{}\n```\nDone."]))
 def test_proper_json_is_never_changed(value, around):
     text = around.replace("{}", json.dumps(value, indent=1), 1)
     assert read_json(text) == value
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="{}[]\",:'\\ntrue1. \n/*`", max_size=40))
 def test_no_text_breaks_the_reader(text):
     try:

@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm import wait_until
@@ -52,7 +52,6 @@ def fails(*arguments):
     return str(caught.value)
 
 
-@settings(deadline=None)
 @given(batches=st.lists(st.integers(1, 5), min_size=1, max_size=6))
 def test_what_is_kept_is_there_after_reopening(tmp_path_factory, batches):
     folder = tmp_path_factory.mktemp("job") / "job"

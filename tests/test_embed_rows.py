@@ -74,9 +74,7 @@ def test_what_is_a_string_and_what_is_none():
 # Rows in place
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kinds=st.lists(st.integers(0, 25), min_size=1, max_size=40),
     batch_size=st.integers(1, 9),

@@ -46,9 +46,7 @@ def right(texts, dimensions=1536):
 # Rows
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=40),
     batch_size=st.none() | st.integers(1, 9),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.providers.thinking import ThinkSplitter, split_thinking
@@ -43,7 +43,6 @@ def split(pieces):
     return "".join(part[0] for part in parts), "".join(part[1] for part in parts)
 
 
-@settings(deadline=None)
 @given(PIECES)
 def test_a_stream_in_pieces_is_split_as_the_stream_in_one_piece(pieces):
     reasoning, answer = split(pieces)
@@ -52,7 +51,6 @@ def test_a_stream_in_pieces_is_split_as_the_stream_in_one_piece(pieces):
     assert answer.split() == whole_answer.split()
 
 
-@settings(deadline=None)
 @given(PIECES)
 def test_a_stream_is_split_as_a_text_is_unless_its_first_tag_closes(pieces):
     text = "".join(pieces)

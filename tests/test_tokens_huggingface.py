@@ -78,7 +78,7 @@ def test_tokens_are_those_of_the_package(
     assert ours.count_batch([]).shape == (0,)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=texts,
     max_tokens=st.integers(2, 40),

@@ -297,7 +297,7 @@ message = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     messages=st.lists(message, max_size=12),
     max_tokens=st.integers(3, 150),

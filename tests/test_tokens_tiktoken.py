@@ -37,7 +37,7 @@ def test_ids_are_taken_apart_as_tiktoken_does(name: str) -> None:
     assert ours.decode_batch(batch) == theirs.decode_batch(batch)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=st.sampled_from(NAMES), text=texts)
 def test_offsets_are_those_of_tiktoken(name: str, text: str) -> None:
     ours, theirs = get_encoding(name), oracle(name)
@@ -46,7 +46,7 @@ def test_offsets_are_those_of_tiktoken(name: str, text: str) -> None:
     assert ours.encode_to_numpy(text, disallowed_special=()).tolist() == ids
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=st.sampled_from(NAMES), ids=st.lists(st.integers(0, 50_255), max_size=20))
 def test_ids_that_are_no_text_are_taken_apart_or_refused_alike(name: str, ids: list[int]) -> None:
     ours, theirs = get_encoding(name), oracle(name)

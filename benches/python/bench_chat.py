@@ -3,6 +3,7 @@
     python benches/python/bench_chat.py              # CPU a call, delay of the first token
     python benches/python/bench_chat.py --quota      # 20,000 prompts at 10,000 requests a minute
     python benches/python/bench_chat.py --quota --freeze  # without long collections of garbage
+    python benches/python/bench_chat.py --quota --margin 0.01  # half of the default margin
 
 The server runs in a process of its own, on the last core of the machine, and the clients on the
 first. CPU is a client's process's, all threads; the clients take turns in one run, and the median
@@ -179,15 +180,18 @@ async def first_tokens(llm: LLM, client: openai.AsyncOpenAI, messages: Any, coun
 
 
 async def fill_quota(
-    prompts: int, rpm: int, window: float, latency: float, concurrency: int, path: str
+    prompts: int,
+    rpm: int,
+    window: float,
+    margin: float | None,
+    latency: float,
+    concurrency: int,
+    path: str,
 ) -> None:
     with Server(rpm=rpm, sub_window=window, latency=latency, ledger=path) as base_url:
-        llm = LLM(
-            f"openai/{MODEL}",
-            base_url=base_url,
-            api_key="k",
-            limits=Limits(rpm=rpm, sub_window=window, max_in_flight=concurrency),
-        )
+        limits = Limits(rpm=rpm, sub_window=window, max_in_flight=concurrency)
+        limiter = RateLimiter(limits, margin=margin)
+        llm = LLM(f"openai/{MODEL}", base_url=base_url, api_key="k", limits=limiter)
         began, cpu = time.perf_counter(), time.process_time()
         outcomes = await llm.map([f"prompt {i}" for i in range(prompts)], concurrency=concurrency)
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -213,6 +217,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=20_000)
     parser.add_argument("--rpm", type=int, default=10_000)
     parser.add_argument("--sub-window", type=float, default=1.0)
+    parser.add_argument("--margin", type=float, help="of the limiter, seconds; its default if none")
     parser.add_argument("--latency", type=float, default=0.0, help="of an answer, seconds")
     parser.add_argument("--concurrency", type=int, default=500, help="of the map, with --quota")
     parser.add_argument("--freeze", action="store_true", help="gc.freeze() before it")
@@ -229,6 +234,7 @@ def main() -> None:
                     given.prompts,
                     given.rpm,
                     given.sub_window,
+                    given.margin,
                     given.latency,
                     given.concurrency,
                     f"{folder}/ledger.jsonl",

@@ -6,6 +6,7 @@ import base64
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,11 @@ def test_every_bad_row_is_named_and_the_others_are_right(data, matrix):
     for index in bad:
         vectors[index] = data.draw(bad_vectors)
     body = data.draw(answers(vectors))
+    numbers = [vector for vector in vectors if str(vector) in {"[nan]", "[inf]"}]
+    if len(numbers) == len(vectors) > 1 != matrix.shape[1]:
+        with pytest.raises(errors.ProviderError, match=f"dimension 1 instead of {matrix.shape[1]}"):
+            _core.decode_embeddings(body, len(vectors), matrix.shape[1])
+        return
     decoded = _core.decode_embeddings(body, len(vectors), matrix.shape[1])
     assert {row for row, _ in decoded.bad_rows} == bad
     assert all(reason for _, reason in decoded.bad_rows)
@@ -89,7 +95,13 @@ def test_changed_bytes_give_rows_or_an_error(data, matrix, n, dimensions):
             body.append(32)
     try:
         decoded = _core.decode_embeddings(bytes(body), n, dimensions)
-    except errors.BadResponseError:
+    except errors.ProviderError as error:
+        refusal = error
+    else:
+        refusal = None
+    if refusal is not None:
+        # Another attempt may bring another answer, but no vectors of another length.
+        assert refusal.retryable != (f"instead of {dimensions}" in str(refusal))
         return
     assert len(decoded.vectors) == n
     bad = [row for row, _ in decoded.bad_rows]

@@ -217,5 +217,5 @@ class Queue(RuleBasedStateMachine):
             assert self.exact.is_held()
 
 
-Queue.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+Queue.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
 TestQueue = Queue.TestCase

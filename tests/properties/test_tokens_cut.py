@@ -27,7 +27,7 @@ prose = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(name=names, text=texts, max_tokens=st.integers(0, 60), side=sides, marker=markers)
 @example(
     name="o200k_base", text="\ud83d" * 9 + "\ude42" * 9, max_tokens=4, side="middle", marker=""
@@ -54,7 +54,7 @@ def test_what_is_cut_fits_on_any_side(
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=names, text=composed, max_tokens=st.integers(9, 40), side=sides)
 def test_a_cut_keeps_nearly_what_it_may(name: str, text: str, max_tokens: int, side: str) -> None:
     """What was left over is less than a piece of this text has."""
@@ -64,7 +64,7 @@ def test_a_cut_keeps_nearly_what_it_may(name: str, text: str, max_tokens: int, s
         assert encoding.count(kept) >= max_tokens // 2 - 4
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(
     name=names,
     text=st.one_of(prose, texts, hangul),
@@ -104,7 +104,7 @@ def test_chunks_cover_the_text_and_fit(
         assert text[next_start:end] in kept - {before}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=texts, max_tokens=st.integers(0, 60), side=sides, reports=st.lists(st.integers(1, 999)))
 def test_an_estimator_cuts_by_its_own_count(
     text: str, max_tokens: int, side: str, reports: list[int]

@@ -15,7 +15,7 @@ from tollway.tokens import get_encoding
 names = st.sampled_from(NAMES)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(name=names, text=texts)
 def test_ids_are_those_of_tiktoken(name: str, text: str) -> None:
     ours, theirs = get_encoding(name), oracle(name)
@@ -28,7 +28,7 @@ def test_ids_are_those_of_tiktoken(name: str, text: str) -> None:
     assert ours.decode_bytes(ids) == theirs.decode_bytes(ids)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=names, batch=st.lists(texts, max_size=8))
 def test_batches_are_their_texts(name: str, batch: list[str]) -> None:
     encoding = get_encoding(name)
@@ -42,7 +42,7 @@ def test_batches_are_their_texts(name: str, batch: list[str]) -> None:
     assert encoding.decode_batch(ids) == [encoding.decode(one) for one in ids]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=names, text=texts)
 def test_decoding_gives_the_text_back(name: str, text: str) -> None:
     encoding = get_encoding(name)
@@ -50,7 +50,7 @@ def test_decoding_gives_the_text_back(name: str, text: str) -> None:
     assert encoding.decode(encoding.encode_ordinary(text), errors="strict") == readable
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(name=names, text=texts, max_tokens=st.integers(0, 60))
 def test_what_is_cut_fits(name: str, text: str, max_tokens: int) -> None:
     encoding = get_encoding(name)
@@ -61,7 +61,7 @@ def test_what_is_cut_fits(name: str, text: str, max_tokens: int) -> None:
     assert encoding.truncate_batch([text], max_tokens) == [kept]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(name=names, text=composed, max_tokens=st.integers(1, 30))
 def test_a_cut_keeps_what_it_can(name: str, text: str, max_tokens: int) -> None:
     """Token by token, no more is dropped than a few characters around the cut."""
@@ -73,7 +73,7 @@ def test_a_cut_keeps_what_it_can(name: str, text: str, max_tokens: int) -> None:
         assert len(kept) >= len(reachable)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     name=names,
     parts=st.lists(st.one_of(composed, st.sampled_from(["<|endoftext|>", "<|end|>"])), max_size=6),
