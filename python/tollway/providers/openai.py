@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import hashlib
 import json
 import os
 import time
@@ -26,6 +25,7 @@ from tollway.limiter.feedback import AZURE_FEEDBACK, GROQ_FEEDBACK, OPENAI_FEEDB
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.compatible import endpoint_of, learn_base64, learn_batch, query_model
 from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.frame import fingerprint
 from tollway.providers.openai_batches import OpenAIEmbeddingBatches, form
 from tollway.transport import HttpxTransport, NativeTransport, Request, Response
 from tollway.types import Usage
@@ -61,8 +61,7 @@ DIMENSIONS = {
     "text-embedding-ada-002": 1536,
 }
 
-
-# Others that speak the same and are known to say and hold limits, by the end of their host's name.
+# Who is known to say and hold limits, by the end of the host's name.
 _HOSTED = {
     "api.openai.com": OPENAI_FEEDBACK,
     ".openai.azure.com": AZURE_FEEDBACK,
@@ -155,8 +154,7 @@ class OpenAIProvider:
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
-        fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(self._key), self.model)
 
     @property
     def priced_as(self) -> str:
