@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.policy import Clock, RetryPolicy
 
-__all__ = ["Call"]
+__all__ = ["AHEAD", "Call"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ _logger = logging.getLogger("tollway.retry")
 
 # A retry waits for its permit ahead of new work, however long that has waited: 10 s of waiting are
 # worth one level of priority.
-_AHEAD = 10_000
+AHEAD = 10_000
 
 
 class Call:
@@ -196,7 +196,7 @@ class Call:
                     await self._budget.acquire()
                 finally:
                     record.budget_wait += now() - began
-        ahead = 0 if self._delay is None else _AHEAD
+        ahead = 0 if self._delay is None else AHEAD
         return await self._reserve(self._priority + ahead)
 
     async def _reserve(self, priority: int) -> Permit | None:
@@ -426,7 +426,7 @@ class Call:
 
     async def _second(self, function: Callable[[], Awaitable[T]]) -> T:
         # As late as a retry, and as urgent.
-        priority = self._priority + _AHEAD
+        priority = self._priority + AHEAD
         if self._breaker is None:
             permit = await self._reserve(priority)
         else:
