@@ -178,7 +178,7 @@ class GeminiClient:
         body = json.dumps({"error": {**fields, "code": error.status}})
         return error_of(
             Response(status, headers, body.encode()),
-            self._key or "\0",
+            self._key,
             self._errors,
             GEMINI_FEEDBACK,
         )

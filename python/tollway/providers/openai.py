@@ -283,7 +283,8 @@ class OpenAIProvider:
 
     def refusal(self, response: Response) -> ProviderError:
         """Return what an answer other than 200 means."""
-        return error_of(response, self._key, self._errors, self._feedback)
+        unset = None if self._key else "OPENAI_API_KEY"
+        return error_of(response, self._key, self._errors, self._feedback, unset=unset)
 
     def _url(self) -> str:
         return f"{self.base_url}/embeddings"
@@ -347,19 +348,22 @@ def error_of(
     key: str = "",
     errors: ErrorTable = OPENAI_ERRORS,
     feedback: FeedbackTable = OPENAI_FEEDBACK,
+    *,
+    unset: str | None = None,
 ) -> ProviderError:
     """Return the exception that an answer other than 200 means.
 
     Args:
         response: The answer.
-        key: Struck out, should the server repeat it.
+        key: Struck out, should the server repeat it; empty for none.
         errors: Decides which exception.
         feedback: Reads what the answer says about limits.
+        unset: Variable of the key that is missing, to be named where the server wants one.
     """
     message, code, kind = _error_fields(_strike(response.body, key))
     status = response.status
-    if status == 401 and not key:
-        message += "; set the environment variable OPENAI_API_KEY, or give api_key"
+    if status == 401 and unset is not None:
+        message += f"; set the environment variable {unset}, or give api_key"
     said = feedback.read(status, response.headers, response.body, now=time.time())
     what = code or kind
     error = errors.classify(status, (code, kind), response.body)(
