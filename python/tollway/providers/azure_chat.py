@@ -14,10 +14,10 @@ from tollway.limiter.feedback import AZURE_FEEDBACK
 from tollway.providers.azure import resource_of, version_of
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.frame import fingerprint, own_client, told_client
-from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
 from tollway.providers.openai_models import learned_of, model_of
+from tollway.transport.loops import LoopClients
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping

@@ -27,12 +27,12 @@ from tollway.providers.base import (
 )
 from tollway.providers.errors import OLLAMA_ERRORS
 from tollway.providers.frame import fingerprint
-from tollway.providers.loops import LoopClients
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.tokens import count_messages
 from tollway.transport import CONNECT_TIMEOUT, Response, transport_error, transport_exceptions
+from tollway.transport.loops import LoopClients
 from tollway.types import Chunk
 
 if TYPE_CHECKING:
