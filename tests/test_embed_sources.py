@@ -200,6 +200,24 @@ def test_parquet_of_texts_none_of_which_has_a_vector(tmp_path):
     assert to_arrow(np.zeros((2, 0), np.float16)).to_pylist() == [None, None]
 
 
+@pytest.mark.parametrize(("name", "out"), [("a.parquet", "a.parquet"), ("a.index.jsonl", "a.npy")])
+@pytest.mark.parametrize("by", ["itself", "link"])
+def test_an_output_never_replaces_what_is_read(sim, tmp_path, name, out, by):
+    source = read = tmp_path / name
+    if source.suffix == ".parquet":
+        pq.write_table(pa.table({"text": ["one", "two"]}), source)
+    else:
+        source.write_text('{"text": "one"}\n')
+    if by == "link":
+        read = tmp_path / f"link{source.suffix}"
+        read.symlink_to(source)
+    before = source.read_bytes()
+    with pytest.raises(CheckpointError, match="is what is read, and would be replaced"):
+        job(sim, read, tmp_path / out)
+    assert source.read_bytes() == before
+    assert not list(tmp_path.glob("*.job"))
+
+
 def test_a_parquet_that_cannot_be_replaced_keeps_every_row(sim, tmp_path, monkeypatch):
     output = tmp_path / "vectors.parquet"
     texts = [f"full {i}" for i in range(50)]

@@ -124,8 +124,9 @@ def check_output(path: Path, source: object) -> None:
         source: What the job reads.
 
     Raises:
-        CheckpointError: Its name ends otherwise, or is a folder's; or it is a `.parquet` in the
-            folder that is read, of which it would be a part the next time.
+        CheckpointError: Its name ends otherwise, or is a folder's; it or its index would replace
+            what is read; or it is a `.parquet` in the folder that is read, of which it would be a
+            part the next time.
         ConfigurationError: It is `.parquet`, without the extra `arrow`.
     """
     if path.suffix not in {".npy", ".parquet"}:
@@ -137,6 +138,10 @@ def check_output(path: Path, source: object) -> None:
             raise CheckpointError(f"cannot write {each}: {error.strerror}") from error
         if is_folder:
             raise CheckpointError(f"cannot write {each}: it is a folder")
+        if isinstance(source, str | Path) and _is_same(each, Path(source)):
+            raise CheckpointError(
+                f"{each} is what is read, and would be replaced; choose another output"
+            )
     if path.suffix == ".parquet":
         require_arrow()
         if isinstance(source, str | Path) and Path(source).resolve() in path.resolve().parents:
@@ -144,6 +149,15 @@ def check_output(path: Path, source: object) -> None:
                 f"{path} lies in {source}, and would be read as a part of it the next time; choose "
                 "another folder"
             )
+
+
+def _is_same(path: Path, source: Path) -> bool:
+    """Whether two paths lead to one file, by whatever name."""
+    try:
+        return path.samefile(source)
+    except OSError:
+        # One of them is not there.
+        return False
 
 
 def write_npy(path: Path, matrix: Matrix) -> None:
