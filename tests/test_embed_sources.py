@@ -218,6 +218,22 @@ def test_an_output_never_replaces_what_is_read(sim, tmp_path, name, out, by):
     assert not list(tmp_path.glob("*.job"))
 
 
+async def test_two_outputs_of_one_stem_at_once(sim, tmp_path):
+    """Each has a folder of its own; the index of one is not that of the other."""
+    texts = [f"t{i}" for i in range(1500)]
+    documents = [Document(text, text) for text in texts]
+    npy, parquet = tmp_path / "vectors.npy", tmp_path / "vectors.parquet"
+    async with embedder_of(sim, batch_size=8) as embedder:
+        await asyncio.gather(
+            embed_job_async(documents, npy, embedder),
+            embed_job_async(documents[::-1], parquet, embedder),
+        )
+    assert [line["id"] for line in index_of(npy)] == texts
+    assert pq.read_table(parquet)["id"].to_pylist() == texts[::-1]
+    assert np.load(npy).tobytes() == right(texts).tobytes()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_parquet_that_cannot_be_replaced_keeps_every_row(sim, tmp_path, monkeypatch):
     output = tmp_path / "vectors.parquet"
     texts = [f"full {i}" for i in range(50)]

@@ -23,7 +23,6 @@ from tollway.embed.sinks import (
     IndexWriter,
     Matrix,
     check_output,
-    index_path,
     write_npy,
     write_parquet,
 )
@@ -272,7 +271,7 @@ class _Job:
         self.seen = bytearray(len(self.rows))
 
     async def run(self, documents: Input, output: Path) -> JobReport:
-        index = IndexWriter(index_path(output))
+        index = IndexWriter(output)
         ticking = asyncio.create_task(self.tick())
         try:
             self.show()

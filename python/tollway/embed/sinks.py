@@ -42,13 +42,15 @@ _SYNC_CHUNKS = 10
 class _Replacement:
     """A file that takes the place of `path` when it is committed, or leaves it as it was.
 
-    One process at a time writes a path, the one that holds the job's lock: the temporary file has
-    one name, so that what a killed process left is written over.
+    Args:
+        path: What is replaced.
+        temporary: Name of the file until then, of this output alone. One process at a time writes
+            it, the one that holds the job's lock, and what a killed one left is written over.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: str) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = path.with_name(temporary)
         with self.named_errors():
             self.raw = self._temporary.open("wb")
 
@@ -173,7 +175,7 @@ def write_npy(path: Path, matrix: Matrix) -> None:
     header = {"descr": little.str, "fortran_order": False, "shape": shape}
     buffer = io.BytesIO()
     np.lib.format.write_array_header_2_0(buffer, header)
-    file = _Replacement(path)
+    file = _Replacement(path, f".{path.name}.tmp")
     try:
         file.write(buffer.getvalue())
         for number, rows in enumerate(matrix.parts(_CHUNK)):
@@ -191,7 +193,7 @@ def write_parquet(path: Path, matrix: Matrix, index: IndexWriter) -> None:
     Raises:
         CheckpointError: The file cannot be written; what was there before stays.
     """
-    file = _Replacement(path)
+    file = _Replacement(path, f".{path.name}.tmp")
     try:
         with file.named_errors():
             writer = ParquetWriter(file.raw, matrix.dimensions, matrix.dtype)
@@ -222,10 +224,15 @@ def index_path(output: Path) -> Path:
 
 
 class IndexWriter:
-    """Writes one line a row, `{"row": 0, "id": …, "chunk": …, "metadata": {…}}`, in input order."""
+    """Writes one line a row, `{"row": 0, "id": …, "chunk": …, "metadata": {…}}`, in input order.
 
-    def __init__(self, path: Path) -> None:
-        self._file = _Replacement(path)
+    Args:
+        output: Beside which it lies.
+    """
+
+    def __init__(self, output: Path) -> None:
+        # A .npy and a .parquet of one stem have the same index.
+        self._file = _Replacement(index_path(output), f".{output.name}.index.tmp")
         self._row = 0
 
     def add(self, document: Document) -> None:
