@@ -146,6 +146,34 @@ def test_arrow_with_fields_of_other_names(sim, output):
         job(sim, pa.table({"text": pa.array([None], pa.string())}), output)
 
 
+class Series:
+    """A column that is an iterable of texts too, as those of pandas and polars are."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __iter__(self):
+        return iter(self.texts)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return pa.chunked_array([self.texts]).__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize("make", [Series, lambda texts: pa.chunked_array([texts])])
+def test_a_column_alone_is_of_texts(sim, output, make):
+    totals = set()
+    texts = [f"t{i}" for i in range(300)]
+    job(sim, make(texts), output, on_progress=lambda progress: totals.add(progress.total))
+    assert np.load(output).tobytes() == right(texts).tobytes()
+    assert [line["id"] for line in index_of(output)] == [str(i) for i in range(300)]
+    assert totals == {300}
+    with pytest.raises(InputError, match="row 1: no text in field 'text'"):
+        job(sim, make(["a", None]), output)
+
+
 def test_what_is_no_parquet(sim, output, tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(InputError, match=r"a\.parquet is not Parquet, or is damaged"):

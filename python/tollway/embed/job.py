@@ -105,7 +105,7 @@ async def embed_job_async(
 
     Args:
         source: A file or folder (see `read_documents`), `-` for standard input (copied to a file
-            first), an Arrow table or stream, or any iterable or async iterable of texts or
+            first), an Arrow table, column or stream, or any iterable or async iterable of texts or
             documents, read as needed.
         output: Ends in `.npy` or `.parquet`. Replaced at the end, in one step.
         embedder: What embeds.
