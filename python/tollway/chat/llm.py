@@ -381,7 +381,7 @@ class LLM(Closing):
 
         def identity(prompt: Prompt) -> Any:
             request = self._path.request(Question(prompt, named).build)
-            return [self.model, wanted and wanted.format, identity_of(request)]
+            return [self.model, wanted and wanted.format, identity_of(request, named)]
 
         async def answer(prompt: Prompt) -> Completion:
             completion = await self._answering.complete(prompt, options, is_budgeted=True)
