@@ -26,7 +26,7 @@ from tollway.providers.base import (
     Checked,
 )
 from tollway.providers.errors import OLLAMA_ERRORS
-from tollway.providers.frame import fingerprint
+from tollway.providers.frame import fingerprint, reading
 from tollway.providers.loops import LoopClients
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
@@ -191,7 +191,12 @@ class _Server:
 
     def _broken(self, error: Exception) -> Exception:
         """Return what an exception of the HTTP library means."""
-        return transport_error(error, f"ollama/{self.model} at {self.base_url}") or error
+        return transport_error(error, self._where) or error
+
+    @property
+    def _where(self) -> str:
+        """Who is asked, for messages."""
+        return f"ollama/{self.model} at {self.base_url}"
 
 
 class OllamaProvider(_Server):
@@ -254,7 +259,8 @@ class OllamaProvider(_Server):
             "POST", "/api/chat", body, request.timeout, request.extra_headers
         )
         self._check_window(answer, body)
-        return completion_of(answer, headers, self.model)
+        with reading(self._where):
+            return completion_of(answer, headers, self.model)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
@@ -277,7 +283,9 @@ class OllamaProvider(_Server):
                         if line:
                             piece = self._parsed(line, headers)
                             self._check_window(piece, body)
-                            yield reader.read(piece)
+                            with reading(self._where):
+                                chunk = reader.read(piece)
+                            yield chunk
         except transport_exceptions() as error:
             raise self._broken(error) from error
 
