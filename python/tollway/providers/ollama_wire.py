@@ -37,7 +37,7 @@ def chat_body(model: str, request: ChatRequest, options: Mapping[str, Any]) -> d
     body: dict[str, Any] = {
         "model": model,
         "messages": [_message(message) for message in with_names(request.messages)],
-        "options": {**options, **_options(request)},
+        "options": {**options, **_options(request, options)},
     }
     if request.tools and request.tool_choice != "none":
         if request.tool_choice not in {None, "auto"}:
@@ -140,10 +140,15 @@ def _image(part: ImagePart) -> str:
     return base64.b64encode(known[1]).decode()
 
 
-def _options(request: ChatRequest) -> dict[str, Any]:
+def _options(request: ChatRequest, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the server's options for a request; a default replaces none of the user's own."""
+    temperature, most = (
+        None if name in request.defaults and option in own else getattr(request, name)
+        for name, option in (("temperature", "temperature"), ("max_tokens", "num_predict"))
+    )
     given = {
-        "temperature": request.temperature,
-        "num_predict": request.max_tokens,
+        "temperature": temperature,
+        "num_predict": most,
         "top_p": request.top_p,
         "stop": list(request.stop) or None,
         "seed": request.seed,
