@@ -6,15 +6,13 @@ import asyncio
 import datetime as dt
 import gc
 import threading
-import zoneinfo
 from types import SimpleNamespace
 
 import pytest
 
 from tollway import _core
 from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
-from tollway.limiter import Limits, RateLimiter
-from tollway.limiter import limiter as limiter_module
+from tollway.limiter import Limits, RateLimiter, calendar
 from tollway.retry import RetryPolicy
 
 LIMITS = Limits(rpm=100, tpm=10_000, input_tpm=6_000, output_tpm=5_000, rpd=500, tpd=50_000)
@@ -446,12 +444,11 @@ def test_a_clock_set_forward_does_not_begin_the_day_again():
     ],
 )
 def test_a_day_is_that_of_its_zone(monkeypatch, zone, now, since, left):
-    limiter = RateLimiter(Limits(rpd=5))
     told = []
-    limiter._core = SimpleNamespace(set_day=lambda *bounds: told.append(bounds))
+    core = SimpleNamespace(set_day=lambda *bounds: told.append(bounds))
     instant = dt.datetime.fromisoformat(now).timestamp()
-    monkeypatch.setattr(limiter_module.time, "time", lambda: instant)
-    again = limiter._tell_day(zoneinfo.ZoneInfo(zone))
+    monkeypatch.setattr(calendar.time, "time", lambda: instant)
+    again = calendar.Calendar(zone).tell(core)
     assert told == [(since * 3_600, left * 3_600)]
     assert again == min(600, left * 3_600)
 
