@@ -11,7 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from tollway import _core
-from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
+from tollway.errors import (
+    APIConnectionError,
+    ConfigurationError,
+    DeadlineExceededError,
+    RequestTooLargeError,
+)
 from tollway.limiter import Limits, RateLimiter, calendar
 from tollway.retry import RetryPolicy
 
@@ -360,6 +365,20 @@ async def test_a_higher_priority_goes_first():
     assert order == [2, 1, 0, 0, -1]
     with pytest.raises(ConfigurationError, match="priority"):
         await limiter.acquire(priority=1_000_001)
+
+
+@pytest.mark.parametrize("priority", [0, 1_000_000, -1_000_000])
+async def test_a_retry_is_admitted_whatever_the_priority_of_its_call(priority):
+    limiter = RateLimiter(LIMITS)
+    failures = [APIConnectionError("no"), APIConnectionError("no")]
+
+    async def ask():
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    policy = RetryPolicy(base_delay=0.0)
+    assert await policy.call(ask, limiter=limiter, priority=priority) == "done"
 
 
 async def test_who_waits_for_more_than_a_lowered_limit_is_refused():
