@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LATER", "Around", "CallRecord", "ahead", "refuse_later"]
 
-# How far a retry goes ahead of new work, however long that has waited: 10 s of waiting are worth one
-# level of priority. And the highest that there is.
+# How far a retry goes ahead of new work, however long that has waited: 10 s of waiting are worth
+# one level of priority. And the highest that there is.
 _AHEAD = 10_000
 _HIGHEST = 1_000_000
 
