@@ -21,6 +21,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.retry import RetryPolicy
+from tollway.retry.around import ahead
 from tollway.types import Attempt
 
 if TYPE_CHECKING:
@@ -48,10 +49,6 @@ _ELSEWHERE = (
 
 # One attempt at one deployment; what follows a failure is for the turn to say.
 ONCE = RetryPolicy(max_retries=0, budget=None, retry_on=())
-
-# As of every retry: ahead of new work, however long that has waited.
-_AHEAD = 10_000
-
 
 # Seconds by which a deadline may come early, by the resolution of clocks.
 _SLACK = 0.001
@@ -116,7 +113,7 @@ class Turn:
             TollwayError: None does: the error of the one that may be asked again the soonest.
             CircuitOpenError: All cool down, and there is a fallback; or all refuse the credential.
         """
-        priority = self._priority + (_AHEAD if self._rounds else 0)
+        priority = ahead(self._priority) if self._rounds else self._priority
         self._rounds += 1
         failed: dict[Lane, Exception] = {}
         while True:
