@@ -185,8 +185,8 @@ class LLM(Closing):
             options: See `CallOptions`.
 
         Returns:
-            The answer, with usage and cost. Look at `finish_reason`: `length` is an answer cut
-            short at `max_tokens`.
+            The answer, with usage and cost. Look at `finish_reason`, which is
+            `length` for an answer cut short at `max_tokens`.
 
         Raises:
             ConfigurationError: Something the model does not take, or nothing to answer. Nothing
@@ -366,7 +366,7 @@ class LLM(Closing):
             options: As in `complete`, for every prompt; `deadline` is each call's own.
 
         Returns:
-            Outcome i for prompt i: `ok`, `completion`, or `error`, a `TollwayError`.
+            Outcome i for prompt i, with `ok`, `completion`, or `error`, a `TollwayError`.
 
         Raises:
             ConfigurationError: As `complete` says, of the options. Nothing was sent.
