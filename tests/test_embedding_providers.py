@@ -173,6 +173,19 @@ async def test_what_ollama_refuses(sim):
         assert np.isfinite(await embedder.embed(texts)).all()
 
 
+async def test_ollama_names_its_own_variable_where_it_wants_a_key():
+    transport = Asked(lambda _: Response(401, {}, b'{"error": "unauthorized"}'))
+    async with Embedder("ollama/x", transport=transport) as embedder:
+        with pytest.raises(AuthenticationError, match=r"unauthorized; set .* OLLAMA_API_KEY, or"):
+            await embedder.embed(["one"])
+
+
+def test_a_key_of_ollama_that_no_header_may_hold():
+    with pytest.raises(ConfigurationError, match="OLLAMA_API_KEY or api_key") as caught:
+        Embedder("ollama/x", api_key="two words")
+    assert "two words" not in str(caught.value)
+
+
 @pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"insufficient_quota", "duplicate_index"}))
 async def test_ollama_under_faults(fault):
     texts = [f"text {i}" for i in range(60)]

@@ -254,6 +254,30 @@ async def test_a_server_that_repeats_the_key_is_not_repeated():
     await client.close()
 
 
+@pytest.mark.parametrize(
+    ("model", "credential", "is_told"),
+    [
+        ("openai/m", {"base_url": "https://box/v1"}, True),
+        ("openai/m", {"base_url": "https://box/v1", "api_key": KEY}, False),
+        (
+            "azure/d",
+            {"azure_endpoint": "https://box", "azure_ad_token_provider": lambda: "token"},
+            False,
+        ),
+    ],
+)
+async def test_a_key_is_asked_for_where_none_was_given(monkeypatch, model, credential, is_told):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(401, json={"error": "no"}))
+    async with (
+        httpx2.AsyncClient(transport=transport) as client,
+        LLM(model, http_client=client, **credential) as llm,
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            await llm.complete("hello")
+    assert ("OPENAI_API_KEY" in str(caught.value)) == is_told
+
+
 async def test_a_key_that_an_error_in_a_stream_repeats_is_not_shown():
     said = json.dumps({"error": {"message": f"Incorrect API key: {KEY}", "code": "invalid"}})
 

@@ -67,8 +67,8 @@ def test_what_is_no_client_is_refused(wrong):
 async def test_own_clients_are_closed_and_made_again(sim):
     transport = HttpxTransport()
     assert await status(transport, sim) == 400
-    client = transport._client()
-    assert transport._client() is client
+    client = transport._clients.get()
+    assert transport._clients.get() is client
     await transport.aclose()
     assert client.is_closed
     assert await status(transport, sim) == 400
@@ -81,7 +81,7 @@ def test_each_loop_has_a_client_of_its_own(sim):
 
     async def once():
         assert await status(transport, sim) == 400
-        client = transport._client()
+        client = transport._clients.get()
         await transport.aclose()
         return client
 
@@ -94,7 +94,7 @@ def test_each_loop_has_a_client_of_its_own(sim):
 async def test_a_client_that_nobody_uses_any_more_is_closed(sim):
     transport = HttpxTransport()
     assert await status(transport, sim) == 400
-    client = transport._client()
+    client = transport._clients.get()
     del transport
     gc.collect()
     for _ in range(100):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from tollway.bridge import run_sync
+from tollway.bridge import Closing
 from tollway.chat.llm import LLM
 from tollway.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 __all__ = ["Roles"]
 
 
-class Roles:
+class Roles(Closing):
     """The model of each task: `roles["extract"]` is an `LLM`, the same one every time.
 
         roles = Roles(default="openai/gpt-4o-mini", vision="openai/gpt-4o")
@@ -77,25 +76,8 @@ class Roles:
         """Return the names of the roles that are named."""
         return iter(self._roles)
 
-    async def __aenter__(self) -> Self:
-        """Return itself; `aclose` is called at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close as `aclose` does."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the connections of all models that were opened for this event loop."""
         every = [*self._roles.values(), *([] if self._default is None else [self._default])]
         for llm in dict.fromkeys(every):
             await llm.aclose()
-
-    def aclose_sync(self) -> None:
-        """Close the connections that synchronous calls opened; later calls open others."""
-        run_sync(self.aclose())

@@ -256,7 +256,7 @@ class AnthropicProvider(ChatFrame):
                 answer = await client.get(path, cast_to=object)
             else:
                 answer = await client.post(path, content=content, cast_to=object, options=options)
-        if not _is_mapping(answer):
+        if not isinstance(answer, dict):
             raise BadResponseError(f"{self.base_url} answered with no JSON object", status=200)
         return cast("dict[str, Any]", answer)
 
@@ -341,7 +341,3 @@ def _sdk() -> Any:
             "anthropic/… needs Anthropic's SDK: pip install 'tollway[anthropic]'"
         ) from error
     return anthropic
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, dict)

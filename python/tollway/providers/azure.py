@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.transport import Transport
 
-__all__ = ["AzureProvider", "resource_of"]
+__all__ = ["AzureProvider", "resource_of", "version_of"]
 
 
 class AzureProvider(OpenAIProvider):
@@ -57,25 +57,14 @@ class AzureProvider(OpenAIProvider):
         errors: ErrorTable = OPENAI_ERRORS,
         **connection: Any,
     ) -> None:
-        environment = os.environ
-        endpoint = azure_endpoint or environment.get("AZURE_OPENAI_ENDPOINT")
-        if not endpoint:
-            raise ConfigurationError(
-                f"azure/{model} needs an address: set the environment variable "
-                "AZURE_OPENAI_ENDPOINT, or give azure_endpoint"
-            )
-        key = api_key or environment.get("AZURE_OPENAI_API_KEY")
+        address = resource_of(azure_endpoint, model)
+        key = api_key or os.environ.get("AZURE_OPENAI_API_KEY")
         if not key:
             raise ConfigurationError(
                 f"azure/{model} needs a key: set the environment variable AZURE_OPENAI_API_KEY, or "
                 "give api_key"
             )
-        self._version = (
-            api_version
-            or environment.get("OPENAI_API_VERSION")
-            or environment.get("AZURE_OPENAI_API_VERSION")
-        )
-        address = resource_of(endpoint)
+        self._version = version_of(api_version)
         super().__init__(
             model,
             api_key=key,
@@ -127,6 +116,26 @@ class AzureProvider(OpenAIProvider):
         return {"api-key": self._key}
 
 
-def resource_of(endpoint: str) -> str:
-    """Return a resource's address, from any of the forms that the portal shows."""
+def resource_of(endpoint: str | None, model: str) -> str:
+    """Return a resource's address.
+
+    Args:
+        endpoint: In any of the forms that the portal shows; else from the environment.
+        model: Name of the deployment, for the error.
+
+    Raises:
+        ConfigurationError: None is named.
+    """
+    endpoint = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    if not endpoint:
+        raise ConfigurationError(
+            f"azure/{model} needs an address: set the environment variable "
+            "AZURE_OPENAI_ENDPOINT, or give azure_endpoint"
+        )
     return endpoint.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
+
+
+def version_of(given: str | None) -> str | None:
+    """Return the version of the API that is given or in the environment; None for the v1 API."""
+    names = ("OPENAI_API_VERSION", "AZURE_OPENAI_API_VERSION")
+    return given or next((found for name in names if (found := os.environ.get(name))), None)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tollway.errors import AuthenticationError, ConfigurationError, TollwayError
 from tollway.limiter import AUTO_LIMITS
 from tollway.limiter.feedback import AZURE_FEEDBACK
-from tollway.providers.azure import resource_of
+from tollway.providers.azure import resource_of, version_of
 from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.frame import fingerprint, own_client, told_client
-from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key
 from tollway.providers.openai_chat import OpenAIChatBatches, OpenAIChatProvider, sdk
 from tollway.providers.openai_models import learned_of, model_of
+from tollway.transport.loops import LoopClients
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
 
 __all__ = ["AzureChatProvider"]
-
 
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/managed-identity
 _SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -82,25 +81,14 @@ class AzureChatProvider(OpenAIChatProvider):
         self._http_client = http_client
         self._is_openai = True
         self._token_provider = azure_ad_token_provider
-        environment = os.environ
-        endpoint = azure_endpoint or environment.get("AZURE_OPENAI_ENDPOINT") or ""
         if client is not None:
             place = (azure_endpoint, api_version, http_client)
             keys = (api_key, azure_ad_token, azure_ad_token_provider, credential)
             client = own_client(client, *place, *keys)
-            endpoint = str(client.base_url)
-        if not endpoint:
-            raise ConfigurationError(
-                f"azure/{model} needs an address: set the environment variable "
-                "AZURE_OPENAI_ENDPOINT, or give azure_endpoint"
-            )
-        check_address(endpoint)
-        self.base_url = resource_of(endpoint)
-        self._version = (
-            api_version
-            or environment.get("OPENAI_API_VERSION")
-            or environment.get("AZURE_OPENAI_API_VERSION")
-        )
+            azure_endpoint = str(client.base_url)
+        self.base_url = resource_of(azure_endpoint, model)
+        check_address(self.base_url)
+        self._version = version_of(api_version)
         given = [
             value
             for value in (api_key, azure_ad_token, azure_ad_token_provider, credential)
@@ -121,8 +109,8 @@ class AzureChatProvider(OpenAIChatProvider):
             azure_ad_token_provider = self._identity_token
             self._token_provider = azure_ad_token_provider
         if not given and client is None:
-            azure_ad_token = environment.get("AZURE_OPENAI_AD_TOKEN")
-            api_key = None if azure_ad_token else environment.get("AZURE_OPENAI_API_KEY")
+            azure_ad_token = os.environ.get("AZURE_OPENAI_AD_TOKEN")
+            api_key = None if azure_ad_token else os.environ.get("AZURE_OPENAI_API_KEY")
         if client is not None:
             # To be struck out. Without a key the SDK has a phrase in its place.
             api_key = None if " " in client.api_key else client.api_key

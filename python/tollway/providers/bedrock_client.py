@@ -262,9 +262,8 @@ class BedrockClient:
         headers = {str(name).lower(): str(value) for name, value in _headers(metadata).items()}
         headers["x-request-id"] = metadata.get("RequestId") or ""
         body = json.dumps({"error": {"code": code, "message": error.get("Message")}})
-        return error_of(
-            Response(status, headers, body.encode()), "\0", self._errors, FeedbackTable()
-        )
+        answered = Response(status, headers, body.encode())
+        return error_of(answered, errors=self._errors, feedback=FeedbackTable())
 
 
 def _headers(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from tollway.errors import (
     ConfigurationError,
     TollwayError,
 )
-from tollway.providers.loops import LoopClients
 from tollway.transport import transport_error
+from tollway.transport.loops import LoopClients
 from tollway.types import Chunk
 from tollway.wire import tell_when_written
 

@@ -19,9 +19,9 @@ from tollway.errors import (
 from tollway.limiter.feedback import GEMINI_FEEDBACK
 from tollway.providers.errors import GEMINI_ERRORS
 from tollway.providers.frame import fingerprint
-from tollway.providers.loops import LoopClients
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.transport import Response, transport_error, transport_exceptions
+from tollway.transport.loops import LoopClients
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -178,7 +178,7 @@ class GeminiClient:
         body = json.dumps({"error": {**fields, "code": error.status}})
         return error_of(
             Response(status, headers, body.encode()),
-            self._key or "\0",
+            self._key,
             self._errors,
             GEMINI_FEEDBACK,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tollway.providers.thinking import overlap
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from collections.abc import Set as AbstractSet
@@ -99,7 +101,7 @@ class TextWriter:
             self._held = ""
             self._pass_on(held[: min(found)])
             return
-        keep = max((_overlap(held, stop) for stop in self._stop), default=0)
+        keep = max((overlap(held, stop) for stop in self._stop), default=0)
         self._held = held[len(held) - keep :]
         self._pass_on(held[: len(held) - keep])
 
@@ -107,11 +109,3 @@ class TextWriter:
         if text:
             self._written.append(text)
             self._emit(text)
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return how many characters at the end of a text may be the beginning of a stop text."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[len(text) - length :]):
-            return length
-    return 0

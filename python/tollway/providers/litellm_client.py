@@ -198,7 +198,7 @@ class LiteLLMClient:
                 {str(name).lower(): str(value) for name, value in headers.items()},
                 json.dumps({"error": fields}).encode(),
             ),
-            self._key or "\0",
+            self._key,
             self._errors,
             self.feedback,
         )

@@ -27,12 +27,12 @@ from tollway.providers.base import (
 )
 from tollway.providers.errors import OLLAMA_ERRORS
 from tollway.providers.frame import fingerprint, reading
-from tollway.providers.loops import LoopClients
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
 from tollway.providers.openai import check_address, checked_key, error_of
 from tollway.tokens import count_messages
 from tollway.transport import CONNECT_TIMEOUT, Response, transport_error, transport_exceptions
+from tollway.transport.loops import LoopClients
 from tollway.types import Chunk
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
-__all__ = ["OllamaHealth", "OllamaProvider", "address_of"]
+__all__ = ["KEY_VARIABLE", "OllamaHealth", "OllamaProvider", "address_of"]
 
+# Of ollama.com; other servers want no key.
+KEY_VARIABLE = "OLLAMA_API_KEY"
 # Enough for a prompt as long as the answers that are asked for by default, and little memory.
 NUM_CTX = 8_192
 _PORT = 11_434
@@ -87,7 +89,7 @@ class _Server:
         self.base_url = address_of(base_url or os.environ.get("OLLAMA_HOST") or "")
         self._errors = errors
         self._key = checked_key(
-            api_key or os.environ.get("OLLAMA_API_KEY"), f"ollama/{model}", "OLLAMA_API_KEY"
+            api_key or os.environ.get(KEY_VARIABLE), f"ollama/{model}", KEY_VARIABLE
         )
         self._headers = {"accept": "application/json", **(headers or {})}
         if self._key:
@@ -182,7 +184,8 @@ class _Server:
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         answer = Response(status, headers, body)
-        made = error_of(answer, self._key or "\0", self._errors, FeedbackTable())
+        unset = None if self._key else KEY_VARIABLE
+        made = error_of(answer, self._key, self._errors, FeedbackTable(), unset=unset)
         if isinstance(made, NotFoundError):
             return NotFoundError(
                 f"{made}; get it by: ollama pull {self.model}", status=made.status, code=made.code

@@ -11,8 +11,8 @@ from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.errors import OLLAMA_ERRORS
 from tollway.providers.frame import fingerprint
-from tollway.providers.ollama import address_of
-from tollway.providers.openai import connect, error_of
+from tollway.providers.ollama import KEY_VARIABLE, address_of
+from tollway.providers.openai import checked_key, connect, error_of
 from tollway.transport import Request
 from tollway.types import Usage
 
@@ -47,7 +47,7 @@ class OllamaEmbeddingProvider:
         connection: How to connect where neither is given, as in `OpenAIProvider`.
 
     Raises:
-        ConfigurationError: The address is none.
+        ConfigurationError: An address or key that is none.
     """
 
     name = "ollama"
@@ -70,7 +70,9 @@ class OllamaEmbeddingProvider:
     ) -> None:
         self.model = model
         self.base_url = address_of(base_url or os.environ.get("OLLAMA_HOST") or "127.0.0.1")
-        self._key = (api_key or os.environ.get("OLLAMA_API_KEY") or "").strip()
+        self._key = checked_key(
+            api_key or os.environ.get(KEY_VARIABLE), f"ollama/{model}", KEY_VARIABLE
+        )
         self._dimensions = dimensions
         self._keep_alive = keep_alive
         self._transport = connect(transport, http_client, connection)
@@ -121,7 +123,8 @@ class OllamaEmbeddingProvider:
         return _answer(response.body, len(texts), self.rules.dimensions)
 
     def _error(self, response: Response) -> Exception:
-        error = error_of(response, self._key, self._errors)
+        unset = None if self._key else KEY_VARIABLE
+        error = error_of(response, self._key, self._errors, unset=unset)
         if response.status == 404:
             error.args = (f"{error}; `ollama pull {self.model}` gets the model",)
         return error

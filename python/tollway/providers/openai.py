@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import hashlib
 import json
 import os
 import time
@@ -26,6 +25,7 @@ from tollway.limiter.feedback import AZURE_FEEDBACK, GROQ_FEEDBACK, OPENAI_FEEDB
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.compatible import endpoint_of, learn_base64, learn_batch, query_model
 from tollway.providers.errors import OPENAI_ERRORS
+from tollway.providers.frame import fingerprint
 from tollway.providers.openai_batches import OpenAIEmbeddingBatches, form
 from tollway.transport import HttpxTransport, NativeTransport, Request, Response
 from tollway.types import Usage
@@ -61,8 +61,7 @@ DIMENSIONS = {
     "text-embedding-ada-002": 1536,
 }
 
-
-# Others that speak the same and are known to say and hold limits, by the end of their host's name.
+# Who is known to say and hold limits, by the end of the host's name.
 _HOSTED = {
     "api.openai.com": OPENAI_FEEDBACK,
     ".openai.azure.com": AZURE_FEEDBACK,
@@ -155,8 +154,7 @@ class OpenAIProvider:
     @property
     def quota_key(self) -> Hashable:
         """Provider, address, credential's fingerprint, model."""
-        fingerprint = hashlib.sha256(self._key.encode()).hexdigest()[:16]
-        return (self.name, self.base_url, fingerprint, self.model)
+        return (self.name, self.base_url, fingerprint(self._key), self.model)
 
     @property
     def priced_as(self) -> str:
@@ -285,7 +283,8 @@ class OpenAIProvider:
 
     def refusal(self, response: Response) -> ProviderError:
         """Return what an answer other than 200 means."""
-        return error_of(response, self._key, self._errors, self._feedback)
+        unset = None if self._key else "OPENAI_API_KEY"
+        return error_of(response, self._key, self._errors, self._feedback, unset=unset)
 
     def _url(self) -> str:
         return f"{self.base_url}/embeddings"
@@ -349,19 +348,22 @@ def error_of(
     key: str = "",
     errors: ErrorTable = OPENAI_ERRORS,
     feedback: FeedbackTable = OPENAI_FEEDBACK,
+    *,
+    unset: str | None = None,
 ) -> ProviderError:
     """Return the exception that an answer other than 200 means.
 
     Args:
         response: The answer.
-        key: Struck out, should the server repeat it.
+        key: Struck out, should the server repeat it; empty for none.
         errors: Decides which exception.
         feedback: Reads what the answer says about limits.
+        unset: Variable of the key that is missing, to be named where the server wants one.
     """
     message, code, kind = _error_fields(_strike(response.body, key))
     status = response.status
-    if status == 401 and not key:
-        message += "; set the environment variable OPENAI_API_KEY, or give api_key"
+    if status == 401 and unset is not None:
+        message += f"; set the environment variable {unset}, or give api_key"
     said = feedback.read(status, response.headers, response.body, now=time.time())
     what = code or kind
     error = errors.classify(status, (code, kind), response.body)(

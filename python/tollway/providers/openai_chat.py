@@ -305,7 +305,8 @@ class OpenAIChatProvider(ChatFrame):
 
     def _error_of(self, response: Response) -> ProviderError:
         feedback = self.rules.feedback or OPENAI_FEEDBACK
-        return error_of(response, self._secret(), self._errors, feedback)
+        unset = None if self._has_credential() else "OPENAI_API_KEY"
+        return error_of(response, self._secret(), self._errors, feedback, unset=unset)
 
     def _broken_off(self, body: object) -> ProviderError:
         """Return what an error means that came inside a stream, after the status 200."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ThinkSplitter", "split_thinking"]
+__all__ = ["ThinkSplitter", "overlap", "split_thinking"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _BLOCK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
@@ -63,7 +63,7 @@ class ThinkSplitter:
                     return "".join(reasoning), seen if self._has_thought else held
             end = held.find(_CLOSE)
             if end < 0:
-                keep = _overlap(held)
+                keep = overlap(held, _CLOSE)
                 self._held = held[len(held) - keep :]
                 reasoning.append(held[: len(held) - keep])
                 return "".join(reasoning), ""
@@ -78,9 +78,9 @@ class ThinkSplitter:
         return (held, "") if self._state == "thinking" else ("", held)
 
 
-def _overlap(text: str) -> int:
-    """Return how many characters at the end may be the beginning of the closing tag."""
-    for length in range(min(len(text), len(_CLOSE) - 1), 0, -1):
-        if _CLOSE.startswith(text[len(text) - length :]):
+def overlap(text: str, mark: str) -> int:
+    """Return how many characters at the end of a text may be the beginning of a mark."""
+    for length in range(min(len(text), len(mark) - 1), 0, -1):
+        if mark.startswith(text[len(text) - length :]):
             return length
     return 0

@@ -7,15 +7,13 @@ either: a request that got no answer is an `APIConnectionError` or `APITimeoutEr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
-import os
 import sys
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import APIConnectionError, APITimeoutError, ConfigurationError
 from tollway.transport.base import CONNECT_TIMEOUT, TIMEOUT, Response
+from tollway.transport.loops import LoopClients
 
 if TYPE_CHECKING:
     from tollway.transport.base import Request
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpxTransport", "response_class", "transport_error", "transport_exceptions"]
 
 _LIBRARIES = ("httpx", "httpx2")
-
-# A loop keeps its tasks by weak references only.
-_closing: set[asyncio.Task[None]] = set()
 
 
 class HttpxTransport:
@@ -43,43 +38,15 @@ class HttpxTransport:
                 "http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not "
                 f"{type(client).__name__}"
             )
-        self._given = client
-        # A client's connections belong to the loop that opened them.
-        self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
-            weakref.WeakKeyDictionary()
-        )
-        # A loop that goes on after its last user, as that of the synchronous calls does, would
-        # hold the sockets for as long as the process lives.
-        weakref.finalize(self, _close_all, self._own, os.getpid()).atexit = False
+        self._clients: LoopClients[Any] = LoopClients(_make_client, _close, client)
 
     async def open(self) -> None:
-        """Make this loop's client, and load what it would load with its first request.
-
-        Together they take 0.1 s, which must not lie between a permit and the wire.
-        """
-        self._client()
-        import anyio.lowlevel  # noqa: PLC0415 - both libraries import it with their first request
-
-        await anyio.lowlevel.checkpoint()
-
-    def _client(self) -> Any:
-        if self._given is not None:
-            return self._given
-        loop = asyncio.get_running_loop()
-        client = self._own.get(loop)
-        if client is None:
-            import httpx  # noqa: PLC0415
-
-            limits = httpx.Limits(
-                max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0
-            )
-            timeout = httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
-            client = self._own[loop] = httpx.AsyncClient(limits=limits, timeout=timeout)
-        return client
+        """Make this loop's client, and load what it would load with its first request."""
+        await self._clients.open()
 
     async def send(self, request: Request) -> Response:
         """Send a request and return the whole answer; see `Transport.send`."""
-        client = self._client()
+        client = self._clients.get()
         library = _library(client)
         # A read timeout of 5 s, the libraries' own default, is nobody's choice for a request that
         # computes thousands of vectors.
@@ -114,9 +81,7 @@ class HttpxTransport:
 
     async def aclose(self) -> None:
         """Close this loop's own client; a given one stays open."""
-        client = self._own.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        await self._clients.aclose()
 
 
 def response_class(sdk: Any) -> Any:
@@ -154,22 +119,17 @@ def _library(client: Any) -> Any:
     return None
 
 
-def _close_all(
-    clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any], pid: int
-) -> None:
-    """Close each client in its own loop, where that still runs; a forked child leaves them be."""
-    if os.getpid() != pid:
-        return
-    for loop, client in list(clients.items()):
-        # The loop was closed: its connections are gone with it.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_close_soon, loop, client)
+def _make_client() -> Any:
+    import httpx  # noqa: PLC0415 - `import tollway` brings in no HTTP client
+
+    limits = httpx.Limits(
+        max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0
+    )
+    return httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT))
 
 
-def _close_soon(loop: asyncio.AbstractEventLoop, client: Any) -> None:
-    task = loop.create_task(client.aclose())
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
+async def _close(client: Any) -> None:
+    await client.aclose()
 
 
 def _reason(error: Exception) -> str:

@@ -66,8 +66,8 @@ class LoopClients(Generic[C]):
             client = self._own[loop] = self._made()
         return client
 
-    async def open(self) -> C:
-        """Return the client of the running loop, with what its first request would load.
+    async def open(self) -> None:
+        """Make the client of the running loop, and load what its first request would load.
 
         That takes up to a quarter of a second, which must not lie between a permit and the wire.
         """
@@ -77,7 +77,7 @@ class LoopClients(Generic[C]):
 
             await anyio.lowlevel.checkpoint()
             _is_loaded = True
-        return self.get()
+        self.get()
 
     def _made(self) -> C:
         try:
