@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from chat_fakes import llm_of, said
+from chat_fakes import EVERYTHING, llm_of, said
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
 from tollway.errors import (
     BadRequestError,
@@ -151,6 +152,25 @@ async def test_another_request_is_another_key(sim, tmp_path, change):
         assert len(sim.ledger) == 3
         await llm.map(PROMPTS[:3], checkpoint=path, **change)
         assert len(sim.ledger) == 6
+
+
+async def test_what_a_model_is_found_not_to_take_changes_no_key(tmp_path):
+    without = replace(EVERYTHING, parameters=EVERYTHING.parameters - {"temperature", "max_tokens"})
+
+    def answer(request):
+        provider.capabilities = without
+        return said(request.messages[0].content)
+
+    path = tmp_path / "answers.jsonl"
+    llm, provider = llm_of(answer)
+    await llm.map(PROMPTS[:9], checkpoint=path, concurrency=2)
+    assert len(provider.requests) == 9
+    # Another process has all to learn anew; this one learns on the way.
+    for capabilities in (EVERYTHING, without):
+        llm, provider = llm_of(answer, capabilities=capabilities)
+        outcomes = await llm.map(PROMPTS[:10], checkpoint=path, concurrency=2)
+        assert [outcome.text for outcome in outcomes] == PROMPTS[:10]
+        assert len(provider.requests) == (capabilities is EVERYTHING)
 
 
 async def test_equal_prompts_are_told_apart(tmp_path):

@@ -60,6 +60,37 @@ def test_json_is_found_and_mended(text, value):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'As [1] and [the report] say, it\'s {"name": "Ada"}, isn\'t it?',
+        '{"who": "Ada"}, or rather {"name": "Ada"}; not {"name": "Bob"}',
+        "[{maybe}] {'name': 'Ada',}",
+        '[1, 2] {"name": "Bob"',
+    ],
+)
+async def test_what_fits_is_found_among_what_does_not(text):
+    llm, provider = llm_of(said(text), said('{"name": "Ada"}'))
+    assert (await llm.complete("who?", response_format=PERSON)).parsed == {"name": "Ada"}
+    # One that is cut short is not completed, but asked for again.
+    assert len(provider.requests) == 1 + ("Bob" in text and "rather" not in text)
+
+
+async def test_lines_in_a_text_are_no_reason_to_ask_again():
+    llm, provider = llm_of(said('{"name": "Ada\nLovelace\t"}'))
+    answer = await llm.complete("who?", response_format=Person)
+    assert answer.parsed == Person(name="Ada\nLovelace\t")
+    assert len(provider.requests) == 1
+
+
+async def test_an_answer_deeper_than_can_be_checked_is_asked_for_again():
+    tree = {"type": "object", "additionalProperties": {"$ref": "#"}}
+    deep = '{"a": ' * 400 + "{}" + "}" * 400
+    llm, provider = llm_of(said(deep), said('{"a": {}}'))
+    assert (await llm.complete("go", response_format=tree)).parsed == {"a": {}}
+    assert "too deeply" in provider.requests[1].messages[-1].content
+
+
+@pytest.mark.parametrize(
     "text", ["", "no json", "{", '{"a": 1', '{"a": [1, 2', "[" * 100_000, "```json\n```", "{'"]
 )
 def test_what_is_no_json_or_cut_short_is_not_guessed(text):

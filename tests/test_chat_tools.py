@@ -13,7 +13,7 @@ import pytest
 from chat_fakes import llm_of, said
 from tollway import Tool, ToolCall
 from tollway.chat.tools import read_tool
-from tollway.errors import ConfigurationError, ToolLoopError
+from tollway.errors import APIConnectionError, ConfigurationError, ToolLoopError
 
 
 def calls(*named, finish_reason="tool_calls"):
@@ -65,10 +65,38 @@ def test_a_model_and_a_tool_are_tools():
     assert read_tool(plain).tool is plain
 
 
-@pytest.mark.parametrize("wrong", [3, "x", lambda untyped: 1, lambda *args: 1])
+def of_no_schema(lock: threading.Lock) -> str:
+    """Take what no JSON is."""
+    return str(lock)
+
+
+def unknown_type(number: NotImported) -> int:  # noqa: F821 - that is the point
+    """Take what only a type checker imports."""
+    return number
+
+
+@pytest.mark.parametrize(
+    "wrong", [3, "x", lambda untyped: 1, lambda *args: 1, dict, of_no_schema, unknown_type]
+)
 def test_what_is_no_tool_is_refused(wrong):
     with pytest.raises(ConfigurationError):
         read_tool(wrong)
+
+
+class Lookup:
+    """What is called as an async function, and looks like none."""
+
+    __name__ = "lookup"
+    __annotations__ = {"place": str}
+
+    async def __call__(self, place):
+        return f"found {place}"
+
+
+async def test_what_returns_an_awaitable_is_awaited():
+    llm, provider = llm_of(calls(("lookup", '{"place": "Oslo"}')), said("done"))
+    await llm.run_tools("go", tools=[Lookup()])
+    assert provider.requests[1].messages[-1].content == "found Oslo"
 
 
 async def test_the_loop_runs_tools_until_there_is_an_answer():
@@ -137,6 +165,47 @@ async def test_an_error_is_told_to_the_model(name, arguments, told):
     assert told in provider.requests[1].messages[-1].content
 
 
+def unwritable() -> dict:
+    """Return what no JSON is."""
+    return {(1, 2): 3}
+
+
+async def cancelled() -> str:
+    """Be cancelled from within."""
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("tool", [unwritable, cancelled])
+async def test_neither_a_result_nor_a_cancellation_of_its_own_ends_the_loop(tool):
+    llm, provider = llm_of(calls((tool.__name__, "{}")), said("sorry"))
+    assert (await llm.run_tools("go", tools=[tool])).completion.text == "sorry"
+    assert provider.requests[1].messages[-1].content.startswith("Error: ")
+    llm, _ = llm_of(calls((tool.__name__, "{}")), said("sorry"))
+    with pytest.raises((TypeError, APIConnectionError)):
+        await llm.run_tools("go", tools=[tool], on_tool_error="raise")
+
+
+async def test_a_tool_under_way_is_cancelled_with_the_call():
+    is_running, ended = asyncio.Event(), []
+
+    async def slow() -> str:
+        """Take long."""
+        is_running.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+        return "late"
+
+    llm, _ = llm_of(calls(("slow", "{}")), said("never"))
+    task = asyncio.create_task(llm.run_tools("go", tools=[slow]))
+    await is_running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
+
+
 async def test_or_stops_the_loop():
     llm, provider = llm_of(calls(("failing", '{"text": "why"}')), said("never"))
     with pytest.raises(KeyError, match="why"):
@@ -153,6 +222,27 @@ async def test_the_rounds_are_limited():
     assert caught.value.finished.usage.requests == 4
     with pytest.raises(ConfigurationError):
         await llm.run_tools("go", tools=[get_weather], max_rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "later"),
+    [
+        ("get_weather", [get_weather], None),
+        ("required", [get_weather], None),
+        ("none", [get_weather], "none"),
+        # One that ends the loop may be called at any time.
+        ("required", [get_weather, Place], "required"),
+        ("Place", [get_weather, Place], "Place"),
+    ],
+)
+async def test_a_choice_by_which_the_loop_would_never_end_is_for_the_first_answer(
+    choice, tools, later
+):
+    llm, provider = llm_of(
+        calls(("get_weather", '{"city": "Seoul"}')), said("done"), tool_choice=choice
+    )
+    assert (await llm.run_tools("go", tools=tools)).completion.text == "done"
+    assert [request.tool_choice for request in provider.requests] == [choice, later]
 
 
 async def test_a_tool_that_is_only_described_is_the_callers():

@@ -198,6 +198,23 @@ def test_rows_that_did_not_reach_the_disk_are_forgotten(folder):
     again.close()
 
 
+@pytest.mark.parametrize("left", [0, 20, 32, 47])
+def test_rows_of_a_spool_that_was_cut_short_are_forgotten(folder, left):
+    """As a copy that broke off leaves it, or a user who makes room."""
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    for i, name in enumerate("abc"):
+        checkpoint.append(digests(name), rows(1, start=i))
+    checkpoint.close()
+    os.truncate(folder / "vectors", left)
+    again = Checkpoint(folder, MODEL, 4)
+    kept, there = everything(again)
+    assert list(kept) == digests(*"abc"[: left // 16])
+    assert there.tobytes() == rows(left // 16).tobytes()
+    assert again.append(digests("d"), rows(1, start=5)) == left // 16
+    assert everything(again)[1].tobytes() == np.vstack([there, rows(1, start=5)]).tobytes()
+    again.close()
+
+
 class Disk:
     """What of a job folder would be there after a loss of power."""
 

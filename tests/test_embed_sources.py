@@ -146,10 +146,52 @@ def test_arrow_with_fields_of_other_names(sim, output):
         job(sim, pa.table({"text": pa.array([None], pa.string())}), output)
 
 
+class Series:
+    """A column that is an iterable of texts too, as those of pandas and polars are."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __iter__(self):
+        return iter(self.texts)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return pa.chunked_array([self.texts]).__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize("make", [Series, lambda texts: pa.chunked_array([texts])])
+def test_a_column_alone_is_of_texts(sim, output, make):
+    totals = set()
+    texts = [f"t{i}" for i in range(300)]
+    job(sim, make(texts), output, on_progress=lambda progress: totals.add(progress.total))
+    assert np.load(output).tobytes() == right(texts).tobytes()
+    assert [line["id"] for line in index_of(output)] == [str(i) for i in range(300)]
+    assert totals == {300}
+    with pytest.raises(InputError, match="row 1: no text in field 'text'"):
+        job(sim, make(["a", None]), output)
+
+
 def test_what_is_no_parquet(sim, output, tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(InputError, match=r"a\.parquet is not Parquet, or is damaged"):
         job(sim, tmp_path / "a.parquet", output)
+
+
+@pytest.mark.parametrize("damage", ["text", "page"])
+def test_a_damaged_parquet_is_named(tmp_path, damage):
+    path = tmp_path / "a.parquet"
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"text": ["some words"]}), path, **options)
+    data = path.read_bytes()
+    data = (
+        data.replace(b"words", b"w\xffrds") if damage == "text" else data[:4] + b"\xff" + data[5:]
+    )
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet is not Parquet, or is damaged: (?!None)."):
+        list(tollway.embed.read_documents(path))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -198,6 +240,40 @@ def test_parquet_of_texts_none_of_which_has_a_vector(tmp_path):
     assert embed_job(["", " "], output, embedder).dimensions == 0
     assert pq.read_table(output)["vector"].to_pylist() == [None, None]
     assert to_arrow(np.zeros((2, 0), np.float16)).to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize(("name", "out"), [("a.parquet", "a.parquet"), ("a.index.jsonl", "a.npy")])
+@pytest.mark.parametrize("by", ["itself", "link"])
+def test_an_output_never_replaces_what_is_read(sim, tmp_path, name, out, by):
+    source = read = tmp_path / name
+    if source.suffix == ".parquet":
+        pq.write_table(pa.table({"text": ["one", "two"]}), source)
+    else:
+        source.write_text('{"text": "one"}\n')
+    if by == "link":
+        read = tmp_path / f"link{source.suffix}"
+        read.symlink_to(source)
+    before = source.read_bytes()
+    with pytest.raises(CheckpointError, match="is what is read, and would be replaced"):
+        job(sim, read, tmp_path / out)
+    assert source.read_bytes() == before
+    assert not list(tmp_path.glob("*.job"))
+
+
+async def test_two_outputs_of_one_stem_at_once(sim, tmp_path):
+    """Each has a folder of its own; the index of one is not that of the other."""
+    texts = [f"t{i}" for i in range(1500)]
+    documents = [Document(text, text) for text in texts]
+    npy, parquet = tmp_path / "vectors.npy", tmp_path / "vectors.parquet"
+    async with embedder_of(sim, batch_size=8) as embedder:
+        await asyncio.gather(
+            embed_job_async(documents, npy, embedder),
+            embed_job_async(documents[::-1], parquet, embedder),
+        )
+    assert [line["id"] for line in index_of(npy)] == texts
+    assert pq.read_table(parquet)["id"].to_pylist() == texts[::-1]
+    assert np.load(npy).tobytes() == right(texts).tobytes()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_parquet_that_cannot_be_replaced_keeps_every_row(sim, tmp_path, monkeypatch):

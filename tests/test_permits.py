@@ -6,15 +6,18 @@ import asyncio
 import datetime as dt
 import gc
 import threading
-import zoneinfo
 from types import SimpleNamespace
 
 import pytest
 
 from tollway import _core
-from tollway.errors import ConfigurationError, DeadlineExceededError, RequestTooLargeError
-from tollway.limiter import Limits, RateLimiter
-from tollway.limiter import limiter as limiter_module
+from tollway.errors import (
+    APIConnectionError,
+    ConfigurationError,
+    DeadlineExceededError,
+    RequestTooLargeError,
+)
+from tollway.limiter import Limits, RateLimiter, calendar
 from tollway.retry import RetryPolicy
 
 LIMITS = Limits(rpm=100, tpm=10_000, input_tpm=6_000, output_tpm=5_000, rpd=500, tpd=50_000)
@@ -364,6 +367,20 @@ async def test_a_higher_priority_goes_first():
         await limiter.acquire(priority=1_000_001)
 
 
+@pytest.mark.parametrize("priority", [0, 1_000_000, -1_000_000])
+async def test_a_retry_is_admitted_whatever_the_priority_of_its_call(priority):
+    limiter = RateLimiter(LIMITS)
+    failures = [APIConnectionError("no"), APIConnectionError("no")]
+
+    async def ask():
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    policy = RetryPolicy(base_delay=0.0)
+    assert await policy.call(ask, limiter=limiter, priority=priority) == "done"
+
+
 async def test_who_waits_for_more_than_a_lowered_limit_is_refused():
     limiter = RateLimiter(Limits(tpm=100))
     await limiter.acquire(100)
@@ -446,12 +463,11 @@ def test_a_clock_set_forward_does_not_begin_the_day_again():
     ],
 )
 def test_a_day_is_that_of_its_zone(monkeypatch, zone, now, since, left):
-    limiter = RateLimiter(Limits(rpd=5))
     told = []
-    limiter._core = SimpleNamespace(set_day=lambda *bounds: told.append(bounds))
+    core = SimpleNamespace(set_day=lambda *bounds: told.append(bounds))
     instant = dt.datetime.fromisoformat(now).timestamp()
-    monkeypatch.setattr(limiter_module.time, "time", lambda: instant)
-    again = limiter._tell_day(zoneinfo.ZoneInfo(zone))
+    monkeypatch.setattr(calendar.time, "time", lambda: instant)
+    again = calendar.Calendar(zone).tell(core)
     assert told == [(since * 3_600, left * 3_600)]
     assert again == min(600, left * 3_600)
 

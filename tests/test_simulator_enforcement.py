@@ -184,6 +184,17 @@ def test_a_calendar_day_begins_at_its_midnight():
     assert enforcement.admit(1_001.0, 101).retry_after is None
 
 
+def test_after_a_limit_was_lowered_the_wait_named_still_suffices():
+    enforcement = Enforcement(rpm=60, sub_window=10.0)
+    for arrival in range(10):
+        assert enforcement.admit(float(arrival), 0) is None
+    enforcement.change(9.0, rpm=6)
+    denial = enforcement.admit(9.0, 0)
+    assert (denial.limit, denial.retry_after) == ("sub_window", 10.0)
+    assert enforcement.admit(18.999, 0) is not None
+    assert enforcement.admit(19.0, 0) is None
+
+
 def test_a_limit_that_changes_leaves_taken_what_was_taken():
     enforcement = Enforcement(rpm=600, tpm=6_000, rpd=20, midnight=0.0)
     for _ in range(10):

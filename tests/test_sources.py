@@ -259,6 +259,9 @@ def test_a_folder_is_read_by_path_without_what_is_hidden_or_written_by_a_job(put
         "a/picture.png",
         "vectors.npy",
         "vectors.npy.job/vectors",
+        "vectors.npy.job/batches/000001.jsonl",
+        "a/vectors.parquet.job/batches/000001.jsonl",
+        "my.job/d.txt",
     ):
         put(name, name)
     put("vectors.index.jsonl", '{"row": 0, "id": "b.txt"}\n')
@@ -272,6 +275,7 @@ def test_a_folder_is_read_by_path_without_what_is_hidden_or_written_by_a_job(put
         "c.jsonl#1",
         "c.jsonl#2",
         "folder.txt/inner.md",
+        "my.job/d.txt",
     ]
 
 

@@ -219,7 +219,7 @@ def test_ctrl_c_where_nothing_is_sent(tmp_path, stage):
         # The same ten texts, for a long time; the output would be of 18 GB.
         docs.write_text(docs.read_text(encoding="utf-8") * 300_000, encoding="utf-8")
         temporary = tmp_path / (
-            ".vectors.npy.tmp" if stage == "writing" else ".vectors.index.jsonl.tmp"
+            ".vectors.npy.tmp" if stage == "writing" else ".vectors.npy.index.tmp"
         )
         if stage == "writing":
             docs.write_text("\n".join(docs.read_text(encoding="utf-8").splitlines()[:100_000]))

@@ -93,8 +93,8 @@ async def batch_items(
         options: As in `LLM.complete`, but for `response_format` and `tools`.
 
     Returns:
-        Outcome i for item i: `ok`, `value`, or `error`, a `TollwayError`: `BadResponseError` or
-        `StructuredOutputError` where the model gave no answer of use to it alone.
+        Outcome i for item i, with `ok`, `value`, or `error`, a `TollwayError`: `BadResponseError`
+        or `StructuredOutputError` where the model gave no answer of use to it alone.
 
     Raises:
         ConfigurationError: An argument cannot work. Nothing was sent.

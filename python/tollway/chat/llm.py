@@ -185,8 +185,8 @@ class LLM(Closing):
             options: See `CallOptions`.
 
         Returns:
-            The answer, with usage and cost. Look at `finish_reason`: `length` is an answer cut
-            short at `max_tokens`.
+            The answer, with usage and cost. Look at `finish_reason`, which is
+            `length` for an answer cut short at `max_tokens`.
 
         Raises:
             ConfigurationError: Something the model does not take, or nothing to answer. Nothing
@@ -275,7 +275,8 @@ class LLM(Closing):
 
         Calls of one answer run at the same time, functions that are not async in threads. A tool
         that is only described (a `Tool` or a pydantic model) ends the loop: its call is in
-        `completion.tool_calls`, for the caller to run.
+        `completion.tool_calls`, for the caller to run. A `tool_choice` by which the loop would
+        never end, of a tool that is run or `required` where all are, is for the first answer.
 
         Args:
             prompt: As in `complete`.
@@ -299,11 +300,15 @@ class LLM(Closing):
         until = None if deadline is None else time.monotonic() + deadline
         tools = [read_tool(given) for given in named.get("tools", ())]
         begun = conversation(prompt, named)
+        choice, run = named.get("tool_choice"), {each.tool.name for each in tools if each.run}
+        is_endless = choice in run or (choice == "required" and len(run) == len(tools))
 
         async def ask(messages: Sequence[Message]) -> Completion:
-            return await self._answering.complete(
-                prompt, options, messages[len(begun) :], until=until
+            said = messages[len(begun) :]
+            asked: CallOptions = (
+                {**options, "tool_choice": None} if said and is_endless else options
             )
+            return await self._answering.complete(prompt, asked, said, until=until)
 
         return await run_loop(
             ask,
@@ -361,7 +366,7 @@ class LLM(Closing):
             options: As in `complete`, for every prompt; `deadline` is each call's own.
 
         Returns:
-            Outcome i for prompt i: `ok`, `completion`, or `error`, a `TollwayError`.
+            Outcome i for prompt i, with `ok`, `completion`, or `error`, a `TollwayError`.
 
         Raises:
             ConfigurationError: As `complete` says, of the options. Nothing was sent.
@@ -381,7 +386,7 @@ class LLM(Closing):
 
         def identity(prompt: Prompt) -> Any:
             request = self._path.request(Question(prompt, named).build)
-            return [self.model, wanted and wanted.format, identity_of(request)]
+            return [self.model, wanted and wanted.format, identity_of(request, named)]
 
         async def answer(prompt: Prompt) -> Completion:
             completion = await self._answering.complete(prompt, options, is_budgeted=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["JsonError", "read_json"]
 
@@ -15,18 +18,23 @@ _TOKEN = re.compile(
     r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|//[^\n]*|/\*.*?\*/|[A-Za-z_$][\w$]*|.', re.DOTALL
 )
 _CLOSES = {"{": "}", "[": "]"}
+_OPENS = re.compile(r"[{\[]")
 
 
 class JsonError(ValueError):
     """A text that holds no JSON of use; the message tells the model why."""
 
 
-def read_json(text: str) -> Any:
-    """Return the JSON value in a model's answer.
+def read_json(text: str, check: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return the JSON value in a model's answer: the first that is what is wanted.
 
-    In turn: the whole text; what is in a code fence; the first object or array among other words;
-    and each of these with its usual mistakes mended (single quotes, comments, trailing commas,
-    Python's True, False and None, keys without quotes).
+    In turn: the whole text; what is in a code fence; the objects and arrays among other words; and
+    each of these with its usual mistakes mended (single quotes, comments, trailing commas, line
+    breaks in a text, Python's True, False and None, keys without quotes).
+
+    Args:
+        text: The answer.
+        check: Returns what a value is taken as; raises ValueError where it is not what is wanted.
 
     Raises:
         JsonError: There is none. One that is cut short is not completed: what is missing is not
@@ -35,35 +43,48 @@ def read_json(text: str) -> Any:
     candidates = [text.strip()]
     candidates += [found[1].strip() for found in _FENCE.finditer(text)]
     candidates += _balanced(text)
-    problem = "it holds no JSON"
+    problem, misfit = "it holds no JSON", ""
     for mend in (False, True):
-        for candidate in candidates:
-            if not candidate:
-                continue
+        for candidate in filter(None, candidates):
+            written = _mended(candidate) if mend else candidate
             try:
-                return json.loads(_mended(candidate) if mend else candidate)
+                value = json.loads(written, strict=not mend)
             except RecursionError:
                 problem = "it is nested too deeply"
+                continue
             except ValueError as error:
                 problem = f"it is not valid JSON ({error})"
-    raise JsonError(problem)
+                continue
+            try:
+                return check(value)
+            except RecursionError:
+                misfit = misfit or "it is nested too deeply"
+            except ValueError as error:
+                misfit = misfit or str(error)[:1000]
+    raise JsonError(misfit or problem)
 
 
-def _balanced(text: str) -> list[str]:
-    """Return the first object or array of a text, to the bracket that closes it."""
-    start = next((found.start() for found in re.finditer(r"[{\[]", text)), None)
-    if start is None:
-        return []
+def _balanced(text: str) -> Iterator[str]:
+    """Yield the objects and arrays of a text, each to the bracket that closes it."""
+    end: int | None = 0
+    while end is not None and (begun := _OPENS.search(text, end)) is not None:
+        end = _end(text, begun.start())
+        if end is not None:
+            yield text[begun.start() : end]
+
+
+def _end(text: str, start: int) -> int | None:
+    """Return where what opens at `start` is closed; None where it is cut short."""
     open_: list[str] = []
     for token in _TOKEN.finditer(text, start):
         mark = token[0]
         if mark in _CLOSES:
             open_.append(_CLOSES[mark])
-        elif open_ and mark == open_[-1]:
+        elif mark == open_[-1]:
             open_.pop()
             if not open_:
-                return [text[start : token.end()]]
-    return []
+                return token.end()
+    return None
 
 
 def _mended(text: str) -> str:

@@ -234,9 +234,17 @@ def _check_choice(tools: Sequence[Tool], options: CallOptions) -> None:
         raise ConfigurationError(f"tool_choice={choice!r} is none of the tools: {known}")
 
 
-def identity_of(request: ChatRequest) -> dict[str, Any]:
-    """Return all of a request that decides its answer, as JSON holds it."""
+def identity_of(request: ChatRequest, named: CallOptions) -> dict[str, Any]:
+    """Return all of a request that decides its answer, as JSON holds it.
+
+    Args:
+        request: As the model gets it.
+        named: What of it the user named. A default counts also where the model does not take it:
+            that may be learned on the way, and an answer has one identity before and after.
+    """
     decisive: dict[str, Any] = {name: getattr(request, name) for name in _PARAMETERS}
+    asked: CallOptions = {**DEFAULTS, **named}
+    decisive |= {name: asked.get(name) for name in ("temperature", "max_tokens")}
     decisive |= {
         "messages": [openai_message(message) for message in request.messages],
         "tools": [openai_tool(tool) for tool in request.tools],

@@ -49,11 +49,7 @@ class Wanted:
         Raises:
             JsonError: There is none, or it is not what is wanted.
         """
-        value = read_json(text)
-        try:
-            return self.check(value)
-        except ValueError as error:
-            raise JsonError(str(error)[:1000]) from error
+        return read_json(text, self.check)
 
     def native(self, capabilities: ChatCapabilities) -> JsonFormat | None:
         """Return what to ask of the provider: the schema, else any JSON, else nothing."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from tollway.errors import ConfigurationError, ToolLoopError
+from tollway.retry.interrupt import failure_of
 from tollway.types import Completion, Message, Tool, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def read_tool(given: Tool | Callable[..., Any]) -> Runnable:
     arguments; it is not run.
 
     Raises:
-        ConfigurationError: It is none of these, or a parameter has no annotation.
+        ConfigurationError: It is none of these, or a parameter has no annotation, or one that is
+            not known here or that JSON has no form of.
     """
     if isinstance(given, Tool):
         return Runnable(given, None)
@@ -77,8 +79,14 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
     name = getattr(function, "__name__", type(function).__name__)
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
-    hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
-    for parameter in inspect.signature(function).parameters.values():
+    try:
+        hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
+        parameters = inspect.signature(function).parameters.values()
+    except (AttributeError, NameError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"the parameters of the tool {name} cannot be read: {error}"
+        ) from error
+    for parameter in parameters:
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             raise ConfigurationError(
                 f"the tool {name} takes *{parameter.name}; name its parameters"
@@ -95,8 +103,14 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
             # A name that is pydantic's own, or private to it.
             value = pydantic.Field(default, alias=parameter.name)
         fields[field], names[parameter.name] = (hint, value), field
-    model: Any = pydantic.create_model(name, **fields)
-    schema = model.model_json_schema()
+    try:
+        model: Any = pydantic.create_model(name, **fields)
+        schema = model.model_json_schema()
+    except pydantic.errors.PydanticUserError as error:
+        raise ConfigurationError(
+            f"a parameter of the tool {name} is of a type that JSON has no form of: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     schema.pop("title", None)
 
     async def run(arguments: dict[str, Any]) -> Any:
@@ -105,7 +119,8 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
         if inspect.iscoroutinefunction(function):
             return await function(**values)
         # A function that blocks must not hold up the other calls.
-        return await asyncio.to_thread(function, **values)
+        result = await asyncio.to_thread(function, **values)
+        return await result if inspect.isawaitable(result) else result
 
     return Runnable(Tool(name, _paragraph(function), schema), run)
 
@@ -190,12 +205,15 @@ async def _outcome(
     try:
         arguments = json.loads(call.arguments or "{}")
         result = await known.run(arguments)
-    except Exception as error:  # noqa: BLE001 - whatever a user's tool raises
+        if isinstance(result, str):
+            return result
+        # Escaped, what is not English would be several times as many tokens.
+        return json.dumps(result, default=_plain, ensure_ascii=False)
+    except (Exception, asyncio.CancelledError) as raised:
+        error = failure_of(raised)
+        if not isinstance(error, Exception):
+            raise
         return error if on_error == "raise" else f"Error: {type(error).__name__}: {error}"
-    if isinstance(result, str):
-        return result
-    # Escaped, what is not English would be several times as many tokens.
-    return json.dumps(result, default=_plain, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

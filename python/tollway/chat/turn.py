@@ -21,7 +21,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.retry import RetryPolicy
-from tollway.retry.call import AHEAD
+from tollway.retry.around import ahead
 from tollway.types import Attempt
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Turn:
             TollwayError: None does: the error of the one that may be asked again the soonest.
             CircuitOpenError: All cool down, and there is a fallback; or all refuse the credential.
         """
-        priority = self._priority + (AHEAD if self._rounds else 0)
+        priority = ahead(self._priority) if self._rounds else self._priority
         self._rounds += 1
         failed: dict[Lane, Exception] = {}
         while True:

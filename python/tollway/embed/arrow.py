@@ -35,14 +35,22 @@ def require_arrow() -> None:
 
 
 def is_arrow(source: object) -> bool:
-    """Whether an object is a table or a stream of record batches, of whatever library."""
+    """Whether an object is a table, a column or a stream of record batches, of any library."""
     return hasattr(source, "__arrow_c_stream__")
 
 
-def records(table: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table or stream: of pyarrow, polars, DuckDB, or any that speaks Arrow."""
+def records(table: Any, text_field: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table or stream: of pyarrow, polars, DuckDB, or any that speaks Arrow.
+
+    Args:
+        table: Or a column alone, such as a Series of pandas or polars.
+        text_field: What to call the field of such a column.
+    """
     arrow = _pyarrow()
-    reader = arrow.RecordBatchReader.from_stream(table)
+    try:
+        reader = arrow.RecordBatchReader.from_stream(table)
+    except arrow.ArrowInvalid:
+        reader = arrow.table({text_field: arrow.chunked_array(table)}).to_reader()
     for batch in reader:
         for start in range(0, batch.num_rows, _BATCH):
             yield from batch.slice(start, _BATCH).to_pylist()
@@ -52,14 +60,18 @@ def parquet_records(path: Path) -> Generator[dict[str, Any]]:
     """Yield the rows of a Parquet file.
 
     Raises:
-        InputError: It is none.
+        InputError: It is none, or damaged, or a text in it is not UTF-8.
+        OSError: The system cannot read it.
     """
     arrow, parquet = _pyarrow(), _pyarrow("pyarrow.parquet")
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
                 yield from batch.to_pylist()
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        # An OSError of Arrow's own, about what it found in the file, has no number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise InputError(f"{path} is not Parquet, or is damaged: {error}") from error
 
 

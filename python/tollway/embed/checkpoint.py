@@ -124,10 +124,16 @@ class Checkpoint:
         self.dimensions = held
         if dimensions is not None:
             self._set_dimensions(dimensions)
-        self._drop_torn(int(meta.get("durable", 0)))
+        whole = os.fstat(self._spool).st_size >= 4 * (self.dimensions or 0) * self._end()
+        # Where the spool was cut short, nothing is certain any more.
+        self._drop_torn(int(meta.get("durable", 0)) if whole else 0)
+        self._next = self._end()
+
+    def _end(self) -> int:
+        """Return the row after the last one kept."""
         last = self._db.execute("SELECT first, length(digests) FROM answers ORDER BY first DESC")
         first, size = last.fetchone() or (0, 0)
-        self._next: int = first + size // _DIGEST
+        return int(first + size // _DIGEST)
 
     def _put(self, name: str, value: object) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(value)))

@@ -185,7 +185,7 @@ class Embedder(Closing):
             batch: How batches are submitted and waited for.
 
         Returns:
-            `out`, or a new array: shape (n, d), of `dtype`, C-contiguous, row i for texts[i];
+            `out`, or a new array, of shape (n, d) and `dtype`, C-contiguous, row i for texts[i];
             (0, d) for no texts.
 
         Raises:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "Input", "Source"]
 
 Source: TypeAlias = str | Path | Iterable[str | Document] | AsyncIterable[str | Document] | Any
-"""A path (`-` for standard input), an Arrow table or stream, or texts or documents."""
+"""A path (`-` for standard input), an Arrow table, column or stream, or texts or documents."""
 
 # Documents looked at together: about 2 ms of hashing and counting, during which no answer is read.
 GROUP = 256
@@ -142,7 +142,7 @@ class Input(contextlib.AbstractAsyncContextManager["Input"]):
             text, identity = reading.get("text_field", "text"), reading.get("id_field", "id")
             return (
                 document_of(record, f"row {i}", str(i), text, identity)
-                for i, record in enumerate(records(source))
+                for i, record in enumerate(records(source, text))
             )
         return itertools.starmap(_document, enumerate(cast("Iterable[object]", source)))
 

@@ -23,7 +23,6 @@ from tollway.embed.sinks import (
     IndexWriter,
     Matrix,
     check_output,
-    index_path,
     write_npy,
     write_parquet,
 )
@@ -106,7 +105,7 @@ async def embed_job_async(
 
     Args:
         source: A file or folder (see `read_documents`), `-` for standard input (copied to a file
-            first), an Arrow table or stream, or any iterable or async iterable of texts or
+            first), an Arrow table, column or stream, or any iterable or async iterable of texts or
             documents, read as needed.
         output: Ends in `.npy` or `.parquet`. Replaced at the end, in one step.
         embedder: What embeds.
@@ -272,7 +271,7 @@ class _Job:
         self.seen = bytearray(len(self.rows))
 
     async def run(self, documents: Input, output: Path) -> JobReport:
-        index = IndexWriter(index_path(output))
+        index = IndexWriter(output)
         ticking = asyncio.create_task(self.tick())
         try:
             self.show()

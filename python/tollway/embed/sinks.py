@@ -42,13 +42,15 @@ _SYNC_CHUNKS = 10
 class _Replacement:
     """A file that takes the place of `path` when it is committed, or leaves it as it was.
 
-    One process at a time writes a path, the one that holds the job's lock: the temporary file has
-    one name, so that what a killed process left is written over.
+    Args:
+        path: What is replaced.
+        temporary: Name of the file until then, of this output alone. One process at a time writes
+            it, the one that holds the job's lock, and what a killed one left is written over.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: str) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = path.with_name(temporary)
         with self.named_errors():
             self.raw = self._temporary.open("wb")
 
@@ -124,8 +126,9 @@ def check_output(path: Path, source: object) -> None:
         source: What the job reads.
 
     Raises:
-        CheckpointError: Its name ends otherwise, or is a folder's; or it is a `.parquet` in the
-            folder that is read, of which it would be a part the next time.
+        CheckpointError: Its name ends otherwise, or is a folder's; it or its index would replace
+            what is read; or it is a `.parquet` in the folder that is read, of which it would be a
+            part the next time.
         ConfigurationError: It is `.parquet`, without the extra `arrow`.
     """
     if path.suffix not in {".npy", ".parquet"}:
@@ -137,6 +140,10 @@ def check_output(path: Path, source: object) -> None:
             raise CheckpointError(f"cannot write {each}: {error.strerror}") from error
         if is_folder:
             raise CheckpointError(f"cannot write {each}: it is a folder")
+        if isinstance(source, str | Path) and _is_same(each, Path(source)):
+            raise CheckpointError(
+                f"{each} is what is read, and would be replaced; choose another output"
+            )
     if path.suffix == ".parquet":
         require_arrow()
         if isinstance(source, str | Path) and Path(source).resolve() in path.resolve().parents:
@@ -144,6 +151,15 @@ def check_output(path: Path, source: object) -> None:
                 f"{path} lies in {source}, and would be read as a part of it the next time; choose "
                 "another folder"
             )
+
+
+def _is_same(path: Path, source: Path) -> bool:
+    """Whether two paths lead to one file, by whatever name."""
+    try:
+        return path.samefile(source)
+    except OSError:
+        # One of them is not there.
+        return False
 
 
 def write_npy(path: Path, matrix: Matrix) -> None:
@@ -159,7 +175,7 @@ def write_npy(path: Path, matrix: Matrix) -> None:
     header = {"descr": little.str, "fortran_order": False, "shape": shape}
     buffer = io.BytesIO()
     np.lib.format.write_array_header_2_0(buffer, header)
-    file = _Replacement(path)
+    file = _Replacement(path, f".{path.name}.tmp")
     try:
         file.write(buffer.getvalue())
         for number, rows in enumerate(matrix.parts(_CHUNK)):
@@ -177,7 +193,7 @@ def write_parquet(path: Path, matrix: Matrix, index: IndexWriter) -> None:
     Raises:
         CheckpointError: The file cannot be written; what was there before stays.
     """
-    file = _Replacement(path)
+    file = _Replacement(path, f".{path.name}.tmp")
     try:
         with file.named_errors():
             writer = ParquetWriter(file.raw, matrix.dimensions, matrix.dtype)
@@ -208,10 +224,15 @@ def index_path(output: Path) -> Path:
 
 
 class IndexWriter:
-    """Writes one line a row, `{"row": 0, "id": …, "chunk": …, "metadata": {…}}`, in input order."""
+    """Writes one line a row, `{"row": 0, "id": …, "chunk": …, "metadata": {…}}`, in input order.
 
-    def __init__(self, path: Path) -> None:
-        self._file = _Replacement(path)
+    Args:
+        output: Beside which it lies.
+    """
+
+    def __init__(self, output: Path) -> None:
+        # A .npy and a .parquet of one stem have the same index.
+        self._file = _Replacement(index_path(output), f".{output.name}.index.tmp")
         self._row = 0
 
     def add(self, document: Document) -> None:

@@ -27,6 +27,9 @@ Format = Literal["csv", "jsonl", "md", "parquet", "txt"]
 
 _KINDS = {f".{kind}" for kind in get_args(Format)}
 
+# Folders of jobs: the requests of batches under way lie in them, as `.jsonl`.
+_JOBS = (".npy.job", ".parquet.job")
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -59,7 +62,8 @@ def read_documents(
 
     Args:
         source: A file, or a folder that is searched for files of the known kinds (`.txt`, `.md`,
-            `.jsonl`, `.csv`, `.parquet`); hidden ones and `*.index.jsonl` are left out.
+            `.jsonl`, `.csv`, `.parquet`); hidden ones are left out, and what jobs write beside
+            their outputs (`*.index.jsonl`, `*.npy.job`, `*.parquet.job`).
         split: How `.txt` and `.md` become texts: the whole file, its paragraphs (set apart by
             blank lines), or its lines. Blank ones are left out.
         text_field: Field of a record that holds the text, column of `.csv` and `.parquet`.
@@ -153,7 +157,9 @@ def _files(root: Path, given: Format | None) -> Iterator[tuple[Path, str]]:
     found: list[Path] = []
     # A folder that cannot be listed is an error: its documents would be missing silently.
     for folder, folders, names in os.walk(root, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not (name.startswith(".") or name.endswith(_JOBS))
+        ]
         found += (
             Path(folder, name)
             for name in names

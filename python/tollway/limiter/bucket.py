@@ -71,8 +71,8 @@ class TokenBucket:
             timeout: Seconds to wait at most; None for as long as it takes.
 
         Returns:
-            Whether they were taken. False comes as soon as it is certain: whoever is first in the
-            queue and would have to wait longer than its time-out leaves at once.
+            Whether they were taken. False comes as soon as it is certain, so that whoever is first
+            in the queue and would have to wait longer than its time-out leaves at once.
 
         Raises:
             RequestTooLargeError: `n` is more than the capacity. Nothing was taken.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Learning", "is_held", "most_of"]
 
 # What the limits of an account can be learned up to: twice the requests a minute of the highest
-# published tiers (each costs 16 bytes), and else what the core can count.
+# published tiers (each costs some 70 bytes), and else what the core can count.
 _MOST = {"rpm": 60_000, "tpm": 2**31 - 1, "rpd": 2**27 - 1, "tpd": 2**35 - 1}
 _NAMES = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "tpd")
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import functools
 import os
 import threading
-import time
 import weakref
-import zoneinfo
 from typing import TYPE_CHECKING, cast
 
 from tollway.errors import DeadlineExceededError, RequestTooLargeError
+from tollway.limiter.calendar import Calendar
 from tollway.limiter.learning import Learning
 from tollway.limiter.permit import Permit, Reservation
 from tollway.limiter.shared import CLOSED, ClosedCore, UnopenedCore, open_core, snapshot_of
@@ -33,9 +31,6 @@ __all__ = ["RateLimiter"]
 _BATCH = 32
 _PAUSE = 0.001
 _LONGEST_TURN = 0.02
-
-# Seconds after which the bounds of a calendar day are told again: the clock on the wall may be set.
-_TELL_DAY = 600.0
 
 
 class RateLimiter:
@@ -83,10 +78,8 @@ class RateLimiter:
         self.due = float("inf")
         self.is_called = False
         _limiters.add(self)
-        self._zone = None if limits.time_zone is None else zoneinfo.ZoneInfo(limits.time_zone)
-        if self._zone is not None:
-            self._tell_day(self._zone)
-            timer().call(self)
+        self._calendar = None if limits.time_zone is None else Calendar(limits.time_zone)
+        self._begin_day(self._core)
 
     def __repr__(self) -> str:
         """Show the limits and how many wait."""
@@ -181,8 +174,8 @@ class RateLimiter:
         The caller says what becomes of it: `sent` or `cancel`, then `settle`, and in any case
         `release`. Arguments, errors and cancellation are those of `reserve`.
         """
-        stamp = await self._enter(tokens, output_tokens, priority, timeout, leased=True)
-        return Permit(self, self._core, stamp, tokens, output_tokens)
+        core, stamp = await self._enter(tokens, output_tokens, priority, timeout, leased=True)
+        return Permit(self, core, stamp, tokens, output_tokens)
 
     def hold_sync(
         self,
@@ -193,8 +186,8 @@ class RateLimiter:
         timeout: float | None = None,
     ) -> Permit:
         """Wait as `hold` does, in this thread; with `timeout` 0 for no time at all."""
-        stamp = self._enter_sync(tokens, output_tokens, priority, timeout, leased=True)
-        return Permit(self, self._core, stamp, tokens, output_tokens)
+        core, stamp = self._enter_sync(tokens, output_tokens, priority, timeout, leased=True)
+        return Permit(self, core, stamp, tokens, output_tokens)
 
     def try_hold(self, tokens: int = 0, output_tokens: int = 0) -> Permit | None:
         """Return the permit that `hold` waits for, if there is one at once; never blocks.
@@ -279,12 +272,12 @@ class RateLimiter:
 
     async def _enter(
         self, tokens: int, output_tokens: int, priority: int, timeout: float | None, *, leased: bool
-    ) -> int:
-        """Wait in this task until admitted; return the stamp of the charge."""
+    ) -> tuple[_core.Limiter, int]:
+        """Wait in this task until admitted; return who charged, and the stamp."""
         joined = self._join(
             tokens, output_tokens, priority, asyncio.get_running_loop(), leased=leased
         )
-        if isinstance(joined, int):
+        if isinstance(joined, tuple):
             return joined
         assert joined.future is not None
         try:
@@ -302,15 +295,14 @@ class RateLimiter:
             # Cancelled, or collected with a loop that was closed.
             self._leave(joined)
             raise
-        assert joined.stamp is not None
-        return joined.stamp
+        return joined.admission
 
     def _enter_sync(
         self, tokens: int, output_tokens: int, priority: int, timeout: float | None, *, leased: bool
-    ) -> int:
-        """Wait in this thread until admitted; return the stamp of the charge."""
+    ) -> tuple[_core.Limiter, int]:
+        """Wait in this thread until admitted; return who charged, and the stamp."""
         joined = self._join(tokens, output_tokens, priority, None, leased=leased)
-        if isinstance(joined, int):
+        if isinstance(joined, tuple):
             return joined
         assert joined.gate is not None
         try:
@@ -327,8 +319,7 @@ class RateLimiter:
             raise _late(timeout)
         if joined.error is not None:
             raise joined.error
-        assert joined.stamp is not None
-        return joined.stamp
+        return joined.admission
 
     def end_lease(self, core: _core.Limiter) -> None:
         """One of those under way is so no more; see `Permit.release`."""
@@ -348,16 +339,18 @@ class RateLimiter:
         loop: asyncio.AbstractEventLoop | None,
         *,
         leased: bool,
-    ) -> Waiter | int:
-        """Return the stamp of an admission, or the waiter."""
+    ) -> Waiter | tuple[_core.Limiter, int]:
+        """Return who admitted and the stamp, or the waiter."""
         with self._lock:
             ticket, stamp, is_near = self._core.enqueue(
                 tokens, output_tokens, priority=priority, leased=leased
             )
+            # Only now: in a forked child it may have been opened for this.
+            core = self._core
             if ticket is None:
-                return stamp
+                return core, stamp
             waiter = self._waiters[ticket] = Waiter(
-                ticket, loop, tokens, output_tokens, leased=leased
+                core, ticket, loop, tokens, output_tokens, leased=leased
             )
         # Only the first in the queue has a time, and only the second may pass it.
         if is_near:
@@ -370,7 +363,8 @@ class RateLimiter:
 
     def _forget(self, waiter: Waiter) -> bool:
         # Without the lock: a coroutine may be collected at any point of any thread.
-        waited = self._core.cancel(waiter.ticket)
+        core = waiter.core
+        waited = core is not None and core.cancel(waiter.ticket)
         if waited:
             self._waiters.pop(waiter.ticket, None)
         return waited
@@ -387,9 +381,10 @@ class RateLimiter:
 
     def _give_back(self, waiter: Waiter) -> None:
         if waiter.stamp is not None and waiter.claim():
-            self._core.refund(waiter.stamp, waiter.tokens, waiter.output_tokens)
+            core, stamp = waiter.admission
+            core.refund(stamp, waiter.tokens, waiter.output_tokens)
             if waiter.leased:
-                self._core.end_lease()
+                core.end_lease()
             timer().call(self)
 
     def serve(self) -> float | None:
@@ -398,10 +393,11 @@ class RateLimiter:
         Returns:
             Seconds until it is to be called again; None where nobody waits for a time.
         """
+        core = self._core
         if self._is_closed:
             self._refuse_all()
             return None
-        waiters, wait = self._poll()
+        waiters, wait = self._poll(core)
         again = functools.partial(timer().call, self) if wait == 0.0 else None
         closed = timer().wake(waiters, again)
         if closed:
@@ -415,15 +411,15 @@ class RateLimiter:
         if wait == 0.0:
             is_in_loops = any(waiter.loop is not None for waiter in waiters)
             wait = _LONGEST_TURN if is_in_loops else _PAUSE
-        if self._zone is not None:
-            left = self._tell_day(self._zone)
+        if self._calendar is not None:
+            left = self._calendar.tell(core)
             wait = left if wait is None else min(wait, left)
         return wait
 
-    def _poll(self) -> tuple[list[Waiter], float | None]:
+    def _poll(self, core: _core.Limiter) -> tuple[list[Waiter], float | None]:
         """Return those to be woken, with their stamp or error, and the wait for the next."""
         with self._lock:
-            admitted, refused, wait = self._core.poll(_BATCH)
+            admitted, refused, wait = core.poll(_BATCH)
             # Not here any more where the process was forked, or the waiter's loop closed.
             woken = [(self._waiters.pop(ticket, None), stamp) for ticket, stamp in admitted]
             failed = [(self._waiters.pop(ticket, None), message) for ticket, message in refused]
@@ -437,7 +433,7 @@ class RateLimiter:
                     waiters.append(waiter)
         for waiter, message in failed:
             if waiter is not None:
-                waiter.error = RequestTooLargeError(message)
+                waiter.fail(RequestTooLargeError(message))
                 waiters.append(waiter)
         return waiters, wait
 
@@ -445,41 +441,39 @@ class RateLimiter:
         waiters = list(self._waiters.values())
         self._waiters.clear()
         for waiter in waiters:
-            waiter.error = RuntimeError(CLOSED)
+            waiter.fail(RuntimeError(CLOSED))
         timer().wake(waiters)
-
-    def _tell_day(self, zone: zoneinfo.ZoneInfo) -> float:
-        """Tell the core the bounds of this calendar day; return the seconds until the next time."""
-        now = time.time()
-        today = dt.datetime.fromtimestamp(now, zone).date()
-        midnight = dt.time(tzinfo=zone)
-        start = dt.datetime.combine(today, midnight).timestamp()
-        end = dt.datetime.combine(today + dt.timedelta(days=1), midnight).timestamp()
-        self._core.set_day(max(0.0, now - start), max(0.0, end - now))
-        return min(max(0.001, end - now), _TELL_DAY)
 
     def abandon_waiters(self) -> None:
         """Start a forked child without its parent's waiters, whose threads it does not have."""
         self._lock = threading.Lock()
         self._learning.forget_lock()
-        if self.shared is None:
+        if not isinstance(cast("object", self._core), (ClosedCore, UnopenedCore)):
             self._core.clear_queue()
-        elif not self._is_closed and not isinstance(cast("object", self._core), UnopenedCore):
-            # The memory is the parent's as well: the child takes a place of its own.
-            self._core.disown()
-            self._core = cast("_core.Limiter", UnopenedCore(self._reopen))
+            if self.shared is not None:
+                # The memory is the parent's as well: the child takes a place of its own.
+                self._core.disown()
+                self._core = cast("_core.Limiter", UnopenedCore(self._reopen))
         self.generation += 1
         self.due, self.is_called = float("inf"), False
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.abandon()
-        if self._zone is not None:
+        if self._calendar is not None and self.shared is None:
             timer().call(self)
 
     def _reopen(self, unopened: UnopenedCore) -> _core.Limiter:
         if cast("object", self._core) is unopened:
-            self._core = open_core(self.limits, self._margin, self.shared)
+            core = open_core(self.limits, self._margin, self.shared)
+            self._begin_day(core)
+            self._core = core
         return self._core
+
+    def _begin_day(self, core: _core.Limiter) -> None:
+        if self._calendar is not None:
+            self._calendar.tell(core)
+            # From now on the timer does.
+            timer().call(self)
 
 
 def _late(timeout: float) -> DeadlineExceededError:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from tollway import _core
+
 __all__ = ["FORKED", "Served", "Timer", "Waiter", "timer"]
 
 _logger = logging.getLogger("tollway.limiter")
@@ -53,6 +55,7 @@ class Waiter:
 
     __slots__ = (
         "_claim",
+        "core",
         "error",
         "future",
         "gate",
@@ -67,6 +70,7 @@ class Waiter:
 
     def __init__(
         self,
+        core: _core.Limiter,
         ticket: int,
         loop: asyncio.AbstractEventLoop | None,
         tokens: int,
@@ -74,6 +78,8 @@ class Waiter:
         *,
         leased: bool,
     ) -> None:
+        # Whose ticket it is: the limiter has another one when it was closed, or forked.
+        self.core: _core.Limiter | None = core
         self.ticket = ticket
         self.loop = loop
         self.tokens = tokens
@@ -89,6 +95,13 @@ class Waiter:
         self.has_left = False
         self._claim = [None]
 
+    @property
+    def admission(self) -> tuple[_core.Limiter, int]:
+        """Who admitted the caller, and the stamp of the charge."""
+        assert self.core is not None
+        assert self.stamp is not None
+        return self.core, self.stamp
+
     def claim(self) -> bool:
         """Whether the caller is the first who asks: what was admitted comes back once."""
         try:
@@ -96,6 +109,12 @@ class Waiter:
         except IndexError:
             return False
         return True
+
+    def fail(self, error: Exception) -> None:
+        """Have `wake` raise an error; nothing was charged."""
+        self.error = error
+        # The error's traceback leads here: it must not keep the place of a shared limiter.
+        self.core = None
 
     def wake(self) -> None:
         """Let the caller go on, or raise `error`; in its loop's own thread, if it has one."""
@@ -109,13 +128,14 @@ class Waiter:
 
     def abandon(self) -> None:
         """Fail a waiter whom a fork left in a process that is not its own."""
-        self.error = RuntimeError(FORKED)
+        error = RuntimeError(FORKED)
+        self.fail(error)
         if self.gate is not None:
             self.gate.release()
         elif self.future is not None and not self.future.done():
             # A loop refuses that was closed, or that another thread of the parent ran.
             with contextlib.suppress(RuntimeError):
-                self.future.set_exception(self.error)
+                self.future.set_exception(error)
             if self.future.done():
                 # Seen, so that nothing is logged where the task never runs again.
                 self.future.exception()

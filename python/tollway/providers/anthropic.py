@@ -26,6 +26,7 @@ from tollway.providers.frame import (
     Events,
     fingerprint,
     own_client,
+    reading,
     sdk_clients,
     sdk_failure,
     told_client,
@@ -202,7 +203,8 @@ class AnthropicProvider(ChatFrame):
         answer = raw.parse()
         if inspect.isawaitable(answer):
             answer = await answer
-        return completion_of(answer, raw.headers, self.model)
+        with reading(self._where):
+            return completion_of(answer, raw.headers, self.model)
 
     async def _events(self, request: ChatRequest) -> Events:
         client = self._clients.get()

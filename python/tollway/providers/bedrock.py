@@ -13,7 +13,7 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
-from tollway.providers.frame import AtClient, ChatFrame, Events
+from tollway.providers.frame import AtClient, ChatFrame, Events, reading
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
 from tollway.types import Usage
@@ -91,7 +91,8 @@ class BedrockProvider(AtClient[BedrockClient], ChatFrame):
     async def _answer(self, request: ChatRequest) -> Completion:
         """Cancellation returns at once; the answer that nobody waits for is read by its thread."""
         answer = await self._client.call("converse", self._arguments(request))
-        return completion_of(answer, self.model)
+        with reading(self._where):
+            return completion_of(answer, self.model)
 
     async def _events(self, request: ChatRequest) -> Events:
         events = self._client.events(self._arguments(request), request.timeout)

@@ -35,6 +35,7 @@ __all__ = [
     "Events",
     "fingerprint",
     "own_client",
+    "reading",
     "sdk_clients",
     "sdk_failure",
     "told_client",
@@ -101,7 +102,9 @@ class ChatFrame(ABC):
                 if events.headers is not None:
                     yield Chunk(headers=events.headers, request_id=events.request_id)
                 async for event in source:
-                    if (chunk := events.read(event)) is not None:
+                    with reading(self._where):
+                        chunk = events.read(event)
+                    if chunk is not None:
                         yield chunk
                 if (held := events.end()) is not None:
                     yield held
@@ -243,6 +246,23 @@ class AtClient(Generic[C]):
     async def aclose(self) -> None:
         """Close the connections of this event loop; an injected client stays open."""
         await self._client.aclose()
+
+
+@contextlib.contextmanager
+def reading(where: str) -> Generator[None, None, None]:
+    """Take an answer in another form than its API's for one of no use, which is asked for again.
+
+    Raises:
+        BadResponseError: In place of what reading such an answer raises.
+    """
+    try:
+        yield
+    except TollwayError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadResponseError(
+            f"{where} answered in a form that is not its API's ({type(error).__name__})", status=200
+        ) from error
 
 
 def fingerprint(secret: str) -> str:

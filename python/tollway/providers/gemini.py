@@ -17,7 +17,7 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingRules,
 )
-from tollway.providers.frame import AtClient, ChatFrame, Events
+from tollway.providers.frame import AtClient, ChatFrame, Events, reading
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
     ChunkReader,
@@ -96,7 +96,8 @@ class GeminiProvider(AtClient[GeminiClient], ChatFrame):
         contents, config = self._arguments(request)
         models = self._client.models()
         answer = await models.generate_content(model=self.model, contents=contents, config=config)
-        return completion_of(answer, self.model)
+        with reading(self._where):
+            return completion_of(answer, self.model)
 
     async def _events(self, request: ChatRequest) -> Events:
         contents, config = self._arguments(request)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError
 from tollway.providers.base import ALL_PARAMETERS, ChatRules, EmbeddingAnswer, EmbeddingRules
-from tollway.providers.frame import AtClient, ChatFrame, Events
+from tollway.providers.frame import AtClient, ChatFrame, Events, reading
 from tollway.providers.litellm_client import LiteLLMClient, caught, sdk
 from tollway.providers.openai import DIMENSIONS
 from tollway.providers.openai_models import Learned, Model, learned_of
@@ -91,9 +91,10 @@ class LiteLLMProvider(AtClient[LiteLLMClient], ChatFrame):
     async def _answer(self, request: ChatRequest) -> Completion:
         answer = await sdk().acompletion(**self._arguments(request))
         headers = self._client.headers_of(answer)
-        parsed: dict[str, Any] = _with_refusal(answer.model_dump())
-        completion = completion_of(parsed, headers, self.name, model=self.model, split=True)
-        thoughts = _thoughts(parsed["choices"][0]["message"])
+        with reading(self._where):
+            parsed: dict[str, Any] = _with_refusal(answer.model_dump())
+            completion = completion_of(parsed, headers, self.name, model=self.model, split=True)
+            thoughts = _thoughts(parsed["choices"][0]["message"])
         usage = completion.usage
         if not usage.total_tokens:
             usage = Usage(requests=1, estimated=True)

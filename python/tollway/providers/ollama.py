@@ -26,7 +26,7 @@ from tollway.providers.base import (
     Checked,
 )
 from tollway.providers.errors import OLLAMA_ERRORS
-from tollway.providers.frame import fingerprint
+from tollway.providers.frame import fingerprint, reading
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
 from tollway.providers.openai import check_address, checked_key, error_of
@@ -194,7 +194,12 @@ class _Server:
 
     def _broken(self, error: Exception) -> Exception:
         """Return what an exception of the HTTP library means."""
-        return transport_error(error, f"ollama/{self.model} at {self.base_url}") or error
+        return transport_error(error, self._where) or error
+
+    @property
+    def _where(self) -> str:
+        """Who is asked, for messages."""
+        return f"ollama/{self.model} at {self.base_url}"
 
 
 class OllamaProvider(_Server):
@@ -208,8 +213,9 @@ class OllamaProvider(_Server):
         model: `llama3.2`.
         num_ctx: Tokens of the window that the server keeps for a conversation: prompt and answer.
             More take more of the server's memory, and another number makes it load the model
-            again, so that it is one for all calls.
-        options: The server's further options: `num_gpu`, `repeat_penalty`, `top_k`, ….
+            again, so that it is one for all calls. Default: 8,192.
+        options: The server's further options: `num_gpu`, `repeat_penalty`, `top_k`, …; `num_ctx`
+            may stand there too. Those of a call go before, its defaults do not.
         keep_alive: How long the model stays loaded: `"10m"`, seconds, -1 for ever.
         base_url: Else from `OLLAMA_HOST`, else `http://127.0.0.1:11434`.
         api_key: For ollama.com; else from `OLLAMA_API_KEY`.
@@ -218,14 +224,14 @@ class OllamaProvider(_Server):
         errors: What its errors mean.
 
     Raises:
-        ConfigurationError: An address that is none, or a window without room.
+        ConfigurationError: An address that is none, a window without room, or two windows.
     """
 
     def __init__(
         self,
         model: str,
         *,
-        num_ctx: int = NUM_CTX,
+        num_ctx: int | None = None,
         options: Mapping[str, Any] | None = None,
         keep_alive: str | float | None = None,
         base_url: str | None = None,
@@ -242,12 +248,15 @@ class OllamaProvider(_Server):
             headers=headers,
             errors=errors,
         )
-        if num_ctx < 1:
-            raise ConfigurationError(f"num_ctx is the tokens of the window, not {num_ctx}")
-        self._options = {**(options or {}), "num_ctx": num_ctx}
+        self._options = {"num_ctx": NUM_CTX if num_ctx is None else num_ctx, **(options or {})}
+        window = self._options["num_ctx"]
+        if not isinstance(window, int) or window < 1:
+            raise ConfigurationError(f"num_ctx is the tokens of the window, not {window!r}")
+        if num_ctx not in {None, window}:
+            raise ConfigurationError(f"num_ctx is {num_ctx}, and {window} in options: give one")
         self._keep_alive = keep_alive
         self.capabilities = ChatCapabilities(_FEATURES, _PARAMETERS)
-        self.rules = ChatRules(model, num_ctx, price="free")
+        self.rules = ChatRules(model, window, price="free")
         self.limits = Limits(max_in_flight=4)
 
     async def complete(self, request: ChatRequest) -> Completion:
@@ -257,7 +266,8 @@ class OllamaProvider(_Server):
             "POST", "/api/chat", body, request.timeout, request.extra_headers
         )
         self._check_window(answer, body)
-        return completion_of(answer, headers, self.model)
+        with reading(self._where):
+            return completion_of(answer, headers, self.model)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
@@ -280,7 +290,9 @@ class OllamaProvider(_Server):
                         if line:
                             piece = self._parsed(line, headers)
                             self._check_window(piece, body)
-                            yield reader.read(piece)
+                            with reading(self._where):
+                                chunk = reader.read(piece)
+                            yield chunk
         except transport_exceptions() as error:
             raise self._broken(error) from error
 

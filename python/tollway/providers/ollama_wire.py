@@ -37,7 +37,7 @@ def chat_body(model: str, request: ChatRequest, options: Mapping[str, Any]) -> d
     body: dict[str, Any] = {
         "model": model,
         "messages": [_message(message) for message in with_names(request.messages)],
-        "options": {**options, **_options(request)},
+        "options": {**options, **_options(request, options)},
     }
     if request.tools and request.tool_choice != "none":
         if request.tool_choice not in {None, "auto"}:
@@ -64,8 +64,7 @@ def completion_of(answer: Mapping[str, Any], headers: Mapping[str, str], model: 
     if not answer.get("done") or not isinstance(given, dict):
         raise BadResponseError(f"ollama/{model} answered 200 without a finished answer", status=200)
     message = cast("dict[str, Any]", given)
-    text: str = message.get("content") or ""
-    reasoning: str = message.get("thinking") or ""
+    text, reasoning = _text(message, "content"), _text(message, "thinking")
     if not reasoning and "think>" in text:
         reasoning, text = split_thinking(text)
     calls = tuple(
@@ -95,7 +94,7 @@ class ChunkReader:
     def read(self, piece: Mapping[str, Any]) -> Chunk:
         """Return what a line brings."""
         message: dict[str, Any] = piece.get("message") or {}
-        thought, text = self._splitter.feed(message.get("content") or "")
+        thought, text = self._splitter.feed(_text(message, "content"))
         calls: list[ToolCallDelta] = []
         for call in message.get("tool_calls") or ():
             number, self._calls = self._calls, self._calls + 1
@@ -107,7 +106,7 @@ class ChunkReader:
             thought, text = thought + held_thought, text + held
         return Chunk(
             text,
-            (message.get("thinking") or "") + thought,
+            _text(message, "thinking") + thought,
             tuple(calls),
             _finish(piece, has_calls=self._calls > 0) if is_done else None,
             _usage(piece) if is_done else None,
@@ -141,10 +140,15 @@ def _image(part: ImagePart) -> str:
     return base64.b64encode(known[1]).decode()
 
 
-def _options(request: ChatRequest) -> dict[str, Any]:
+def _options(request: ChatRequest, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the server's options for a request; a default replaces none of the user's own."""
+    temperature, most = (
+        None if name in request.defaults and option in own else getattr(request, name)
+        for name, option in (("temperature", "temperature"), ("max_tokens", "num_predict"))
+    )
     given = {
-        "temperature": request.temperature,
-        "num_predict": request.max_tokens,
+        "temperature": temperature,
+        "num_predict": most,
         "top_p": request.top_p,
         "stop": list(request.stop) or None,
         "seed": request.seed,
@@ -162,10 +166,17 @@ def _finish(answer: Mapping[str, Any], *, has_calls: bool) -> FinishReason:
 
 def _usage(answer: Mapping[str, Any]) -> Usage:
     """Return what was counted; a prompt whose beginning was kept may have no count."""
-    prompt: int = answer.get("prompt_eval_count") or 0
-    if not prompt:
+    prompt, written = answer.get("prompt_eval_count"), answer.get("eval_count")
+    if not prompt or not isinstance(prompt, int):
         return Usage(requests=1, estimated=True)
-    return Usage(prompt, 1, output_tokens=answer.get("eval_count") or 0)
+    return Usage(prompt, 1, output_tokens=written if isinstance(written, int) else 0)
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    value = message.get(name) or ""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from tollway.providers.frame import (
     Events,
     fingerprint,
     own_client,
+    reading,
     sdk_clients,
     sdk_failure,
     told_client,
@@ -157,9 +158,10 @@ class OpenAIChatProvider(ChatFrame):
 
     def completion(self, answer: object, headers: Mapping[str, str]) -> Completion:
         """Return an answer's JSON as a `Completion`; see `completion_of`."""
-        return completion_of(
-            answer, headers, self.name, model=self.model, split=not self._is_openai
-        )
+        with reading(self._where):
+            return completion_of(
+                answer, headers, self.name, model=self.model, split=not self._is_openai
+            )
 
     async def _events(self, request: ChatRequest) -> Events:
         body = {**chat_body(self.model, request, self._learned), "stream": True}

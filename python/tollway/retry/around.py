@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
 
-__all__ = ["LATER", "Around", "CallRecord", "refuse_later"]
+__all__ = ["LATER", "Around", "CallRecord", "ahead", "refuse_later"]
+
+# How far a retry goes ahead of new work, however long that has waited: 10 s of waiting are worth
+# one level of priority. And the highest that there is.
+_AHEAD = 10_000
+_HIGHEST = 1_000_000
 
 # What a sync function returns that has done nothing yet: whatever fails does so after the call.
 LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
@@ -66,6 +71,11 @@ class Around(TypedDict, total=False):
     budget: RetryBudget | None
     until: float | None
     record: CallRecord | None
+
+
+def ahead(priority: int) -> int:
+    """Return the priority with which a retry waits for its permit."""
+    return min(priority + _AHEAD, _HIGHEST)
 
 
 def refuse_later(result: Any) -> NoReturn:

@@ -23,7 +23,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter.feedback import Feedback
-from tollway.retry.around import LATER, CallRecord, refuse_later
+from tollway.retry.around import LATER, CallRecord, ahead, refuse_later
 from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
 from tollway.retry.interrupt import Deadline, failure_of
@@ -41,15 +41,11 @@ if TYPE_CHECKING:
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.policy import Clock, RetryPolicy
 
-__all__ = ["AHEAD", "Call"]
+__all__ = ["Call"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("tollway.retry")
-
-# A retry waits for its permit ahead of new work, however long that has waited: 10 s of waiting are
-# worth one level of priority.
-AHEAD = 10_000
 
 
 class Call:
@@ -196,8 +192,8 @@ class Call:
                     await self._budget.acquire()
                 finally:
                     record.budget_wait += now() - began
-        ahead = 0 if self._delay is None else AHEAD
-        return await self._reserve(self._priority + ahead)
+        priority = self._priority
+        return await self._reserve(priority if self._delay is None else ahead(priority))
 
     async def _reserve(self, priority: int) -> Permit | None:
         if self._limiter is None:
@@ -426,7 +422,7 @@ class Call:
 
     async def _second(self, function: Callable[[], Awaitable[T]]) -> T:
         # As late as a retry, and as urgent.
-        priority = self._priority + AHEAD
+        priority = ahead(self._priority)
         if self._breaker is None:
             permit = await self._reserve(priority)
         else:

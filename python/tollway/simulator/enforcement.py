@@ -111,9 +111,9 @@ class _SubWindow:
 
     def wait(self, cost: int) -> int | None:
         del cost  # always one request
-        if len(self._taken) < self.quota:
-            return 0
-        return self._taken[0] + self.window - self._at
+        # More than the quota, where that was lowered.
+        over = len(self._taken) - self.quota
+        return 0 if over < 0 else self._taken[over] + self.window - self._at
 
     def take(self, cost: int) -> None:
         del cost

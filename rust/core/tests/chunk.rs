@@ -34,6 +34,34 @@ fn prose() -> impl Strategy<Value = String> {
         .prop_map(|atoms| atoms.concat())
 }
 
+#[test]
+fn what_fits_is_one_chunk() {
+    // Of o200k's tokens one is 83 spaces, and none is 80.
+    for spaces in 1..400 {
+        let text = " ".repeat(spaces);
+        for encoding in &ENCODINGS {
+            let chunks = encoding
+                .chunks(&text, encoding.count(&text), 0, None)
+                .unwrap();
+            assert_eq!(chunks.len(), 1, "{} spaces, {}", spaces, encoding.name());
+        }
+    }
+}
+
+#[test]
+fn no_token_is_longer_than_128_bytes() {
+    for encoding in &ENCODINGS {
+        for id in 0..=encoding.max_id() {
+            let token = encoding.token(id);
+            assert!(
+                token.is_none_or(|token| token.len() <= 128),
+                "{} {id}",
+                encoding.name()
+            );
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn chunks_cover_the_text_and_fit(

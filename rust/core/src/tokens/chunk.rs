@@ -24,6 +24,8 @@ pub struct TooSmall {
     pub tokens: usize,
 }
 
+/// Bytes of the longest token of every encoding.
+const LONGEST_TOKEN: usize = 128;
 /// So many preferred ends that turn out not to fit are passed over before the search is given up:
 /// white space at the end of a chunk can have a token of its own.
 const TRIES: usize = 4;
@@ -37,7 +39,8 @@ const CLOSERS: [char; 12] = [
 ];
 
 impl Encoding {
-    /// Splits `text` into chunks of at most `max_tokens` tokens each, as ranges of bytes.
+    /// Splits `text` into chunks of at most `max_tokens` tokens each, as ranges of bytes; one that
+    /// has no more is one chunk.
     ///
     /// Both the starts and the ends grow from chunk to chunk, the first starts at 0, the last ends
     /// with the text, and none starts behind the end of the one before. What two chunks share is
@@ -58,7 +61,12 @@ impl Encoding {
         // The text up to `done` is in chunks; the next one starts at `start`.
         let (mut start, mut done) = (0, 0);
         let mut shared = overlap;
-        let mut length = 0;
+        // A text can fit though a beginning of it does not, so one that may fit is seen whole.
+        let mut length = if text.len() <= max_tokens.saturating_mul(LONGEST_TOKEN) {
+            text.len()
+        } else {
+            0
+        };
         while done < text.len() {
             length = self.longest_beginning(&text[start..], max_tokens, length);
             let end = start + length;
