@@ -17,12 +17,12 @@ from tollway.errors import (
     StreamInterruptedError,
     TollwayError,
 )
-from tollway.types import Attempt
+from tollway.retry.around import attempt_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tollway.types import Chunk, Completion
+    from tollway.types import Attempt, Chunk, Completion
 
 __all__ = ["Chain", "Fallbacks"]
 
@@ -146,15 +146,6 @@ class Chain(Generic[M]):
         if not made or (
             made[-1].error != type(error).__name__ and not isinstance(error, _COMPLETE)
         ):
-            made.append(
-                Attempt(
-                    number=0,
-                    at=time.monotonic() - self._began,
-                    error=type(error).__name__,
-                    status=getattr(error, "status", None),
-                    request_id=getattr(error, "request_id", None),
-                    wait=0.0,
-                    model=model,
-                )
-            )
+            at = time.monotonic() - self._began
+            made.append(attempt_of(error, number=0, at=at, model=model))
         self.attempts += self._numbered(made)

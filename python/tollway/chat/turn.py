@@ -21,8 +21,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.retry import RetryPolicy
-from tollway.retry.around import ahead
-from tollway.types import Attempt
+from tollway.retry.around import ahead, attempt_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from tollway.limiter import Permit, RateLimiter
     from tollway.limiter.adaptive import Outcome
     from tollway.limiter.feedback import Feedback
+    from tollway.types import Attempt
 
 __all__ = ["ONCE", "Turn"]
 
@@ -302,17 +302,8 @@ class Turn:
 
     def _note(self, lane: Lane, error: Exception) -> None:
         lane.failed(error)
-        self.attempts.append(
-            Attempt(
-                number=len(self.attempts) + 1,
-                at=monotonic() - self._began,
-                error=type(error).__name__,
-                status=getattr(error, "status", None),
-                request_id=getattr(error, "request_id", None),
-                wait=0.0,
-                model=lane.path.model,
-            )
-        )
+        number, at = len(self.attempts) + 1, monotonic() - self._began
+        self.attempts.append(attempt_of(error, number=number, at=at, model=lane.path.model))
 
     def _note_late(self, lane: Lane, began: float) -> None:
         """Take an attempt that the deadline cut off for a time-out, if it had most of the time.

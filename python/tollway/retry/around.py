@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
 
-__all__ = ["LATER", "Around", "CallRecord", "ahead", "refuse_later"]
+__all__ = ["LATER", "Around", "CallRecord", "ahead", "attempt_of", "refuse_later"]
 
 # How far a retry goes ahead of new work, however long that has waited: 10 s of waiting are worth
 # one level of priority. And the highest that there is.
@@ -76,6 +76,21 @@ class Around(TypedDict, total=False):
 def ahead(priority: int) -> int:
     """Return the priority with which a retry waits for its permit."""
     return min(priority + _AHEAD, _HIGHEST)
+
+
+def attempt_of(
+    error: BaseException, *, number: int, at: float, wait: float = 0.0, model: str = ""
+) -> Attempt:
+    """Return the attempt that ended with an error; the arguments are its other fields."""
+    return Attempt(
+        number=number,
+        at=at,
+        error=type(error).__name__,
+        status=getattr(error, "status", None),
+        request_id=getattr(error, "request_id", None),
+        wait=wait,
+        model=model,
+    )
 
 
 def refuse_later(result: Any) -> NoReturn:

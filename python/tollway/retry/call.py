@@ -23,11 +23,11 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter.feedback import Feedback
-from tollway.retry.around import LATER, CallRecord, ahead, refuse_later
+from tollway.retry.around import LATER, CallRecord, ahead, attempt_of, refuse_later
 from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
 from tollway.retry.interrupt import Deadline, failure_of
-from tollway.types import Attempt, Usage
+from tollway.types import Usage
 from tollway.wire import on_written
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tollway.retry.around import Around
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.policy import Clock, RetryPolicy
+    from tollway.types import Attempt
 
 __all__ = ["Call"]
 
@@ -150,14 +151,8 @@ class Call:
         return True
 
     def _note(self, error: BaseException, wait: float) -> Attempt:
-        attempt = Attempt(
-            number=len(self._attempts) + 1,
-            at=self._clock.now() - self._started,
-            error=type(error).__name__,
-            status=getattr(error, "status", None),
-            request_id=getattr(error, "request_id", None),
-            wait=wait,
-        )
+        number, at = len(self._attempts) + 1, self._clock.now() - self._started
+        attempt = attempt_of(error, number=number, at=at, wait=wait)
         self._attempts.append(attempt)
         self._record.attempts.append(attempt)
         return attempt
