@@ -139,7 +139,7 @@ async def test_without_one_the_schema_is_told():
 
 async def test_the_form_of_openai_is_understood():
     named = {"name": "person", "schema": PERSON, "strict": True}
-    for given, wanted in (
+    for form, wanted in (
         ({"type": "json_object"}, JsonFormat()),
         ({"type": "json_schema", "json_schema": named}, JsonFormat(PERSON, "person", strict=True)),
         (
@@ -148,7 +148,7 @@ async def test_the_form_of_openai_is_understood():
         ),
     ):
         llm, provider = llm_of(said('{"name": "Ada"}'))
-        answer = await llm.complete("who, in json?", response_format=given)
+        answer = await llm.complete("who, in json?", response_format=form)
         assert answer.parsed == {"name": "Ada"}
         assert provider.requests[0].response_format == wanted
 
