@@ -180,6 +180,20 @@ def test_what_is_no_parquet(sim, output, tmp_path):
         job(sim, tmp_path / "a.parquet", output)
 
 
+@pytest.mark.parametrize("damage", ["text", "page"])
+def test_a_damaged_parquet_is_named(tmp_path, damage):
+    path = tmp_path / "a.parquet"
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"text": ["some words"]}), path, **options)
+    data = path.read_bytes()
+    data = (
+        data.replace(b"words", b"w\xffrds") if damage == "text" else data[:4] + b"\xff" + data[5:]
+    )
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet is not Parquet, or is damaged: (?!None)."):
+        list(tollway.embed.read_documents(path))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_parquet_out_is_what_npy_out_is(sim, tmp_path, output, dtype):
     documents = [

@@ -60,14 +60,18 @@ def parquet_records(path: Path) -> Generator[dict[str, Any]]:
     """Yield the rows of a Parquet file.
 
     Raises:
-        InputError: It is none.
+        InputError: It is none, or damaged, or a text in it is not UTF-8.
+        OSError: The system cannot read it.
     """
     arrow, parquet = _pyarrow(), _pyarrow("pyarrow.parquet")
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
                 yield from batch.to_pylist()
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        # An OSError of Arrow's own, about what it found in the file, has no number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise InputError(f"{path} is not Parquet, or is damaged: {error}") from error
 
 
