@@ -449,6 +449,6 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
     assert frames
     assert max(map(len, frames)) <= 80
     # Nothing is cut off: counts, tokens, and time to go are whole in every frame.
-    troubles = r"( · \d+x429)?( · \d+ retries)?( · [A-Z]\w+[r…])?"
+    troubles = r"( · \d+x429)?( · (1 retry|\d+ retries))?( · [A-Z]\w+[r…])?"
     pattern = rf"(\S+ )?[\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
     assert [frame for frame in frames if not re.fullmatch(pattern, frame)] == []
