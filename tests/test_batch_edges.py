@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from test_batches import (
+from batch_fakes import (
     ANTHROPIC,
     BOTH,
     FAST,
     OPENAI,
     PROMPTS,
-    Submitted,
+    interrupted,
     of,
     right,
     run,
@@ -95,12 +95,7 @@ async def test_what_is_asked_in_another_form_meanwhile_is_kept_as_it_was(model, 
     path = tmp_path / "answers.jsonl"
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     async with simulated(seconds=0.2) as sim:
-        submitted = Submitted()
-        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
-        await submitted.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await interrupted(of(sim, model), path)
         (other,) = await run(of(sim, model), ["give n"], checkpoint=path, response_format=schema)
         assert other.completion.parsed["n"] > 0
         again = await run(of(sim, model), checkpoint=path)
@@ -143,12 +138,7 @@ async def test_a_run_that_fails_tells_of_the_batches_that_go_on(tmp_path, caplog
 async def test_an_outage_at_the_start_of_the_next_run_ends_nothing(model, tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=0.1) as sim:
-        submitted = Submitted()
-        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
-        await submitted.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await interrupted(of(sim, model), path)
         handler, refused = sim._server._handler, 0
 
         async def handle(request):
@@ -193,12 +183,7 @@ async def test_an_answer_that_names_no_batch_is_looked_for():
 async def test_a_clock_that_was_set_back_holds_nothing_up(tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=3600) as sim:
-        submitted = Submitted()
-        running = asyncio.create_task(run(of(sim), checkpoint=path, progress=submitted))
-        await submitted.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await interrupted(of(sim), path)
         (named,) = (tmp_path / "answers.jsonl.batches").glob("*.json")
         entry = json.loads(named.read_bytes())
         # As if the process had been killed before it knew, and nothing had arrived.
@@ -214,12 +199,7 @@ async def test_a_clock_that_was_set_back_holds_nothing_up(tmp_path):
 async def test_a_batch_from_before_a_clock_was_set_back_is_found(model, tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=3600) as sim:
-        submitted = Submitted()
-        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
-        await submitted.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await interrupted(of(sim, model), path)
         (named,) = (tmp_path / "answers.jsonl.batches").glob("*.json")
         entry = json.loads(named.read_bytes())
         named.write_text(json.dumps({**entry, "attempted": time.time() + 1e6, "batch": None}))

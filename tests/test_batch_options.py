@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from test_batches import FAST, PROMPTS, SOON, of, right, run, simulated
+from batch_fakes import FAST, PROMPTS, SOON, of, right, run, simulated
 from tollway import LLM, BatchOptions
 from tollway.errors import CheckpointError, ConfigurationError
 from tollway.simulator import digest

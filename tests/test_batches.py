@@ -7,9 +7,22 @@ import dataclasses
 
 import pytest
 
+from batch_fakes import (
+    ANTHROPIC,
+    BOTH,
+    FAST,
+    OPENAI,
+    PROMPTS,
+    interrupted,
+    of,
+    right,
+    run,
+    simulated,
+    with_options,
+)
 from chat_fakes import Submitted, llm_of, said
 from passing import hold
-from tollway import LLM, BatchOptions, RetryPolicy
+from tollway import LLM, RetryPolicy
 from tollway.chat.question import Question
 from tollway.errors import (
     APITimeoutError,
@@ -24,38 +37,7 @@ from tollway.errors import (
     RetriesExhaustedError,
     StructuredOutputError,
 )
-from tollway.simulator import BatchBehaviour, Faults, Simulator, digest, reply
-
-OPENAI, ANTHROPIC = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"
-BOTH = pytest.mark.parametrize("model", [OPENAI, ANTHROPIC])
-PROMPTS = [f"prompt {i}" for i in range(10)]
-# As patient as a test may be.
-SOON = BatchOptions(poll=0.01, longest_poll=0.05, settling=0.2)
-FAST = RetryPolicy(max_retries=3, base_delay=0.001, max_delay=0.01)
-
-
-def of(sim, model=OPENAI, **options):
-    base_url = sim.base_url.removesuffix("/v1") if model == ANTHROPIC else sim.base_url
-    return LLM(model, **{"base_url": base_url, "api_key": "k", "retry": FAST, **options})
-
-
-def simulated(**behaviour):
-    return Simulator(batches=BatchBehaviour(**behaviour))
-
-
-def with_options(**changed):
-    return dataclasses.replace(SOON, **changed)
-
-
-def right(prompts, outcomes):
-    return [o.text for o in outcomes] == [reply(("user", prompt)) for prompt in prompts]
-
-
-async def run(llm, prompts=PROMPTS, batch=SOON, **options):
-    try:
-        return await llm.map(prompts, mode="batch", batch=batch, **options)
-    finally:
-        await llm.aclose()
+from tollway.simulator import BatchBehaviour, Faults, Simulator, digest
 
 
 async def source():
@@ -372,12 +354,7 @@ async def test_a_full_queue_of_requests_empties_with_our_own():
 async def test_what_is_interrupted_is_collected_by_the_next_run(model, tmp_path, caplog):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=0.3) as sim:
-        submitted = Submitted()
-        running = asyncio.create_task(run(of(sim, model), checkpoint=path, progress=submitted))
-        await submitted.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await interrupted(of(sim, model), path)
         (batch,) = sim._store.batches
         assert "these batches go on" in caplog.text
         assert batch in caplog.text
@@ -423,12 +400,7 @@ async def test_batches_are_cancelled_where_that_is_asked_for(model, tmp_path, ca
 async def test_a_batch_of_another_model_is_not_given_up(tmp_path):
     path = tmp_path / "answers.jsonl"
     async with simulated(seconds=5) as sim:
-        submitted = Submitted()
-        running = asyncio.create_task(run(of(sim), checkpoint=path, progress=submitted))
-        await submitted.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await interrupted(of(sim), path)
         with pytest.raises(CheckpointError, match="openai/gpt-4o-mini"):
             await run(of(sim, "openai/gpt-4o"), checkpoint=path)
         sim._store.batches.clear()

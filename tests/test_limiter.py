@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 
 from exact_log import Recorder, spent
+from polling import until
 from tollway import _core
 from tollway.errors import ConfigurationError, RequestTooLargeError
 from tollway.limiter import Limits, RateLimiter
@@ -21,11 +22,6 @@ from tollway.limiter import waiting as waiting_module
 SLOW = Limits(rpm=1_200, sub_window=0.05)
 QUICK = Limits(rpm=15_000, sub_window=0.02)
 FAST = Limits(rpm=600_000, sub_window=0.01)
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - nobody tells when it holds
-        await asyncio.sleep(0.001)
 
 
 async def test_two_thousand_tasks_come_in_the_order_of_their_calls():

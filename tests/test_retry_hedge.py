@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from polling import until
 from tollway import errors
 from tollway.limiter import Limits, RateLimiter
 from tollway.retry import CallRecord, CircuitBreaker, Hedge, RetryBudget, RetryPolicy, retry
@@ -59,11 +60,6 @@ def ends(seconds, outcome):
         return outcome
 
     return attempt
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - nobody tells when it holds
-        await asyncio.sleep(0.001)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,9 @@ from collections import Counter
 
 import pytest
 
-from chat_fakes import EVERYTHING, NO_WAIT, FakeProvider, said
+from chat_fakes import EVERYTHING, said
+from polling import until
+from router_fakes import END, Deployment, Held, asked, of
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
 from tollway.chat import lane, turn
 from tollway.errors import (
@@ -26,31 +28,6 @@ from tollway.errors import (
 )
 from tollway.providers import ChatCapabilities
 from tollway.simulator import Simulator
-from tollway.types import Chunk
-
-END = Chunk(finish_reason="stop")
-FREE = Limits(max_in_flight=1000)
-
-
-class Deployment(FakeProvider):
-    """A fake whose answers name it."""
-
-    def __init__(self, name, *script, limits=FREE, **options):
-        super().__init__(*(script or (said(name),)), model=name, **options)
-        self.limits = limits
-
-
-class Held(Deployment):
-    """Answers when it is told to."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.gate = asyncio.Event()
-
-    async def complete(self, request):
-        self.requests.append(request)
-        await self.gate.wait()
-        return said(self.model)
 
 
 class Clock:
@@ -60,21 +37,6 @@ class Clock:
         self.now = 1000.0
         for module in (lane, turn):
             monkeypatch.setattr(module, "monotonic", lambda: self.now)
-
-
-def of(*deployments, retry=NO_WAIT, **options):
-    return LLM(list(deployments), retry=retry, **options)
-
-
-def asked(*deployments):
-    return [len(deployment.requests) for deployment in deployments]
-
-
-async def until(is_so):
-    """Let the tasks run until it is so, which a slow machine only delays."""
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 async def answers(llm, count):

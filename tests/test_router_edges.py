@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from chat_fakes import EVERYTHING, NO_WAIT, said
-from test_router import END, Deployment, Held, asked, of, until
+from polling import until
+from router_fakes import END, Deployment, Held, asked, of
 from tollway import Limits, RetryPolicy
 from tollway.errors import (
     AuthenticationError,

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 
+from polling import until
 from tollway import Embedder, Limits, RetryPolicy, embed_job
 from tollway.embed.job import embed_job_async
 from tollway.errors import (
@@ -224,20 +225,14 @@ class Slow(HttpxTransport):
     async def send(self, request):
         self.count += 1
         if self.count == 1:
-            await self.until(lambda: self.answered == self.others)
+            await until(lambda: self.answered == self.others)
             return Response(401, {}, b'{"error": {"message": "no such key"}}')
         answer = await super().send(request)
         self.answered += 1
-        await self.until(self.is_refused)
+        await until(self.is_refused)
         # What the refusal ends has ended by then.
         await asyncio.sleep(0.1)
         return answer
-
-    @staticmethod
-    async def until(condition):
-        async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.005)
 
 
 async def test_what_is_on_the_wire_when_a_job_fails_is_kept(tmp_path):

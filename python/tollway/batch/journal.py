@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedWriter
 
-__all__ = ["Entry", "Journal", "under_way"]
+__all__ = ["Entry", "Journal", "Writing", "under_way"]
 
 _VERSION = 1
 

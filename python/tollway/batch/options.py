@@ -8,7 +8,7 @@ from typing import Literal
 
 from tollway.errors import ConfigurationError
 
-__all__ = ["BatchOptions", "BatchProgress"]
+__all__ = ["BatchOptions", "BatchProgress", "BatchStage"]
 
 BatchStage = Literal["submitting", "waiting", "collecting"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tollway.tokens import Encoding
 
-__all__ = ["GROUP", "Input", "Source"]
+__all__ = ["Input", "Source"]
 
 Source: TypeAlias = str | Path | Iterable[str | Document] | AsyncIterable[str | Document] | Any
 """A path (`-` for standard input), an Arrow table, column or stream, or texts or documents."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tollway.embed.sending import Sending
     from tollway.embed.sources import Document
 
-__all__ = ["TextDigest", "embed_job", "embed_job_async", "job_folder"]
+__all__ = ["TextDigest", "embed_job", "embed_job_async"]
 
 T = TypeVar("T")
 

@@ -16,7 +16,19 @@ from tollway.limiter.snapshot import LimiterSnapshot, WindowSnapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Participant", "SharedLimiter", "list_shared_limiters", "look_at_shared_limiter"]
+__all__ = [
+    "CLOSED",
+    "ClosedCore",
+    "Participant",
+    "SharedLimiter",
+    "UnopenedCore",
+    "list_shared_limiters",
+    "look_at_shared_limiter",
+    "open_core",
+    "snapshot_of",
+]
+
+CLOSED = "the limiter was closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +192,3 @@ class ClosedCore:
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse."""
         raise RuntimeError(CLOSED)
-
-
-CLOSED = "the limiter was closed"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tollway import _core
 
-__all__ = ["FORKED", "Served", "Timer", "Waiter", "timer"]
+__all__ = ["Served", "Timer", "Waiter", "timer"]
 
 _logger = logging.getLogger("tollway.limiter")
 

@@ -8,7 +8,7 @@ import importlib
 import json
 import os
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import (
     APIConnectionError,
@@ -21,16 +21,15 @@ from tollway.errors import (
 from tollway.limiter.feedback import FeedbackTable
 from tollway.providers.errors import BEDROCK_ERRORS
 from tollway.providers.openai import check_address, error_of
+from tollway.providers.worker import in_thread
 from tollway.transport import CONNECT_TIMEOUT, TIMEOUT, Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
+    from collections.abc import AsyncGenerator, Hashable, Iterator
 
     from tollway.providers.errors import ErrorTable
 
 __all__ = ["BedrockClient"]
-
-T = TypeVar("T")
 
 # In a stream an error comes after the status 200: its code is all there is.
 _STATUS = {
@@ -41,6 +40,7 @@ _STATUS = {
     "validationexception": 400,
 }
 _END = object()
+_THREAD = "tollway-bedrock"
 
 
 class BedrockClient:
@@ -126,7 +126,7 @@ class BedrockClient:
     async def open(self) -> None:
         """Make the client, which takes half a second, in a thread."""
         if self._given is None and (self._own is None or self._pid != os.getpid()):
-            await _in_thread(self._client)
+            await in_thread(self._client, _THREAD)
 
     async def aclose(self) -> None:
         """Close the connections that are not in use; an injected client stays open."""
@@ -173,7 +173,7 @@ class BedrockClient:
             return answer
 
         try:
-            return await _in_thread(work)
+            return await in_thread(work, _THREAD)
         except Exception as error:  # noqa: BLE001 - what is not of boto3 is raised as it is
             raise self._failure(error) from _shown(error)
 
@@ -203,7 +203,7 @@ class BedrockClient:
             except Exception as error:  # noqa: BLE001 - raised where it is waited for
                 put(error)
 
-        threading.Thread(target=work, name="tollway-bedrock", daemon=True).start()
+        threading.Thread(target=work, name=_THREAD, daemon=True).start()
         try:
             while True:
                 try:
@@ -284,33 +284,6 @@ class BedrockClient:
 
 def _headers(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata.get("HTTPHeaders") or {}
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Return what work returns, done in a thread of its own."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: Exception | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(cast("T", result))
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            failed = error
-        # A loop that was closed in the meantime waits for nothing.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, failed)
-
-    threading.Thread(target=run, name="tollway-bedrock", daemon=True).start()
-    return await future
 
 
 def _sdk() -> tuple[Any, Any]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import inspect
-import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +15,7 @@ from tollway.errors import (
     BadResponseError,
     ConfigurationError,
 )
+from tollway.providers.worker import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Function", "name_of", "pieces_of"]
 
 _END = object()
+_THREAD = "tollway-function"
 
 
 class Function:
@@ -81,7 +81,7 @@ class Function:
         """
         call = functools.partial(self._function, given, **arguments)
         async with _step(timeout):
-            result: Any = call() if self._is_async else await _in_thread(call)
+            result: Any = call() if self._is_async else await in_thread(call, _THREAD)
             return await result if inspect.isawaitable(result) else result
 
 
@@ -164,7 +164,7 @@ async def _stepped(source: Iterator[Any]) -> AsyncGenerator[Any, None]:
     """Draw from an iterator that is not async, each step in a thread."""
     step = functools.partial(next, source, _END)
     try:
-        while (piece := await _in_thread(step)) is not _END:
+        while (piece := await in_thread(step, _THREAD)) is not _END:
             yield piece
     finally:
         close = getattr(source, "close", None)
@@ -172,44 +172,6 @@ async def _stepped(source: Iterator[Any]) -> AsyncGenerator[Any, None]:
             # A generator that is abandoned in its thread cannot be closed there.
             with contextlib.suppress(ValueError):
                 close()
-
-
-async def _in_thread(call: Callable[[], Any]) -> Any:
-    """Call in a daemon thread of its own: one that never returns holds up nobody.
-
-    Cancellation abandons the result.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    run = functools.partial(contextvars.copy_context().run, call)
-    threading.Thread(
-        target=_run, args=(run, loop, future), name="tollway-function", daemon=True
-    ).start()
-    try:
-        return await future
-    finally:
-        # The traceback of its error leads here.
-        del future
-
-
-def _run(
-    call: Callable[[], Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
-) -> None:
-    try:
-        settle = functools.partial(future.set_result, call())
-    except StopIteration as error:  # no future takes one
-        settle = functools.partial(future.set_exception, RuntimeError(repr(error)))
-    except BaseException as error:  # noqa: BLE001 - it is the caller's
-        settle = functools.partial(future.set_exception, error)
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-        loop.call_soon_threadsafe(_settle, future, settle)
-    # The traceback leads here too.
-    del settle, future
-
-
-def _settle(future: asyncio.Future[Any], settle: Callable[[], None]) -> None:
-    if not future.done():
-        settle()
 
 
 def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tollway.providers.errors import ErrorTable
 
-__all__ = ["BASE_URL", "GeminiClient"]
+__all__ = ["GeminiClient", "caught", "shown"]
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 _TRUE = frozenset({"1", "true"})

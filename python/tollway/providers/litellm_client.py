@@ -43,7 +43,7 @@ from tollway.transport import Response
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-__all__ = ["LiteLLMClient"]
+__all__ = ["LiteLLMClient", "caught", "sdk"]
 
 # LiteLLM reads these when it is imported or first used, and fetches files from the network unless
 # they say not to.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tollway.providers.errors import ErrorTable
     from tollway.types import Completion
 
-__all__ = ["OpenAIChatProvider", "sdk"]
+__all__ = ["OpenAIChatBatches", "OpenAIChatProvider", "sdk"]
 
 
 class OpenAIChatProvider(ChatFrame):

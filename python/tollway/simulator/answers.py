@@ -18,11 +18,25 @@ from tollway.tokens import get_encoding
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Answer", "Conversation", "Said", "ToolUse", "answer_to", "pieces", "reply", "sample"]
+__all__ = [
+    "ENCODING",
+    "Answer",
+    "Conversation",
+    "Said",
+    "ToolUse",
+    "answer_to",
+    "cached_of",
+    "pieces",
+    "reply",
+    "sample",
+]
 
 Finish: TypeAlias = Literal["stop", "length", "tool_calls", "refusal"]
 
-_ENCODING = "o200k_base"
+# Counts what is said and answered, whatever the model.
+ENCODING = "o200k_base"
+# A prompt's beginning is cached in steps of so many tokens, from so many on.
+_CACHE_FROM, _CACHE_STEP = 1024, 128
 _DIRECTIVE = re.compile(r"\[\[(say|think|words|refuse|call)\s+(.*?)\]\](?!\])", re.DOTALL)
 
 
@@ -126,7 +140,7 @@ def answer_to(conversation: Conversation) -> Answer:
         text = _text(conversation, directives)
         ends = [text.find(stop) for stop in conversation.stop if stop in text]
         text = text[: min(ends, default=len(text))]
-    encoding = get_encoding(_ENCODING)
+    encoding = get_encoding(ENCODING)
     thought = encoding.count(reasoning)
     said = encoding.count(text) + sum(
         encoding.count(use.name + json.dumps(use.arguments)) for use in tools
@@ -179,6 +193,11 @@ def _sample_of_type(schema: Mapping[str, Any], seed: str, root: Mapping[str, Any
     if named == "array":
         return [sample(schema.get("items", {}), seed, root)]
     return simple.get(named, seed)
+
+
+def cached_of(prompt_tokens: int) -> int:
+    """Return how many tokens of a prompt were cached, as the usage tells."""
+    return prompt_tokens // _CACHE_STEP * _CACHE_STEP if prompt_tokens >= _CACHE_FROM else 0
 
 
 def pieces(text: str) -> list[str]:

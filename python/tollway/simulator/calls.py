@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tollway.simulator import faults as faulty
-from tollway.simulator.answers import Answer, Conversation, answer_to
+from tollway.simulator.answers import ENCODING, Answer, Conversation, answer_to, cached_of
 from tollway.simulator.openai import Refusal
 from tollway.simulator.server import Response
 from tollway.simulator.vectors import digest, vectors
@@ -36,9 +36,6 @@ __all__ = [
     "turn_of",
 ]
 
-_ENCODING = "o200k_base"
-# A prompt's beginning is cached in steps of so many tokens, from so many on.
-_CACHE_FROM, _CACHE_STEP = 1024, 128
 _MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
@@ -127,9 +124,7 @@ class Turn:
     @property
     def cached(self) -> int:
         """Tokens of the prompt that were cached."""
-        if self.prompt_tokens < _CACHE_FROM:
-            return 0
-        return self.prompt_tokens // _CACHE_STEP * _CACHE_STEP
+        return cached_of(self.prompt_tokens)
 
     def answer(self, fault: str | None, hit: int) -> Response:
         """Write the answer as a fault leaves it."""
@@ -191,7 +186,7 @@ class Vectors:
     @property
     def tokens(self) -> int:
         """Tokens of all inputs."""
-        return int(get_encoding(_ENCODING).count_batch(self.texts).sum())
+        return int(get_encoding(ENCODING).count_batch(self.texts).sum())
 
     @property
     def rows(self) -> int:
@@ -232,7 +227,7 @@ def turn_of(
         too_long: Makes the refusal of a prompt over the window, from its tokens and the window.
         charges_max_tokens: Whether the most that may be answered is charged beside the prompt.
     """
-    encoding = get_encoding(_ENCODING)
+    encoding = get_encoding(ENCODING)
     tokens = sum(encoding.count(said.text) + 3 for said in conversation.said)
     tokens += sum(
         encoding.count(name + json.dumps(schema)) for name, schema in conversation.tools.items()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Rows = list[tuple[int, NDArray[np.float32] | None]]
 
-__all__ = ["FAULTS", "HARMLESS", "Faults", "applies", "check_name", "disturb"]
+__all__ = ["FAULTS", "HARMLESS", "Faults", "Rows", "applies", "check_name", "disturb"]
 
 FAULTS: Mapping[str, str] = MappingProxyType(
     {

@@ -24,6 +24,7 @@ __all__ = [
     "authorize",
     "denied",
     "embeddings_body",
+    "fault",
     "go_duration",
     "invalid",
     "limit_headers",
@@ -43,10 +44,10 @@ MODELS: Mapping[str, int] = {
 _CHAT_MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5-mini")
 # What an Azure deployment of any other name serves.
 _DEPLOYED = "text-embedding-3-small"
-ENCODING = "cl100k_base"
-MAX_INPUTS = 2048
-MAX_INPUT_TOKENS = 8191
-MAX_REQUEST_TOKENS = 300_000
+_ENCODING = "cl100k_base"
+_MAX_INPUTS = 2048
+_MAX_INPUT_TOKENS = 8191
+_MAX_REQUEST_TOKENS = 300_000
 _FIXED_SIZE = frozenset({"text-embedding-ada-002"})
 _ROUTES = {
     "/v1/chat/completions": "POST",
@@ -155,16 +156,16 @@ def read_embeddings(
         raise invalid("user", "expected a string")
     texts, counts = _inputs(arguments.get("input"))
     for position, count in enumerate(counts):
-        if count > MAX_INPUT_TOKENS:
+        if count > _MAX_INPUT_TOKENS:
             raise invalid(
                 f"input[{position}]",
-                f"it has {count} tokens, and {model} takes at most {MAX_INPUT_TOKENS}",
+                f"it has {count} tokens, and {model} takes at most {_MAX_INPUT_TOKENS}",
             )
     total = sum(counts)
-    if total > MAX_REQUEST_TOKENS:
+    if total > _MAX_REQUEST_TOKENS:
         raise Refusal(
             400,
-            f"Requested {total} tokens, max {MAX_REQUEST_TOKENS} tokens per request",
+            f"Requested {total} tokens, max {_MAX_REQUEST_TOKENS} tokens per request",
             kind="max_tokens_per_request",
             code="max_tokens_per_request",
         )
@@ -218,10 +219,10 @@ def denied(model: str, denial: Denial) -> Refusal:
     if denial.retry_after is None:
         message = f"Request too large for {model} {limit}"
         return Refusal(429, message, kind=kind, code="rate_limit_exceeded")
-    return throttled(model, limit, kind, denial.retry_after)
+    return _throttled(model, limit, kind, denial.retry_after)
 
 
-def throttled(model: str, reason: str, kind: str, seconds: float) -> Refusal:
+def _throttled(model: str, reason: str, kind: str, seconds: float) -> Refusal:
     """Return a 429 that names the time to wait, in its message and in two headers."""
     return Refusal(
         429,
@@ -239,7 +240,7 @@ def fault(name: str, model: str, retry_after: float) -> Refusal:
     """Return the error that the fault of that name is answered with."""
     match name:
         case "429":
-            return throttled(model, "on requests per min (RPM)", "requests", retry_after)
+            return _throttled(model, "on requests per min (RPM)", "requests", retry_after)
         case "insufficient_quota":
             return Refusal(
                 429,
@@ -328,8 +329,8 @@ def _inputs(given: object) -> tuple[list[str], list[int]]:
         raise invalid("input", "it is empty", "empty_array")
     if _is_int(items[0]):
         items = [items]
-    if len(items) > MAX_INPUTS:
-        reason = f"it has {len(items)} items, and at most {MAX_INPUTS} are taken"
+    if len(items) > _MAX_INPUTS:
+        reason = f"it has {len(items)} items, and at most {_MAX_INPUTS} are taken"
         raise invalid("input", reason, "array_above_max_length")
     return _texts(items) if isinstance(items[0], str) else _token_lists(items)
 
@@ -342,11 +343,11 @@ def _texts(items: Sequence[object]) -> tuple[list[str], list[int]]:
         if not item:
             raise invalid(f"input[{position}]", "it is an empty string")
         texts.append(item)
-    return texts, get_encoding(ENCODING).count_batch(texts).tolist()
+    return texts, get_encoding(_ENCODING).count_batch(texts).tolist()
 
 
 def _token_lists(items: Sequence[object]) -> tuple[list[str], list[int]]:
-    encoding = get_encoding(ENCODING)
+    encoding = get_encoding(_ENCODING)
     texts: list[str] = []
     counts: list[int] = []
     for position, item in enumerate(items):
@@ -357,6 +358,6 @@ def _token_lists(items: Sequence[object]) -> tuple[list[str], list[int]]:
         try:
             texts.append(encoding.decode(numbers))
         except (KeyError, ValueError, OverflowError) as error:
-            raise invalid(f"input[{position}]", f"a token is not of {ENCODING}") from error
+            raise invalid(f"input[{position}]", f"a token is not of {_ENCODING}") from error
         counts.append(len(numbers))
     return texts, counts

@@ -10,6 +10,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from tollway.simulator import openai as wire
+from tollway.simulator.answers import ENCODING
 from tollway.simulator.calls import dumps
 from tollway.simulator.server import Response
 from tollway.tokens import get_encoding
@@ -26,7 +27,6 @@ _PATH = re.compile(r"(?:/openai)?/v1/(files|batches)(?:/([^/]+))?(?:/(content|ca
 _ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings")
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200_000_000
-_ENCODING = "o200k_base"
 
 
 class OpenAIBatchFormat:
@@ -234,7 +234,7 @@ def _tokens(body: Mapping[str, Any]) -> int:
         message.get("content") or "" for message in body.get("messages") or ()
     ]
     texts = [text for text in ([said] if isinstance(said, str) else said) if isinstance(text, str)]
-    return int(get_encoding(_ENCODING).count_batch(texts).sum()) if texts else 0
+    return int(get_encoding(ENCODING).count_batch(texts).sum()) if texts else 0
 
 
 def _line(batch: Batch, result: BatchResult) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from tollway.simulator.answers import Answer, Conversation, Said, answer_to, pieces
+from tollway.simulator.answers import Answer, Conversation, Said, answer_to, cached_of, pieces
 from tollway.simulator.openai import MODELS, Refusal, arguments_of, invalid
 from tollway.simulator.server import Response
 from tollway.simulator.vectors import digest
@@ -56,8 +56,6 @@ _ARGUMENTS = frozenset(
 )
 _REASONING = ("gpt-5", "o1", "o3", "o4")
 _FINISH = {"refusal": "stop"}
-# A prompt's beginning is cached in steps of so many tokens, from so many on.
-_CACHE_FROM, _CACHE_STEP = 1024, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +120,14 @@ class ChatCall:
         return {"id": "chatcmpl-simulated", "object": kind, "created": 0, "model": self.model}
 
     def _usage(self) -> dict[str, Any]:
-        cached = 0
-        if self.prompt_tokens >= _CACHE_FROM:
-            cached = self.prompt_tokens // _CACHE_STEP * _CACHE_STEP
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.said.tokens,
             "total_tokens": self.prompt_tokens + self.said.tokens,
-            "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+            "prompt_tokens_details": {
+                "cached_tokens": cached_of(self.prompt_tokens),
+                "audio_tokens": 0,
+            },
             "completion_tokens_details": {"reasoning_tokens": self.said.reasoning_tokens},
         }
 

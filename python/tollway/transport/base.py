@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Request", "Response", "Timeouts", "Transport"]
+__all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Request", "Response", "Timeouts", "Transport"]
 
 # Seconds. An answer of 2,048 vectors takes long to compute; a server that is there accepts a
 # connection soon.
