@@ -56,6 +56,16 @@ async def test_one_long_request_among_short_ones_does_not_hold_them_up():
         assert sim.ledger.answered_counts() == {digest(prompt): 1 for prompt in PROMPTS}
 
 
+@BOTH
+async def test_a_prompt_that_cannot_be_written_does_not_stop_the_others(model):
+    unwritable = [{"role": "user", "content": [{"type": "other", "value": object()}]}]
+    async with simulated() as sim:
+        first, *others = await run(of(sim, model), [unwritable, *PROMPTS])
+    assert isinstance(first.error, ProviderError)
+    assert isinstance(first.error.__cause__, TypeError)
+    assert right(PROMPTS, others)
+
+
 async def test_what_a_cancelled_batch_has_no_result_for_is_not_paid_for_again():
     async with simulated(seconds=5) as sim:
         advance = sim._store.advance

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
-from tollway.errors import BadResponseError, StreamInterruptedError
+from tollway.errors import BadResponseError, RetriesExhaustedError, StreamInterruptedError
 
 TWICE = RetryPolicy(max_retries=1, base_delay=0.0, max_delay=0.0)
 USAGE = {"input_tokens": 3, "output_tokens": 1}
@@ -101,6 +101,33 @@ async def test_an_answer_in_another_form_is_asked_for_again(name, wrong):
     assert answer.text == "a"
     assert [made.error for made in answer.attempts] == ["BadResponseError"]
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("model", ["anthropic/m", "gemini/m", "bedrock/m"])
+async def test_a_count_that_is_none_is_no_count(model):
+    def serve(_):
+        return httpx2.Response(200, json={})
+
+    name, _, _ = model.partition("/")
+    options = {"retry": RetryPolicy(max_retries=0)}
+    if name == "anthropic":
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(serve))
+        options |= {"api_key": "k", "http_client": client}
+    elif name == "gemini":
+
+        async def nothing(**_):
+            return SimpleNamespace(total_tokens=None)
+
+        models = SimpleNamespace(count_tokens=nothing)
+        aio = SimpleNamespace(models=models)
+        options["client"] = SimpleNamespace(vertexai=False, aio=aio)
+    else:
+        options["client"] = SimpleNamespace(count_tokens=lambda **_: {})
+    llm = LLM(model, **options)
+    with pytest.raises(RetriesExhaustedError) as raised:
+        await llm.count_tokens("hello", ask_provider=True)
+    assert isinstance(raised.value.__cause__, BadResponseError)
+    assert not await llm.available()
 
 
 async def test_numbers_that_are_none_are_counted_here():

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from chat_fakes import EVERYTHING, llm_of, said
+from chat_fakes import EVERYTHING, FakeProvider, llm_of, said
 from tollway import LLM, Limits, RateLimiter, RetryPolicy
 from tollway.errors import (
     BadRequestError,
@@ -269,6 +270,33 @@ async def test_cancellation_keeps_what_was_answered(tmp_path, mode):
         answered = sim.ledger.answered_counts()
         assert sum(answered.values()) <= len(PROMPTS) + 4
         await llm.aclose()
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "threaded"])
+async def test_a_map_that_was_cancelled_has_ended_when_that_is_said(tmp_path, mode):
+    path = tmp_path / "answers.jsonl"
+    begun, closed = threading.Semaphore(0), []
+
+    class Slow(FakeProvider):
+        async def complete(self, request):
+            begun.release()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                # As a connection takes some turns of its loop to be closed.
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                closed.append(request)
+
+    llm = LLM(Slow(), limits=RateLimiter(Limits()), retry=FAST)
+    task = asyncio.create_task(llm.map(PROMPTS, checkpoint=path, mode=mode, concurrency=4))
+    for _ in range(4):
+        await asyncio.to_thread(begun.acquire)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(closed) == 4
+    assert llm.limiter.snapshot().in_flight == 0
 
 
 CHILD = """

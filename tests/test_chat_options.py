@@ -22,6 +22,15 @@ def asked(**options):
     return ChatRequest((Message("user", "hello"),), **options)
 
 
+@pytest.mark.parametrize("value", ["a\nb", "caf\u00e9", "\0"])
+async def test_what_no_header_may_hold_is_refused_and_not_shown(value):
+    llm, provider = llm_of(said("a"))
+    with pytest.raises(ConfigurationError, match="x-token") as raised:
+        await llm.complete("hello", extra_headers={"x-token": f"secret{value}"})
+    assert "secret" not in str(raised.value)
+    assert provider.requests == []
+
+
 @pytest.mark.parametrize("kind", ["enabled", "adaptive"])
 def test_a_model_that_thinks_gets_no_temperature_that_nobody_named(kind):
     thinking = {"thinking": {"type": kind, "budget_tokens": 1024}}

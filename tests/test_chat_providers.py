@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+from botocore import exceptions
 from google.oauth2.credentials import Credentials
 
 from tollway import LLM, Embedder, Limits, Message, RateLimiter, RetryPolicy, Tool
 from tollway.errors import (
+    APIConnectionError,
     AuthenticationError,
     ConfigurationError,
     ContextWindowExceededError,
@@ -275,6 +278,28 @@ async def test_the_wait_that_gemini_asks_for_is_in_the_body():
             with pytest.raises(RetriesExhaustedError) as caught:
                 await llm.complete("hello")
     assert caught.value.__cause__.retry_after == 7.5
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (exceptions.EndpointConnectionError(endpoint_url="x"), APIConnectionError),
+        (exceptions.SSLError(endpoint_url="x", error="y"), APIConnectionError),
+        (exceptions.UnauthorizedSSOTokenError(), AuthenticationError),
+        (exceptions.PartialCredentialsError(provider="x", cred_var="y"), AuthenticationError),
+        (exceptions.InvalidConfigError(error_msg="x"), ConfigurationError),
+    ],
+)
+async def test_what_boto3_raises_is_an_error_of_ours(error, kind):
+    def converse(**_):
+        raise error
+
+    client = SimpleNamespace(converse=converse, converse_stream=converse)
+    provider = chat_provider("bedrock/m", client=client)
+    request = ChatRequest((Message("user", "hello"),))
+    for call in (provider.complete(request), anext(provider.stream(request))):
+        with pytest.raises(kind, match="bedrock/m"):
+            await call
 
 
 # Ollama

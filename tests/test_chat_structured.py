@@ -137,6 +137,22 @@ async def test_without_one_the_schema_is_told():
     assert provider.requests[0].messages[0].role == "system"
 
 
+async def test_the_form_of_openai_is_understood():
+    named = {"name": "person", "schema": PERSON, "strict": True}
+    for form, wanted in (
+        ({"type": "json_object"}, JsonFormat()),
+        ({"type": "json_schema", "json_schema": named}, JsonFormat(PERSON, "person", strict=True)),
+        (
+            {"type": "json_schema", "json_schema": {"schema": PERSON}},
+            JsonFormat(PERSON, strict=False),
+        ),
+    ):
+        llm, provider = llm_of(said('{"name": "Ada"}'))
+        answer = await llm.complete("who, in json?", response_format=form)
+        assert answer.parsed == {"name": "Ada"}
+        assert provider.requests[0].response_format == wanted
+
+
 async def test_pydantic_models():
     llm, provider = llm_of(said('{"name": "Ada", "age": "36"}'))
     answer = await llm.complete("who?", response_format=Person)

@@ -334,6 +334,19 @@ def test_count_without_a_standard_input(tollway, monkeypatch):
     assert (code, err) == (1, "tollway: InputError: there is no standard input\n")
 
 
+def test_a_job_without_a_standard_error(sim, docs, tmp_path):
+    code = "from tollway.cli import main; main()"
+    words = ["embed", docs, tmp_path / "v.npy", *to(sim)]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=commands.environment(),
+        check=False,
+    )
+    assert (ended.returncode, np.load(tmp_path / "v.npy").shape) == (0, (2, 1536)), ended.stdout
+
+
 def test_a_port_in_use_is_named(tollway, sim):
     port = sim.base_url.split(":")[2].split("/")[0]
     code, _, err = tollway("simulate", "--port", port)
@@ -436,6 +449,6 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
     assert frames
     assert max(map(len, frames)) <= 80
     # Nothing is cut off: counts, tokens, and time to go are whole in every frame.
-    troubles = r"( · \d+x429)?( · \d+ retries)?( · [A-Z]\w+[r…])?"
+    troubles = r"( · \d+x429)?( · (1 retry|\d+ retries))?( · [A-Z]\w+[r…])?"
     pattern = rf"(\S+ )?[\d,]+/3,000 · \S+/s( · \d+:\d\d left)? · \S+ tokens{troubles}\s*"
     assert [frame for frame in frames if not re.fullmatch(pattern, frame)] == []

@@ -82,3 +82,20 @@ def test_a_bar_that_stands_still_says_why(monkeypatch, capsys, stands_still):
     # As the line is left at the end.
     *_, last = (line for line in re.split(r"[\r\n]+", written) if " tokens" in line)
     assert (" tokens · APITimeoutError" in last) == stands_still
+
+
+def test_a_terminal_that_cannot_go_back_in_a_line_gets_lines(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.modules["tollway.cli.embed"], "_LINE_INTERVAL", 0.0)
+    with _progress() as show:
+        show(Progress(5, 9, Tally(sent=1), None, 1.0))
+        assert json.loads(capsys.readouterr().err)["texts"] == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 retry · 1 hedge"), (2, "2 retries · 2 hedges")]
+)
+def test_one_is_no_plural(count, words):
+    tally = Tally(retries=count, hedges=count)
+    assert _in_words(Progress(5, 9, tally, None, 1.0)).endswith(words)

@@ -11,8 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tollway import Embedder, Limits, RetryPolicy, _core
-from tollway.embed import embed_job_async
-from tollway.errors import BadRequestError, ConfigurationError, ProviderError
+from tollway.embed import embed_job_async, embed_stream
+from tollway.errors import (
+    BadRequestError,
+    ConfigurationError,
+    ProviderError,
+    RetriesExhaustedError,
+)
 from tollway.providers import EmbeddingAnswer, EmbeddingRules
 from tollway.simulator import FAULTS, Faults, Simulator, vector
 from tollway.simulator.faults import applies
@@ -226,6 +231,37 @@ async def test_a_good_text_among_many_that_are_refused_has_its_vector(tmp_path):
     report = await embed_job_async(["77", *texts], output, Embedder(Numbers(bad)))
     assert len(report.errors) == 15
     assert np.load(output)[[0, 16], 0].tolist() == [77.0, 15.0]
+
+
+class Choosy(Numbers):
+    """Refuses some texts, and has no vector for others."""
+
+    async def embed(self, texts):
+        answer = await super().embed(texts)
+        lost = [(i, "null") for i, text in enumerate(texts) if text in {"5", "6"}]
+        answer.vectors[[i for i, _ in lost]] = np.nan
+        return dataclasses.replace(answer, bad_rows=lost)
+
+
+async def test_each_text_without_a_vector_is_named_with_its_own_reason(tmp_path):
+    texts = ["0", "0", "1", "2", "3", "4", "5", "6", "7"]
+    provider, twice = Choosy(bad=["3"]), dataclasses.replace(QUICK, max_retries=1)
+    with pytest.raises(BadRequestError) as caught:
+        await Embedder(provider, retry=twice).embed(texts)
+    assert str(caught.value) == "text 4 (and 2 more) has no vector: 400: one of them"
+    assert np.isnan(caught.value.finished[:, 0]).nonzero()[0].tolist() == [4, 6, 7]
+    with pytest.raises(RetriesExhaustedError, match=r"^text 1 has no vector: .* attempts failed"):
+        await Embedder(provider, retry=twice).embed(["1", "5"])
+    handed = []
+    report = await embed_job_async(texts, tmp_path / "v.npy", Embedder(provider, retry=twice))
+    streamed = await embed_stream(
+        texts, lambda documents, _: handed.extend(documents), Embedder(provider, retry=twice)
+    )
+    for errors in (report.errors, streamed.errors):
+        told = {error.id: error.error for error in errors}
+        assert told.keys() == {"4", "6", "7"}
+        assert told["4"] == "BadRequestError: 400: one of them"
+        assert all("RetriesExhaustedError: " in told[i] and "null" in told[i] for i in "67")
 
 
 async def test_where_every_text_is_refused_the_search_ends():

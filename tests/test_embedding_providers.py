@@ -373,8 +373,15 @@ class FakeModel:
 
     def encode(self, texts, batch_size, show_progress_bar, prompt=""):
         assert not show_progress_bar
+        "".join(texts).encode()
         self.threads.add(threading.current_thread().name)
-        return np.stack([vector(prompt + text, self.options["truncate_dim"]) for text in texts])
+        rows = [vector(prompt + text, self.options["truncate_dim"]) for text in texts]
+        return np.stack(
+            [
+                row * (np.nan if "bad" in text else 1.0)
+                for row, text in zip(rows, texts, strict=True)
+            ]
+        )
 
     def encode_query(self, texts, **options):
         return self.encode(texts, prompt="query: ", **options)
@@ -391,6 +398,12 @@ async def test_hugging_face(monkeypatch):
         assert (await embedder.embed(texts)).tobytes() == right(texts, 8)
         assert (await embedder.embed_query("a")).tobytes() == right(["query: a"], 8)
         assert embedder.cost(5) == 0.0
+        assert (await embedder.embed(["\ud800", "\ud83d\ude00"])).tobytes() == right("\ufffd😀", 8)
+        # What is no vector is found as a text that is refused, and not computed again and again.
+        with pytest.raises(BadRequestError, match=r"^text 77 has no vector: .* NaN") as caught:
+            await embedder.embed([*texts[:77], "bad", *texts[77:]])
+        good = np.delete(caught.value.finished, 77, axis=0)
+        assert good.tobytes() == right(texts, 8)
     assert len(FakeModel.threads) == 1
     async with Embedder("huggingface/missing") as embedder:
         with pytest.raises(NotFoundError, match="cannot be loaded: no such model on the hub"):

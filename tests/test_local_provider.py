@@ -65,6 +65,13 @@ def test_a_text_over_the_cap_is_cut():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_lone_surrogate_is_a_replacement_character():
+    """As JSON can hold one, and no model can read it."""
+    vectors = Embedder().embed_sync(["a \ud800 b", "a \ufffd b", "\ud83d\ude00", "😀"])
+    assert (vectors[0] == vectors[1]).all()
+    assert (vectors[2] == vectors[3]).all()
+
+
 def test_after_a_fork():
     code = """
 import os, sys

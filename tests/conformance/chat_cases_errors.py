@@ -191,6 +191,14 @@ async def broken_connections_are_retried(bench):
         error, sent = await raised(bench, fault)
         assert isinstance(error, RetriesExhaustedError), fault
         assert sent == 4
+    # And those that do not come about: nobody listens there any more.
+    async with bench.simulator() as sim:
+        llm = bench.make(sim)
+    async with llm:
+        for call in (ask(llm), read(llm.stream("hello"))):
+            with pytest.raises(RetriesExhaustedError) as caught:
+                await call
+            assert len(caught.value.attempts) == 4
 
 
 @case()

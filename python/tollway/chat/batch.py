@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tollway.batch import BatchRun, Item
 from tollway.batch.journal import Journal
-from tollway.chat.map import MapProgress, Outcome, without_raw
+from tollway.chat.map import MapProgress, Outcome, own_error, without_raw
 from tollway.chat.meter import Meter
 from tollway.chat.repair import JsonError
 from tollway.errors import (
@@ -166,8 +166,8 @@ class _Work:
                 name = _name(key)
             request = self._ask(prompt)
             body, tokens = self._api.write(request), int(self._meter.count(request))
-        except TollwayError as error:
-            self._settle(number, Outcome(error=error))
+        except Exception as error:  # noqa: BLE001 - of what is in a prompt, as in the other modes
+            self._settle(number, Outcome(error=own_error(error)))
             return None
         self._open[name] = _Prompt(number, prompt, tokens, hash(body))
         return Item(name, body, tokens)

@@ -332,7 +332,8 @@ async def _in_threads(
 
     ended = [asyncio.create_task(asyncio.to_thread(thread, share)) for share in shares]
     try:
-        await asyncio.gather(*ended)
+        # Cancelled itself, gather would give the threads up, who write to the checkpoint.
+        await asyncio.shield(asyncio.gather(*ended))
     except BaseException:
         source.stopped = True
         for loop, task in mains:

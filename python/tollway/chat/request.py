@@ -53,8 +53,8 @@ class CallOptions(TypedDict, total=False):
         tools: Functions, pydantic models or `Tool`s that the model may ask to have called.
         tool_choice: `auto`, `none`, `required`, or the name of a tool.
         parallel_tool_calls: Whether one answer may call several tools.
-        response_format: `"json"`, a JSON schema, a `JsonFormat` or a pydantic model: the answer is
-            JSON, and its value is in `Completion.parsed`.
+        response_format: `"json"`, a JSON schema, a `JsonFormat` or a pydantic model, or what OpenAI
+            takes: the answer is JSON, and its value is in `Completion.parsed`.
         extra_body: Further members of the provider's own request.
         extra_headers: Further headers.
         timeout: Seconds for one attempt's answer; for a stream, up to each next piece. Default 600.
@@ -131,6 +131,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} is {told}, not {value!r:.80}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigurationError(f"{name} is {told}, not {value!r}")
+    for name, value in (options.get("extra_headers") or {}).items():
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise ConfigurationError(f"extra_headers: no header may hold what {name} is to")
     for name in _POSITIVE:
         value = options.get(name)
         if value is not None and value <= 0:

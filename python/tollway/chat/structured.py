@@ -63,7 +63,8 @@ def read_format(given: Any) -> Wanted:
     """Return what `response_format` asks for.
 
     Raises:
-        ConfigurationError: It is not `"json"`, a schema, a `JsonFormat` or a pydantic model.
+        ConfigurationError: It is not `"json"`, a schema, a `JsonFormat`, a pydantic model or
+            OpenAI's form of these.
     """
     if isinstance(given, Wanted):
         return given
@@ -78,10 +79,22 @@ def read_format(given: Any) -> Wanted:
         return Wanted(wanted, model.model_validate)
     if isinstance(given, Mapping):
         schema = cast("Mapping[str, Any]", given)
+        # No type of a schema, but OpenAI's words for what is wanted.
+        if schema.get("type") == "json_object":
+            return read_format(JsonFormat())
+        told: Any = schema.get("json_schema")
+        if schema.get("type") == "json_schema" and isinstance(told, Mapping):
+            return read_format(_told(cast("Mapping[str, Any]", told)))
         return Wanted(JsonFormat(schema, strict=is_strict(schema)), checker(schema))
     raise ConfigurationError(
         'response_format is "json", a JSON schema, a JsonFormat or a pydantic model, not '
         f"{given!r:.80}"
+    )
+
+
+def _told(schema: Mapping[str, Any]) -> JsonFormat:
+    return JsonFormat(
+        schema.get("schema"), schema.get("name") or "answer", strict=bool(schema.get("strict"))
     )
 
 

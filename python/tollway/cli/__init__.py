@@ -66,6 +66,9 @@ for command in (embed, plan, complete, count, simulate, limits):
 
 def main() -> None:
     """Run the command line; a failure is one line on stderr, without a traceback."""
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison] - if closed
+        # Else progress has nowhere to go, and the first file that is opened its number.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - to the end
     try:
         app()
     except TollwayError as error:

@@ -86,11 +86,16 @@ def _progress() -> Generator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bar  # noqa: PLC0415
     from rich.table import Column  # noqa: PLC0415
 
+    console = Console(stderr=True)
+    if not console.is_interactive:
+        # Such as TERM=dumb, where a line is not written twice: a bar would show at the end only.
+        yield _lines()
+        return
     # The bar takes what the words leave of the line.
     bar = Bar(
         BarColumn(None, table_column=Column(ratio=1)),
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        console=Console(stderr=True),
+        console=console,
         expand=True,
     )
     news, texts = _news(), 0
@@ -151,9 +156,9 @@ def _in_words(progress: Progress) -> str:
     if tally.rate_limited:
         words.append(f"{_short(tally.rate_limited)}x429")
     if tally.retries:
-        words.append(f"{_short(tally.retries)} retries")
+        words.append("1 retry" if tally.retries == 1 else f"{_short(tally.retries)} retries")
     if tally.hedges:
-        words.append(f"{_short(tally.hedges)} hedges")
+        words.append("1 hedge" if tally.hedges == 1 else f"{_short(tally.hedges)} hedges")
     return " · ".join(words)
 
 
@@ -235,9 +240,9 @@ def _as_text(report: JobReport, embedder: Embedder) -> str:
     about = "about " if report.usage.estimated else ""
     cost = "unknown" if report.cost is None else f"${report.cost:,.4f}"
     counted = (
-        (report.retries, "retries"),
+        (report.retries, "retry" if report.retries == 1 else "retries"),
         (report.rate_limited, "refused with 429"),
-        (report.hedges, "hedges"),
+        (report.hedges, "hedge" if report.hedges == 1 else "hedges"),
     )
     troubles = ", ".join(f"{count:,} {what}" for count, what in counted if count)
     rows = [

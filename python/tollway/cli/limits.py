@@ -68,7 +68,7 @@ def limits(
             console.print(_page(look()))
         return
     try:
-        if as_json or not console.is_terminal:
+        if as_json or not console.is_interactive:
             _repeat(lambda: _print_json(look()) if as_json else _print_line(look()))
         else:
             _watch(look, console)

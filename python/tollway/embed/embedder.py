@@ -201,7 +201,8 @@ class Embedder(Closing):
                 the finished rows as `finished`, the others NaN.
 
         A text that the provider refuses (400, 422) is found by halving its request, and the others
-        of the request are embedded. Requests on the wire are finished before an error is raised.
+        of the request are embedded: the error names the first text without a vector, and is its.
+        Requests on the wire are finished before an error is raised.
 
         Cancellation: safe at every await; requests under way are closed.
         """
@@ -218,11 +219,10 @@ class Embedder(Closing):
         count, keys = len(distinct) if repeats is None else len(repeats[1]), range(len(distinct))
         rows = Destination(count, repeats, out, np.dtype(self.dtype), self._dimensions)
         is_direct = rows.is_direct and not self.normalize
-        failure: TollwayError | None = None
+        failed: dict[int, TollwayError | None] = {}
 
         async def keep(sent: Sent) -> None:
-            nonlocal failure
-            failure = failure or sent.error
+            failed.update((sent.keys[i], sent.why(i)) for i in sent.failed)
             good, vectors = sent.good()
             if vectors is not None:
                 rows.put(good, self.finish(vectors))
@@ -247,10 +247,17 @@ class Embedder(Closing):
         except TollwayError as error:
             error.finished = rows.all(self._dimensions or 0)
             raise
-        if failure is not None and on_error == "raise":
-            failure.finished = rows.all(self._dimensions or 0)
+        vectors = rows.all(self._dimensions or 0)
+        if failed and on_error == "raise":
+            first = min(failed)
+            failure = failed[first]
+            assert failure is not None
+            others = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
+            where = first if repeats is None else int(repeats[0][first])
+            failure.args = (f"text {where}{others} has no vector: {failure}", *failure.args[1:])
+            failure.finished = vectors
             raise failure
-        return rows.all(self._dimensions or 0)
+        return vectors
 
     def embed_sync(
         self,

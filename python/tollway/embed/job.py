@@ -17,7 +17,7 @@ from tollway.bridge import run_sync
 from tollway.embed.batching import BatchSending, Unpacked, check_mode
 from tollway.embed.checkpoint import Checkpoint
 from tollway.embed.inputs import Input, Source
-from tollway.embed.report import JobReport, Progress, TextError
+from tollway.embed.report import JobReport, Progress, TextError, described
 from tollway.embed.sending import Tally
 from tollway.embed.sinks import (
     IndexWriter,
@@ -376,7 +376,7 @@ class _Job:
         for i in sent.failed:
             self.digests.pop(numbers[i])
             identity = self.ids.pop(numbers[i])
-            self.errors.append(TextError(identity, f"{type(sent.error).__name__}: {sent.error}"))
+            self.errors.append(TextError(identity, described(sent.why(i))))
         self.settled += len(numbers)
         self.show()
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tollway.embed.sending import Tally
     from tollway.types import Usage
 
-__all__ = ["JobReport", "Progress", "TextError"]
+__all__ = ["JobReport", "Progress", "TextError", "described"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,11 @@ class TextError:
 
     id: str
     error: str
+
+
+def described(error: BaseException | None) -> str:
+    """Return an exception in one line."""
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True)

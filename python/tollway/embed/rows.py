@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import BadResponseError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -28,13 +28,19 @@ class Sent:
         keys: The caller's number of each text.
         vectors: Shape (n, d), float32, NaN where a text failed; None if all did.
         failed: Positions of the texts without a vector.
-        error: Why, or None.
+        error: Why, or None; of several reasons the last.
+        errors: Why, by position, of texts of which more is known.
     """
 
     keys: Sequence[int]
     vectors: NDArray[np.float32] | None
     failed: Sequence[int]
     error: TollwayError | None
+    errors: Mapping[int, TollwayError] = field(default_factory=dict["int", "TollwayError"])
+
+    def why(self, position: int) -> TollwayError | None:
+        """Return why the text at a position has no vector."""
+        return self.errors.get(position, self.error)
 
     def good(self) -> tuple[Sequence[int], NDArray[np.float32] | None]:
         """Return the keys that have a vector, and those vectors."""
@@ -109,9 +115,13 @@ class Rows:
             self.fill([positions[i] for i in there], sent.vectors[there])
         return [positions[i] for i in sent.failed]
 
-    def sent(self, error: TollwayError | None = None) -> Sent:
+    def sent(
+        self,
+        error: TollwayError | None = None,
+        errors: Mapping[int, TollwayError] | None = None,
+    ) -> Sent:
         """Return what has become of the batch."""
-        return Sent(self._batch.keys, self.vectors, self.missing, error)
+        return Sent(self._batch.keys, self.vectors, self.missing, error, errors or {})
 
 
 class Destination:
@@ -251,17 +261,22 @@ class Averages:
         failed = set(range(len(batch.keys)) if sent.vectors is None else sent.failed)
         keys: list[int] = []
         rows: dict[int, NDArray[np.float32]] = {}
+        errors: dict[int, TollwayError] = {}
         error = sent.error
         for i, key in enumerate(batch.keys):
             row = None if i in failed or sent.vectors is None else sent.vectors[i]
+            why = sent.why(i)
             if key in self._pieces:
-                self._add(key, row, int(batch.counts[i]), sent.error)
+                self._add(key, row, int(batch.counts[i]), why)
                 if key in self._pieces:
                     continue
-                error = error or self._errors.get(key)
+                why = self._errors.get(key)
+                error = error or why
                 row = self._mean(key)
             if row is not None:
                 rows[len(keys)] = row
+            elif why is not None:
+                errors[len(keys)] = why
             keys.append(key)
         vectors = None
         if rows:
@@ -269,7 +284,7 @@ class Averages:
             vectors = np.full((len(keys), width), np.nan, np.float32)
             vectors[list(rows)] = list(rows.values())
         missing = [i for i in range(len(keys)) if i not in rows]
-        return Sent(keys, vectors, missing, error if missing else None)
+        return Sent(keys, vectors, missing, error if missing else None, errors)
 
     def _add(
         self, key: int, row: NDArray[np.float32] | None, tokens: int, error: TollwayError | None

@@ -332,6 +332,7 @@ class Sending:
         enough = max(2 * math.ceil(math.log2(len(batch.texts))), self._patience)
         requests = 0
         error, failed = refused.error, list[int]()
+        errors: dict[int, TollwayError] = {}
         parts = self._parts(
             lane, list(refused.failed), is_refused=isinstance(error, BadRequestError)
         )
@@ -360,11 +361,12 @@ class Sending:
                 parts += self._parts(lane, missing, is_refused=is_refused)
             else:
                 failed += missing
+                errors.update(dict.fromkeys(missing, error))
                 if isinstance(error, _OF_NO_TEXT):
                     failed += [i for rest in parts for i in rest.texts]
                     break
         rows.missing = sorted(failed)
-        return rows.sent(error if failed else None)
+        return rows.sent(error if failed else None, errors)
 
     def _parts(self, lane: Lane, texts: list[int], *, is_refused: bool) -> list[_Part]:
         """Halves, last first; or as many as the provider has just said that it takes at once.

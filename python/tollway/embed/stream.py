@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollway.bridge import run_sync
 from tollway.embed.inputs import Input, Source
-from tollway.embed.report import JobReport, Progress, TextError
+from tollway.embed.report import JobReport, Progress, TextError, described
 from tollway.embed.sending import Tally
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class _Stream:
             del self._numbers[waiting[0].text]
             self._settled += len(waiting)
             if i in failed:
-                error = f"{type(sent.error).__name__}: {sent.error}"
+                error = described(sent.why(i))
                 self._errors += (TextError(document.id, error) for document in waiting)
             else:
                 documents += waiting

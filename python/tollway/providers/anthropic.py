@@ -224,7 +224,8 @@ class AnthropicProvider(ChatFrame):
             body.pop(name, None)
         with self._failing(request):
             counted = await client.messages.count_tokens(**body)
-        return int(counted.input_tokens)
+        with reading(self._where):
+            return int(counted.input_tokens)
 
     async def check(self) -> Checked:
         """Have the tokens of one word counted, which costs nothing.

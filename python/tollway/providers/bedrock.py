@@ -111,7 +111,8 @@ class BedrockProvider(AtClient[BedrockClient], ChatFrame):
         arguments = {"modelId": self.model, "input": {"converse": told}}
         with self._failing(request):
             counted = await self._client.call("count_tokens", arguments)
-        return int(counted["inputTokens"])
+        with reading(self._where):
+            return int(counted["inputTokens"])
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         arguments = converse_arguments(self.model, request)

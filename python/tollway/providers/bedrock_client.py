@@ -239,7 +239,15 @@ class BedrockClient:
             return self._refusal(cast("Any", error).response)
         if isinstance(error, (kinds.ReadTimeoutError, kinds.ConnectTimeoutError)):
             return APITimeoutError(f"{where} did not answer within {TIMEOUT:g} s")
-        if isinstance(error, (kinds.NoCredentialsError, kinds.CredentialRetrievalError)):
+        credential = (
+            kinds.NoCredentialsError,
+            kinds.PartialCredentialsError,
+            kinds.CredentialRetrievalError,
+            kinds.NoAuthTokenError,
+            kinds.TokenRetrievalError,
+            kinds.SSOError,
+        )
+        if isinstance(error, credential):
             return AuthenticationError(f"{where}: {error}; see the documentation of boto3")
         if isinstance(error, (kinds.ParamValidationError, kinds.UnknownServiceError)):
             return BadRequestError(f"{where}: {error}")
@@ -247,9 +255,17 @@ class BedrockClient:
             error, (botocore.parsers.ResponseParserError, botocore.eventstream.ParserError)
         ):
             return BadResponseError(f"{where} answered what is no answer of Bedrock")
-        broken = (kinds.HTTPClientError, kinds.ResponseStreamingError, kinds.IncompleteReadError)
+        broken = (
+            kinds.ConnectionError,
+            kinds.HTTPClientError,
+            kinds.ResponseStreamingError,
+            kinds.IncompleteReadError,
+        )
         if isinstance(error, broken) or type(error).__module__.startswith("urllib3"):
             return APIConnectionError(f"{where} could not be reached, or broke off: {error}")
+        if isinstance(error, kinds.BotoCoreError):
+            # Of the shared configuration, or of where a role's credentials come from.
+            return ConfigurationError(f"{where}: {error}")
         return error
 
     def _refusal(self, answer: dict[str, Any]) -> Exception:

@@ -123,7 +123,8 @@ class GeminiProvider(AtClient[GeminiClient], ChatFrame):
             told |= {name: config[name] for name in names if name in config}
         with self._failing(request):
             counted = await models.count_tokens(model=self.model, contents=contents, config=told)
-        return int(counted.total_tokens or 0)
+        with reading(self._where):
+            return int(counted.total_tokens)
 
     async def check(self) -> Checked:
         """Have the tokens of one word counted, which costs nothing.

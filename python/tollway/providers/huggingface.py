@@ -11,6 +11,7 @@ from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.huggingface_models import is_out_of_memory
 from tollway.providers.worker import Worker
+from tollway.tokens.counts import without_surrogates
 from tollway.types import Usage
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class HuggingFaceProvider:
         import numpy as np  # noqa: PLC0415
 
         model = self._load()
+        texts = [without_surrogates(text) for text in texts]
         # Releases before 5.0 have one method for both.
         encode = getattr(model, method, model.encode)
         while True:
@@ -130,7 +132,15 @@ class HuggingFaceProvider:
                     ) from error
                 self._batch_size //= 2
                 continue
-            return np.ascontiguousarray(vectors, dtype=np.float32)
+            rows: NDArray[np.float32] = np.ascontiguousarray(vectors, dtype=np.float32)
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist()
+            if bad:
+                # It would compute the same again.
+                raise BadRequestError(
+                    f"huggingface/{self.model} has no vector of {len(bad)} of {len(rows)} texts, "
+                    f"the first number {bad[0]} of the request: a value is NaN or infinite"
+                )
+            return rows
 
     async def aclose(self) -> None:
         """End the worker thread; a later call starts another."""

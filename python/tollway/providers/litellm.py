@@ -15,6 +15,7 @@ from tollway.providers.openai import DIMENSIONS
 from tollway.providers.openai_models import Learned, Model, learned_of
 from tollway.providers.openai_wire import ChunkReader, chat_body, completion_of, usage_of
 from tollway.providers.rows import rows_of
+from tollway.tokens.counts import without_surrogates
 from tollway.types import Chunk, Usage
 
 if TYPE_CHECKING:
@@ -178,9 +179,10 @@ class LiteLLMEmbeddingProvider(AtClient[LiteLLMClient]):
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingAnswer:
         """Send one request of n texts; see `EmbeddingProvider.embed`."""
+        inputs = [without_surrogates(text) for text in texts]
         try:
             answer = await sdk().aembedding(
-                **{**self._client.arguments, **self._asked, "input": list(texts), "timeout": 600.0}
+                **{**self._client.arguments, **self._asked, "input": inputs, "timeout": 600.0}
             )
         except caught() as error:
             raise self._client.failure(error) from None

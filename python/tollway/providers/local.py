@@ -15,6 +15,7 @@ from tollway.errors import ConfigurationError
 from tollway.limiter import Limits
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.worker import Worker
+from tollway.tokens.counts import without_surrogates
 from tollway.types import Usage
 
 if TYPE_CHECKING:
@@ -120,4 +121,5 @@ def _load() -> Any:
 def _encode(texts: list[str]) -> NDArray[np.float32]:
     import numpy as np  # noqa: PLC0415
 
+    texts = [without_surrogates(text) for text in texts]
     return np.ascontiguousarray(_load().encode(texts), dtype=np.float32)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Side", "TokenCount", "Tokenizer"]
+__all__ = ["Side", "TokenCount", "Tokenizer", "without_surrogates"]
 
 Side = Literal["end", "start", "middle"]
 
@@ -59,3 +59,12 @@ class Tokenizer(Protocol):
     def truncate(self, text: str, max_tokens: int, side: Side = "end", marker: str = "") -> str:
         """Return the text, or as much of it as has at most `max_tokens` tokens."""
         ...
+
+
+def without_surrogates(text: str) -> str:
+    """Return a text that UTF-8 can hold: U+FFFD for lone surrogates, pairs joined, as tiktoken."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollway.errors import ConfigurationError, InputError
+from tollway.tokens.counts import without_surrogates
 
 if TYPE_CHECKING:
     import os
@@ -60,7 +61,7 @@ class HuggingFaceTokenizer:
 
     def count(self, text: str) -> int:
         """Return the number of tokens of a text."""
-        return len(self._encoded(_readable(text)))
+        return len(self._encoded(without_surrogates(text)))
 
     def count_batch(self, texts: Iterable[str]) -> NDArray[np.int64]:
         """Count the tokens of each text, on all cores.
@@ -77,7 +78,7 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        ids: list[int] = self._encoded(_readable(text)).ids
+        ids: list[int] = self._encoded(without_surrogates(text)).ids
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -88,7 +89,7 @@ class HuggingFaceTokenizer:
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of str, not one str")
-        readable = [_readable(text) for text in texts]
+        readable = [without_surrogates(text) for text in texts]
         encoded = self._tokenizer.encode_batch_fast(readable, add_special_tokens=self._special)
         return [encoding.ids for encoding in encoded]
 
@@ -122,7 +123,7 @@ class HuggingFaceTokenizer:
                 f"max_tokens must be {self._around} or more, not {max_tokens}: so many tokens are "
                 "put around every text"
             )
-        readable = _readable(text)
+        readable = without_surrogates(text)
         encoded = self._encoded(readable)
         if len(encoded) <= max_tokens:
             return text
@@ -165,12 +166,3 @@ def _kept(text: str, spans: Sequence[tuple[int, int]], first: int, last: int, ma
     head = spans[first - 1][1] if first else 0
     tail = spans[-last][0] if last else len(text)
     return text[:head] + marker + text[max(head, tail) :]
-
-
-def _readable(text: str) -> str:
-    """Replace lone surrogates, and join pairs, as tiktoken does."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

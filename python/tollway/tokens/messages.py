@@ -38,10 +38,10 @@ def count_messages(
             PNG, JPEG, GIF and WebP are read from them.
 
     Returns:
-        An int. Its `estimated` is False where published rules cover every part: text
-        and plain functions for gpt-3.5-turbo, gpt-4 and gpt-4o, images of known size for the
-        models of OpenAI's guide. Otherwise it is True: other models, tool calls, nested
-        parameters, images of unknown size.
+        An int. Its `estimated` is False where published rules cover every part, which are text and
+        plain functions for gpt-3.5-turbo, gpt-4 and gpt-4o, and images of known size for the models
+        of OpenAI's guide. Otherwise it is True: other models, tool calls, nested parameters, images
+        of unknown size.
     """
     bill = Bill(model, tokenizer, image_sizes or {})
     return bill.count(sum((bill.message(message) for message in messages), bill.request(tools)))

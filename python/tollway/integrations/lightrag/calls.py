@@ -17,7 +17,7 @@ from tollway.errors import (
     StructuredOutputError,
 )
 from tollway.integrations.lightrag.keywords import KEYWORDS
-from tollway.types import ImagePart, JsonFormat, Message, Part, TextPart
+from tollway.types import ImagePart, Message, Part, TextPart
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -123,23 +123,10 @@ def _options(arguments: dict[str, Any]) -> CallOptions:
 
 
 def _format(given: Any, *, keywords: bool, entities: bool) -> Any:
-    """Return a `response_format` in OpenAI's form, or one of LightRAG's flags, as a call's."""
+    """Return a `response_format`, or one of LightRAG's flags, as a call's."""
     if given is None:
         return KEYWORDS if keywords else "json" if entities else None
-    if not isinstance(given, Mapping):
-        return given
-    members = cast("Mapping[str, Any]", given)
-    kind = members.get("type")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return "json"
-    if kind == "json_schema" and isinstance(members.get("json_schema"), Mapping):
-        told = cast("Mapping[str, Any]", members["json_schema"])
-        return JsonFormat(
-            told.get("schema"), told.get("name") or "answer", strict=bool(told.get("strict"))
-        )
-    return members
+    return None if given == {"type": "text"} else given
 
 
 def _text(completion: Completion, *, shows_thoughts: bool) -> str:
