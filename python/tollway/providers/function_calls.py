@@ -21,7 +21,7 @@ from tollway.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable
 
-__all__ = ["Function", "name_of", "pieces_of"]
+__all__ = ["Function", "in_thread", "name_of", "pieces_of"]
 
 _END = object()
 
@@ -81,7 +81,7 @@ class Function:
         """
         call = functools.partial(self._function, given, **arguments)
         async with _step(timeout):
-            result: Any = call() if self._is_async else await _in_thread(call)
+            result: Any = call() if self._is_async else await in_thread(call)
             return await result if inspect.isawaitable(result) else result
 
 
@@ -164,7 +164,7 @@ async def _stepped(source: Iterator[Any]) -> AsyncGenerator[Any, None]:
     """Draw from an iterator that is not async, each step in a thread."""
     step = functools.partial(next, source, _END)
     try:
-        while (piece := await _in_thread(step)) is not _END:
+        while (piece := await in_thread(step)) is not _END:
             yield piece
     finally:
         close = getattr(source, "close", None)
@@ -174,7 +174,7 @@ async def _stepped(source: Iterator[Any]) -> AsyncGenerator[Any, None]:
                 close()
 
 
-async def _in_thread(call: Callable[[], Any]) -> Any:
+async def in_thread(call: Callable[[], Any]) -> Any:
     """Call in a daemon thread of its own: one that never returns holds up nobody.
 
     Cancellation abandons the result.
