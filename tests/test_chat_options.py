@@ -55,6 +55,32 @@ def test_a_model_that_is_not_to_think_gets_it():
     assert converse_arguments("m", default)["inferenceConfig"] == {"temperature": 0.0}
 
 
+async def test_options_of_the_server_are_replaced_by_those_of_a_call_alone():
+    asked = []
+
+    def serve(request):
+        asked.append(json.loads(request.content)["options"])
+        message = {"content": "a"}
+        return httpx.Response(200, json={"message": message, "done": True, "done_reason": "stop"})
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(serve))
+    options = {"temperature": 0.7, "num_predict": 50, "num_ctx": 16_384, "top_k": 3}
+    async with LLM("ollama/m", base_url="http://here", http_client=client, options=options) as llm:
+        await llm.complete("hello")
+        await llm.complete("hello", temperature=0.1, max_tokens=9)
+        assert llm.provider.rules.context_window == 16_384
+        await llm.complete("hello", extra_body={"options": {"num_predict": 5}})
+    assert asked == [
+        options,
+        {**options, "temperature": 0.1, "num_predict": 9},
+        {**options, "num_predict": 5},
+    ]
+    with pytest.raises(ConfigurationError, match="num_ctx"):
+        LLM("ollama/m", options={"num_ctx": 0})
+    with pytest.raises(ConfigurationError, match="num_ctx"):
+        LLM("ollama/m", num_ctx=4096, options={"num_ctx": 2048})
+
+
 async def test_options_of_a_call_do_not_take_ollama_its_window():
     sent = []
 

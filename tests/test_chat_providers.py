@@ -6,7 +6,6 @@ import json
 import sys
 from types import SimpleNamespace
 
-import httpx
 import numpy as np
 import pytest
 from botocore import exceptions
@@ -26,6 +25,7 @@ from tollway.errors import (
 from tollway.providers import ChatRequest, chat_provider, embedding_provider
 from tollway.providers.anthropic_wire import messages_body
 from tollway.providers.bedrock_wire import converse_arguments
+from tollway.providers.gemini_wire import contents_and_config
 from tollway.providers.ollama import address_of
 from tollway.providers.tool_text import calls_in
 from tollway.simulator import Faults, Simulator, reply, vector
@@ -132,6 +132,25 @@ def test_what_ollama_host_names(host, expected):
 
 
 # What goes back as it came
+
+
+@pytest.mark.parametrize("name", ["anthropic", "bedrock", "gemini"])
+async def test_an_answer_that_said_nothing_is_no_turn(sim, name):
+    # As Claude's are at times, after the result of a tool; the simulator refuses an empty turn.
+    said = [Message("user", "one"), Message("assistant", ""), Message("user", "two")]
+    async with make(name, sim) as llm:
+        assert (await llm.complete([*said, Message("assistant", " \n")])).text
+        assert (await llm.complete(said)).text == (await llm.complete([said[0], said[2]])).text
+
+
+def test_nor_is_it_sent():
+    request = ChatRequest((Message("user", "a"), Message("assistant", ""), Message("user", "b")))
+    contents, _ = contents_and_config("gemini-3-pro", request, thoughts=False)
+    assert contents == [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}]
+    (turn,) = converse_arguments("m", request)["messages"]
+    assert turn == {"role": "user", "content": [{"text": "a"}, {"text": "b"}]}
+    (turn,) = messages_body("m", request, 9, set())["messages"]
+    assert [block["text"] for block in turn["content"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["anthropic", "bedrock", "gemini"])
@@ -311,32 +330,6 @@ async def test_a_prompt_over_the_window_is_an_error_and_not_sent(sim):
         with pytest.raises(ContextWindowExceededError, match="num_ctx=100"):
             await llm.complete("many words " * 200)
     assert len(sim.ledger) == sent
-
-
-async def test_options_of_the_server_are_replaced_by_those_of_a_call_alone():
-    asked = []
-
-    def serve(request):
-        asked.append(json.loads(request.content)["options"])
-        message = {"content": "a"}
-        return httpx.Response(200, json={"message": message, "done": True, "done_reason": "stop"})
-
-    client = httpx.AsyncClient(transport=httpx.MockTransport(serve))
-    options = {"temperature": 0.7, "num_predict": 50, "num_ctx": 16_384, "top_k": 3}
-    async with LLM("ollama/m", base_url="http://here", http_client=client, options=options) as llm:
-        await llm.complete("hello")
-        await llm.complete("hello", temperature=0.1, max_tokens=9)
-        assert llm.provider.rules.context_window == 16_384
-        await llm.complete("hello", extra_body={"options": {"num_predict": 5}})
-    assert asked == [
-        options,
-        {**options, "temperature": 0.1, "num_predict": 9},
-        {**options, "num_predict": 5},
-    ]
-    with pytest.raises(ConfigurationError, match="num_ctx"):
-        LLM("ollama/m", options={"num_ctx": 0})
-    with pytest.raises(ConfigurationError, match="num_ctx"):
-        LLM("ollama/m", num_ctx=4096, options={"num_ctx": 2048})
 
 
 async def test_a_prompt_that_an_old_server_cut_in_silence_is_an_error():

@@ -144,6 +144,20 @@ async def test_the_calls_of_one_answer_run_at_the_same_time():
     assert [message.content for message in run.messages[2:6]] == ["1", "2", "1", "2"]
 
 
+async def test_however_many_they_are():
+    count = 40
+    threads = threading.Barrier(count)
+
+    def meet() -> str:
+        """Meet all the others."""
+        threads.wait(20)
+        return "met"
+
+    llm, _ = llm_of(calls(*[("meet", "{}")] * count), said("done"))
+    run = await llm.run_tools("go", tools=[meet])
+    assert [message.content for message in run.messages[2:-1]] == ["met"] * count
+
+
 def failing(text: str) -> str:
     """Fail."""
     raise KeyError(text)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from tollway.errors import ConfigurationError, ToolLoopError
+from tollway.providers.worker import in_thread
 from tollway.retry.interrupt import failure_of
 from tollway.types import Completion, Message, Tool, ToolCall, Usage
 
@@ -118,8 +120,8 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
         values = {name: getattr(checked, field) for name, field in names.items()}
         if inspect.iscoroutinefunction(function):
             return await function(**values)
-        # A function that blocks must not hold up the other calls.
-        result = await asyncio.to_thread(function, **values)
+        # A function that blocks must not hold up the other calls, nor take a thread from others.
+        result = await in_thread(functools.partial(function, **values), "tollway-tool")
         return await result if inspect.isawaitable(result) else result
 
     return Runnable(Tool(name, _paragraph(function), schema), run)

@@ -35,9 +35,17 @@ def _says_something(message: Message) -> bool:
     return bool(text_of(message).strip()) or any(text_in(part) is None for part in parts)
 
 
+def _answers(message: Message) -> bool:
+    return bool(message.tool_calls or message.extra) or _says_something(message)
+
+
 def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:
-    """Return messages in turns that alternate; the results of tools are the user's."""
-    grouped = itertools.groupby(messages, lambda message: message.role == "assistant")
+    """Return messages in turns that alternate; the results of tools are the user's.
+
+    An answer that says nothing is none: no provider that asks for turns takes an empty one.
+    """
+    said = [message for message in messages if message.role != "assistant" or _answers(message)]
+    grouped = itertools.groupby(said or messages, lambda message: message.role == "assistant")
     return [("assistant" if is_model else "user", list(group)) for is_model, group in grouped]
 
 
