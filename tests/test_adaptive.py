@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tollway.errors import RequestTooLargeError
+from tollway.limiter import Limits, RateLimiter
 from tollway.limiter.adaptive import Adaptive, Pause, Ramp
 from tollway.limiter.feedback import Feedback, Reported
 
@@ -173,6 +175,14 @@ def test_the_ramp_allows_half_more_in_fifteen_minutes():
         assert after <= max(1_000_000, 1.5 * before)
     # Sixteen minutes apart lie at most two rises.
     assert all(after <= 2.25 * before for before, after in zip(used, used[16:], strict=False))
+
+
+def test_a_limiter_that_is_given_a_ramp_begins_at_its_foot():
+    limiter = RateLimiter(Limits(tpm=100_000), ramp=Ramp(above=1_000))
+    assert limiter.current_limits == Limits(tpm=1_000)
+    assert limiter.try_acquire(1_000) == 0.0
+    with pytest.raises(RequestTooLargeError):
+        limiter.try_acquire(1_001)
 
 
 def test_the_ramp_gives_nothing_for_traffic_that_was_not_there():

@@ -279,6 +279,14 @@ async def test_more_than_a_whole_quota_is_refused_at_once():
     assert limiter.waiting == 0
 
 
+async def test_output_tokens_count_by_their_weight():
+    limiter = RateLimiter(Limits(tpm=100, output_weight=2), margin=0)
+    await limiter.acquire(10, 20)
+    assert limiter._core.used() == [50]
+    limiter.acquire_sync(10, output_tokens=20, priority=1)
+    assert limiter._core.used() == [100]
+
+
 async def test_without_limits_everything_is_admitted_at_once():
     limiter = RateLimiter(Limits())
     assert all(limiter.try_acquire(tokens) == 0.0 for tokens in [0, 1, 10**9, 2**32 - 1])
