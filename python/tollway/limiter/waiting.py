@@ -199,18 +199,18 @@ class Timer:
         self._calls: SimpleQueue[weakref.ref[Served]] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        # The thread's own: a limiter's entry counts while it holds the limiter's `due`.
+        # The thread's own: an entry counts while it holds the `due` of whom it is for.
         self._heap: list[tuple[float, int, weakref.ref[Served]]] = []
         self._order = itertools.count()
         self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = (
             weakref.WeakKeyDictionary()
         )
 
-    def call(self, limiter: Served) -> None:
+    def call(self, served: Served) -> None:
         """Serve soon; calls that come before that are one."""
-        if not limiter.is_called:
-            limiter.is_called = True
-            self._calls.put(weakref.ref(limiter))
+        if not served.is_called:
+            served.is_called = True
+            self._calls.put(weakref.ref(served))
         if self._thread is None:
             self.start()
 
@@ -261,28 +261,28 @@ class Timer:
                 due, _, reference = heapq.heappop(heap)
                 self._serve(reference(), due)
 
-    def _serve(self, limiter: Served | None, due: float | None = None) -> None:
-        if limiter is None:
+    def _serve(self, served: Served | None, due: float | None = None) -> None:
+        if served is None:
             return
         if due is None:
-            limiter.is_called = False
-        elif due == limiter.due:
-            limiter.due = float("inf")
+            served.is_called = False
+        elif due == served.due:
+            served.due = float("inf")
         else:
             return
         try:
-            wait = limiter.serve()
+            wait = served.serve()
         except Exception:
             # All others wait for this thread too.
-            _logger.exception("a %s cannot be served; it is tried again", type(limiter).__name__)
+            _logger.exception("a %s cannot be served; it is tried again", type(served).__name__)
             wait = _AGAIN
         if wait is None:
             return
         due = time.monotonic() + wait
         # An earlier entry finds that nobody is due and comes back here.
-        if due < limiter.due:
-            limiter.due = due
-            heapq.heappush(self._heap, (due, next(self._order), weakref.ref(limiter)))
+        if due < served.due:
+            served.due = due
+            heapq.heappush(self._heap, (due, next(self._order), weakref.ref(served)))
 
 
 _timer = Timer()
