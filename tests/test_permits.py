@@ -11,12 +11,14 @@ import pytest
 
 from tollway.errors import (
     APIConnectionError,
+    AuthenticationError,
     ConfigurationError,
     DeadlineExceededError,
     RequestTooLargeError,
 )
 from tollway.limiter import Limits, RateLimiter
-from tollway.retry import RetryPolicy
+from tollway.retry import CircuitBreaker, RetryPolicy
+from tollway.retry import call as call_module
 
 LIMITS = Limits(rpm=100, tpm=10_000, input_tpm=6_000, output_tpm=5_000, rpd=500, tpd=50_000)
 
@@ -309,6 +311,28 @@ def test_an_attempt_left_behind_in_a_closed_loop_ends_its_permit():
     # As the collector does: in a context that is not the task's.
     task.get_coro().close()
     assert limiter.snapshot().in_flight == 0
+
+
+def test_an_interrupt_as_the_permit_comes_gives_back_all_that_was_taken(monkeypatch):
+    limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
+    breaker = CircuitBreaker(cooldown=0.0)
+    breaker.trip(breaker.enter(), AuthenticationError("no"))
+    before = call_module.run_sync
+
+    def interrupted(coroutine):
+        before(coroutine)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(call_module, "run_sync", interrupted)
+
+    def refuse():
+        raise APIConnectionError("no")
+
+    with pytest.raises(KeyboardInterrupt):
+        RetryPolicy(base_delay=0.0).call_sync(refuse, limiter=limiter, breaker=breaker)
+    assert limiter.snapshot().in_flight == 0
+    # It is half-open: the one request that tries it must not be the one that was never sent.
+    breaker.check()
 
 
 async def test_an_attempt_that_is_cancelled_from_within_ends_its_permit():
