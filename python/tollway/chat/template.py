@@ -116,7 +116,7 @@ class Template:
         if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             kind = type(values).__name__
             return ConfigurationError(
-                f"{where}a mapping of names to values, not {kind}: in {self!r}"
+                f"{where}a mapping of names to values, not {kind}: in {self!r:.200}"
             )
         missing = sorted(self.variables - values.keys())
         unknown = sorted(map(str, values.keys() - self.variables))
