@@ -106,7 +106,14 @@ impl Completions {
         let mut waiting = lock(&self.waiting);
         waiting.last += 1;
         let id = waiting.last;
-        let request = start(self.queue.clone(), id).map_err(errors::no_answer)?;
+        let request = match start(self.queue.clone(), id) {
+            Ok(request) => request,
+            Err(failure) => {
+                // Python makes the exception, and whatever it collects meanwhile may come here too.
+                drop(waiting);
+                return Err(errors::no_answer(failure));
+            }
+        };
         let entry = Waiting {
             future,
             request,
