@@ -9,6 +9,7 @@ mod failure;
 mod pool;
 mod proxy;
 mod runtime;
+mod target;
 mod tls;
 
 use std::sync::{Arc, OnceLock};
@@ -52,7 +53,7 @@ pub struct Request {
     pub method: Method,
     /// `https://host/path`.
     pub url: String,
-    /// Beside `host` and `content-length`, which are made.
+    /// Beside `content-length`, and `host` where it is not among them, which are made.
     pub headers: HeaderMap,
     /// As sent.
     pub body: Bytes,
