@@ -148,7 +148,9 @@ impl Client {
     /// certificates.
     pub fn prepare(&self) -> Result<(), Failure> {
         runtime::handle()?;
-        self.state().tls().map(drop)
+        // Whether there are any matters to requests over TLS, and those tell of it.
+        let _ = self.state().tls();
+        Ok(())
     }
 
     /// Sends a request. `done` is called once on the client's thread, whatever becomes of the
