@@ -244,15 +244,19 @@ async def test_http2_where_it_is_offered_and_taken(authority):
     assert wire.requests[0][0][b":path"] == b"/v1/embeddings"
 
 
+def files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the files of /proc")
 async def test_requests_that_share_a_connection_take_no_files(authority):
     with Wire(http2, authority.server("127.0.0.1", protocols=["h2"])) as wire:
         transport = NativeTransport(ca_bundle=authority.bundle, http2=True)
         await transport.send(post(wire.url, b"first"))
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = files()
         sent = [asyncio.create_task(transport.send(post(wire.url, b"never"))) for _ in range(50)]
         assert await asyncio.to_thread(eventually, lambda: len(wire.requests) == 51)
-        assert len(list(Path("/proc/self/fd").iterdir())) < before + 25
+        assert files() < before + 25
         for task in sent:
             task.cancel()
         await asyncio.wait(sent)

@@ -186,6 +186,13 @@ impl Completions {
         }
     }
 
+    fn close(&self, py: Python<'_>) {
+        let waiting = std::mem::take(&mut lock(&self.waiting).by_id);
+        for waiting in waiting.into_values() {
+            waiting.end(py);
+        }
+    }
+
     fn __len__(&self) -> usize {
         lock(&self.waiting).by_id.len()
     }
@@ -193,12 +200,7 @@ impl Completions {
 
 impl Drop for Completions {
     fn drop(&mut self) {
-        let waiting = std::mem::take(&mut *lock(&self.waiting));
-        Python::attach(|py| {
-            for waiting in waiting.by_id.into_values() {
-                waiting.end(py);
-            }
-        });
+        Python::attach(|py| self.close(py));
     }
 }
 
