@@ -233,6 +233,15 @@ def test_ids_that_are_numbers_are_written_as_text(sim, tmp_path, name):
         assert pq.read_table(tmp_path / name)["id"].to_pylist() == ["7", "8"]
 
 
+def test_metadata_that_is_no_json_is_named(sim, output):
+    loop = {}
+    loop["itself"] = loop
+    for metadata in ({("a", "tuple"): 1}, loop):
+        documents = [Document("a", "one"), Document("b", "two", metadata)]
+        with pytest.raises(TypeError, match=r"^the metadata of 'b' is no JSON: "):
+            job(sim, documents, output)
+
+
 def test_parquet_of_texts_none_of_which_has_a_vector(tmp_path):
     """Not even their length is known then, and Arrow has no lists of a fixed size of nothing."""
     output = tmp_path / "vectors.parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -245,8 +246,8 @@ class IndexWriter:
             line["metadata"] = dict(document.metadata)
         try:
             text = _json(line)
-        except ValueError:
-            text = _json(_finite(line))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"the metadata of {document.id!r} is no JSON: {error}") from error
         self._file.write(text.encode(errors="replace") + b"\n")
         self._row += 1
 
@@ -263,9 +264,15 @@ class IndexWriter:
         self._file.discard()
 
 
+# What JSON has no word for, such as the dates of a Parquet file, is written as text.
+_dumps = functools.partial(json.dumps, ensure_ascii=False, default=str, allow_nan=False)
+
+
 def _json(line: dict[str, Any]) -> str:
-    # What JSON has no word for, such as the dates of a Parquet file, is written as text.
-    return json.dumps(line, ensure_ascii=False, default=str, allow_nan=False)
+    try:
+        return _dumps(line)
+    except ValueError:
+        return _dumps(_finite(line))
 
 
 def _finite(value: Any) -> Any:
