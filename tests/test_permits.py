@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import gc
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from tollway import _core
 from tollway.errors import (
     APIConnectionError,
+    AuthenticationError,
     ConfigurationError,
     DeadlineExceededError,
     RequestTooLargeError,
 )
-from tollway.limiter import Limits, RateLimiter, calendar
-from tollway.retry import RetryPolicy
+from tollway.limiter import Limits, RateLimiter
+from tollway.retry import CircuitBreaker, RetryPolicy
+from tollway.retry import call as call_module
 
 LIMITS = Limits(rpm=100, tpm=10_000, input_tpm=6_000, output_tpm=5_000, rpd=500, tpd=50_000)
 
@@ -313,6 +313,28 @@ def test_an_attempt_left_behind_in_a_closed_loop_ends_its_permit():
     assert limiter.snapshot().in_flight == 0
 
 
+def test_an_interrupt_as_the_permit_comes_gives_back_all_that_was_taken(monkeypatch):
+    limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
+    breaker = CircuitBreaker(cooldown=0.0)
+    breaker.trip(breaker.enter(), AuthenticationError("no"))
+    before = call_module.run_sync
+
+    def interrupted(coroutine):
+        before(coroutine)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(call_module, "run_sync", interrupted)
+
+    def refuse():
+        raise APIConnectionError("no")
+
+    with pytest.raises(KeyboardInterrupt):
+        RetryPolicy(base_delay=0.0).call_sync(refuse, limiter=limiter, breaker=breaker)
+    assert limiter.snapshot().in_flight == 0
+    # It is half-open: the one request that tries it must not be the one that was never sent.
+    breaker.check()
+
+
 async def test_an_attempt_that_is_cancelled_from_within_ends_its_permit():
     limiter = RateLimiter(Limits(rpm=10, max_in_flight=1))
     calls = []
@@ -425,51 +447,6 @@ def test_a_pause_is_shown_and_held():
     assert 29 < snapshot.paused_for <= 30.1
     assert snapshot.rate_limited == 1
     assert 29 < limiter.try_acquire() <= 30.1
-
-
-def test_a_calendar_day_ends_when_it_was_told_to():
-    core = _core.Limiter(rpd=5, is_calendar=True, margin=0)
-    core.set_day(3_600.0, 7_200.0, now=10_000.0)
-    for _ in range(5):
-        assert core.try_acquire(now=10_000.0) == 0.0
-    assert 7_200 <= core.try_acquire(now=10_000.0) <= 7_201
-    assert core.try_acquire(now=17_199.0) > 0
-    assert core.try_acquire(now=17_261.0) == 0.0
-    assert core.used(now=17_261.0) == [1]
-    # Nobody has told the new day: it lasts as long as one can.
-    assert core.used(now=17_200.0 + 24.9 * 3_600) == [1]
-    assert core.used(now=17_200.0 + 25.1 * 3_600) == [0]
-
-
-def test_a_clock_set_forward_does_not_begin_the_day_again():
-    core = _core.Limiter(rpd=5, is_calendar=True, margin=0)
-    core.set_day(0.0, 50_000.0, now=1_000.0)
-    for _ in range(5):
-        assert core.try_acquire(now=1_000.0) == 0.0
-    core.set_day(60.0, 86_000.0, now=5_000.0)
-    assert core.used(now=5_000.0) == [5]
-    assert core.try_acquire(now=5_000.0) > 80_000
-
-
-@pytest.mark.parametrize(
-    ("zone", "now", "since", "left"),
-    [
-        ("America/Los_Angeles", "2026-11-21T12:00:00-08:00", 12, 12),
-        # The clocks went forward in the night, and back.
-        ("America/Los_Angeles", "2026-03-08T12:00:00-07:00", 11, 12),
-        ("America/Los_Angeles", "2026-11-01T00:30:00-07:00", 0.5, 24.5),
-        ("Asia/Kathmandu", "2026-06-01T00:00:00+05:45", 0, 24),
-        ("UTC", "2026-06-01T23:59:00+00:00", 23 + 59 / 60, 1 / 60),
-    ],
-)
-def test_a_day_is_that_of_its_zone(monkeypatch, zone, now, since, left):
-    told = []
-    core = SimpleNamespace(set_day=lambda *bounds: told.append(bounds))
-    instant = dt.datetime.fromisoformat(now).timestamp()
-    monkeypatch.setattr(calendar.time, "time", lambda: instant)
-    again = calendar.Calendar(zone).tell(core)
-    assert told == [(since * 3_600, left * 3_600)]
-    assert again == min(600, left * 3_600)
 
 
 @pytest.mark.parametrize(

@@ -563,8 +563,13 @@ class Limiter:
     def note_throttled(self) -> None:
         """Count an answer of 429."""
 
-    def set_day(self, since: float, left: float, now: float | None = None) -> None:
-        """Tell how long ago this calendar day began and in how many seconds it ends."""
+    def set_day(
+        self, since: float, left: float, slept: float = 0.0, now: float | None = None
+    ) -> None:
+        """Tell how long ago this calendar day began and in how many seconds it ends.
+
+        `slept` is for how many seconds the machine slept since that was told before.
+        """
 
     def state(
         self, now: float | None = None

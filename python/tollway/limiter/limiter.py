@@ -397,6 +397,8 @@ class RateLimiter:
         if self._is_closed:
             self._refuse_all()
             return None
+        # First, so that nobody is judged by a day that ended while the machine slept.
+        left = None if self._calendar is None else self._calendar.tell(core)
         waiters, wait = self._poll(core)
         again = functools.partial(timer().call, self) if wait == 0.0 else None
         closed = timer().wake(waiters, again)
@@ -411,8 +413,7 @@ class RateLimiter:
         if wait == 0.0:
             is_in_loops = any(waiter.loop is not None for waiter in waiters)
             wait = _LONGEST_TURN if is_in_loops else _PAUSE
-        if self._calendar is not None:
-            left = self._calendar.tell(core)
+        if left is not None:
             wait = left if wait is None else min(wait, left)
         return wait
 

@@ -7,18 +7,28 @@ import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
-from tollway.errors import ConfigurationError
+from tollway.errors import ConfigurationError, TollwayError
 from tollway.types import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from tollway.limiter import Permit, RateLimiter
     from tollway.retry.breaker import CircuitBreaker
     from tollway.retry.budget import RetryBudget
 
-__all__ = ["LATER", "Around", "CallRecord", "ahead", "attempt_of", "refuse_later"]
+__all__ = [
+    "LATER",
+    "Around",
+    "CallRecord",
+    "ahead",
+    "attempt_of",
+    "describe",
+    "give_back",
+    "refuse_later",
+    "times",
+]
 
 # How far a retry goes ahead of new work, however long that has waited: 10 s of waiting are worth
 # one level of priority. And the highest that there is.
@@ -91,6 +101,25 @@ def attempt_of(
         wait=wait,
         model=model,
     )
+
+
+def describe(error: Exception) -> str:
+    """Return what an error is called, with its message where that shows no secret."""
+    # Our own messages carry no key and no body; of others only the class is certain not to.
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, TollwayError) else name
+
+
+def times(attempts: Sequence[Attempt]) -> str:
+    """Return how many attempts there were, in words."""
+    return "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+
+
+def give_back(permit: Permit | None) -> None:
+    """Give back a permit for what is not sent after all."""
+    if permit is not None:
+        permit.cancel()
+        permit.release()
 
 
 def refuse_later(result: Any) -> NoReturn:

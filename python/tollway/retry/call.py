@@ -23,7 +23,16 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.limiter.feedback import Feedback
-from tollway.retry.around import LATER, CallRecord, ahead, attempt_of, refuse_later
+from tollway.retry.around import (
+    LATER,
+    CallRecord,
+    ahead,
+    attempt_of,
+    describe,
+    give_back,
+    refuse_later,
+    times,
+)
 from tollway.retry.hedge import race
 from tollway.retry.hint import LONGEST_HINT, hint_of
 from tollway.retry.interrupt import Deadline, failure_of
@@ -114,7 +123,7 @@ class Call:
         if self._tries > rule.max_retries:
             self._note(error, 0.0)
             raise RetriesExhaustedError(
-                f"{_times(attempts)} failed in {took:.1f} s; the last: {_describe(error)}", attempts
+                f"{times(attempts)} failed in {took:.1f} s; the last: {describe(error)}", attempts
             ) from error
         hint = hint_of(error)
         decision = policy.decide(
@@ -132,8 +141,8 @@ class Call:
         if decision == "hint":
             self._note(error, 0.0)
             raise RetriesExhaustedError(
-                f"given up after {_times(attempts)}: the server asks to wait {hint:g} s, "
-                f"more than {LONGEST_HINT:g} s; the last: {_describe(error)}",
+                f"given up after {times(attempts)}: the server asks to wait {hint:g} s, "
+                f"more than {LONGEST_HINT:g} s; the last: {describe(error)}",
                 attempts,
             ) from error
         attempt = self._note(error, decision)
@@ -159,8 +168,8 @@ class Call:
 
     def _late(self, what: str) -> DeadlineExceededError:
         attempts = self._attempts
-        told = f"{_times(attempts)} failed" if attempts else "nothing was tried to its end"
-        last = f"; the last: {_describe(self._last)}" if self._last is not None else ""
+        told = f"{times(attempts)} failed" if attempts else "nothing was tried to its end"
+        last = f"; the last: {describe(self._last)}" if self._last is not None else ""
         return DeadlineExceededError(f"{what}{self._limit()}; {told}{last}", attempts)
 
     def _limit(self) -> str:
@@ -222,9 +231,7 @@ class Call:
         try:
             self._pass = breaker.enter()
         except BaseException:
-            if permit is not None:
-                permit.cancel()
-                permit.release()
+            give_back(permit)
             raise
 
     def _admit_sync(self) -> Permit | None:
@@ -245,7 +252,24 @@ class Call:
                 if breaker is not None:
                     self._enter(breaker, permit)
                 return permit
-        return run_sync(self._within_deadline(self._admit()))
+        return self._wait_sync()
+
+    def _wait_sync(self) -> Permit | None:
+        admitted: list[Permit | None] = []
+
+        async def admit() -> None:
+            admitted.append(await self._admit())
+
+        try:
+            run_sync(self._within_deadline(admit()))
+        except BaseException:
+            # Ctrl-C may come when all is there, and nobody will send.
+            for permit in admitted:
+                give_back(permit)
+                if self._breaker is not None:
+                    self._breaker.released(self._pass)
+            raise
+        return admitted[0]
 
     # Attempts
 
@@ -474,13 +498,3 @@ def _is_retryable(error: Exception, policy: RetryPolicy) -> bool:
         own = tuple(kind for kind in policy.retry_on if issubclass(kind, TollwayError))
         return isinstance(error, own)
     return isinstance(error, policy.retry_on)
-
-
-def _describe(error: Exception) -> str:
-    # Our own messages carry no key and no body; of others only the class is certain not to.
-    name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, TollwayError) else name
-
-
-def _times(attempts: list[Attempt]) -> str:
-    return "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"

@@ -319,12 +319,13 @@ impl Limiter {
         self.limiter.note_throttled();
     }
 
-    #[pyo3(signature = (since, left, now=None))]
-    fn set_day(&self, since: f64, left: f64, now: Option<f64>) -> PyResult<()> {
+    #[pyo3(signature = (since, left, slept=0.0, now=None))]
+    fn set_day(&self, since: f64, left: f64, slept: f64, now: Option<f64>) -> PyResult<()> {
         let now = self.now(now)?;
         let start = now.saturating_sub(nanos(seconds("since", since)?));
         let end = now.saturating_add(nanos(seconds("left", left)?));
-        self.limiter.set_day(now, start, end);
+        let slept = seconds("slept", slept)?;
+        self.limiter.set_day(now, start, end, slept);
         Ok(())
     }
 

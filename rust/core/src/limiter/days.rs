@@ -61,10 +61,12 @@ impl Days {
     /// Tell the bounds of the calendar day in which `now` lies, all in ticks.
     ///
     /// Where the clock on the wall was set forward and the day begins anew before it was to end,
-    /// the older beginning stays: the larger use counts.
-    pub fn set_day(&self, now: u64, start: u64, end: u64) {
+    /// the older beginning stays: the larger use counts. While the machine `slept` since the day was
+    /// told, the day went on and the limiter's clock did not.
+    pub fn set_day(&self, now: u64, start: u64, end: u64, slept: u64) {
         let (old_start, old_end) = self.bounds(now);
-        let start = if now + MINUTE < old_end && old_end != u64::MAX {
+        let is_set = old_end != u64::MAX;
+        let start = if is_set && now + MINUTE < old_end.saturating_sub(slept) {
             start.min(old_start)
         } else {
             start

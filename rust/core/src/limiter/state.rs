@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::admissions::Moved;
 use super::decide::{Limiter, Stop, wait_until};
 use super::leases::Posted;
-use super::memory::TICK_NANOS;
+use super::memory::{TICK_NANOS, ticks};
 use super::quota::{Cost, Name, Unit};
 use crate::atomics::Ordering;
 
@@ -92,11 +92,12 @@ impl Limiter {
     }
 
     /// Tell the bounds of the calendar day in which `now` lies. Where they cannot be told any more,
-    /// the day after lasts 25 hours.
-    pub fn set_day(&self, now: u64, start: u64, end: u64) {
+    /// the day after lasts 25 hours. `slept` is for how long the machine slept since they were told,
+    /// by which the day ends sooner on a clock that stands still meanwhile.
+    pub fn set_day(&self, now: u64, start: u64, end: u64, slept: Duration) {
         if let Some(days) = &self.days {
             let floor = |nanos| self.log.floor(nanos);
-            days.set_day(floor(now), floor(start), self.log.ceil(end));
+            days.set_day(floor(now), floor(start), self.log.ceil(end), ticks(slept));
         }
     }
 
