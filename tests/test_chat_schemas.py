@@ -100,6 +100,15 @@ def test_what_is_said_of_a_member_is_kept():
     assert owner["required"] == ["name"]
 
 
+@pytest.mark.parametrize("kind", ["object", ["object", "null"], ["null", "object"]])
+def test_every_object_has_to_be_strict_whatever_else_it_may_be(kind):
+    inner = {"type": kind, "properties": {"x": {"type": "string"}}}
+    whole = {"type": "object", "required": ["a"], "additionalProperties": False}
+    assert not is_strict({**whole, "properties": {"a": inner}})
+    inner |= {"required": ["x"], "additionalProperties": False}
+    assert is_strict({**whole, "properties": {"a": inner}})
+
+
 def test_unions_are_in_the_words_of_strict_modes():
     keys = set(keys_of(strict_schema(Pet.model_json_schema())))
     assert "anyOf" in keys

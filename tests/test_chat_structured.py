@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pydantic
 import pytest
@@ -186,6 +187,8 @@ async def test_after_three_more_tries_it_is_given_up_with_the_text():
     assert caught.value.completion.text == "no json"
     assert caught.value.completion.usage.requests == 4
     assert len(provider.requests) == 4
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.completion) == (str(caught.value), caught.value.completion)
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter", "refusal"])

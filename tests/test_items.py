@@ -100,6 +100,8 @@ async def test_an_item_is_never_taken_for_two(text):
         {"number": 99, "answer": "X"},
         {"answer": "X"},
         {"number": 3, "answer": 5},
+        {"number": "9" * 5000, "answer": "X"},
+        {"number": True, "answer": "X"},
         {"number": 3, "answer": None},
         {"number": 2, "answer": "X"},
         "nonsense",
@@ -115,6 +117,15 @@ async def test_what_is_missing_or_malformed_is_asked_again(spoiled):
     # Where another's number was given twice, nobody knows which is its.
     again = ["item 1", "item 2"] if spoiled == {"number": 2, "answer": "X"} else ["item 2"]
     assert packs(provider) == [ITEMS[:5], again]
+
+
+async def test_numbers_may_be_written_as_text():
+    def change(entry, items):
+        return {**entry, "number": str(entry["number"])}
+
+    llm, provider = llm_of(answering(change))
+    assert right(ITEMS[:5], await batch_items(llm, "Shout.", ITEMS[:5]))
+    assert packs(provider) == [ITEMS[:5]]
 
 
 async def test_in_the_end_each_is_asked_alone_and_has_its_error():

@@ -165,6 +165,10 @@ class StructuredOutputError(TollwayError):
         super().__init__(message)
         self.completion = completion
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle it with the answer, as a process hands it to another."""
+        return type(self), (*self.args, self.completion), self.__dict__
+
 
 class ToolLoopError(TollwayError):
     """The model still called tools after the rounds it was given.

@@ -33,6 +33,9 @@ __all__ = ["ItemOutcome", "batch_items", "batch_items_sync"]
 # Tokens of an item's number and its punctuation in a request.
 _FRAME = 12
 
+# Of an item's number, and more.
+_DIGITS = 10
+
 # Items refused alone, before any has an answer, after which none is looked for any more.
 _ENOUGH = 3
 
@@ -291,10 +294,17 @@ def _entries(value: Any) -> list[dict[str, Any]]:
     listed: Any = whole.get("answers") if isinstance(value, dict) else whole
     if not isinstance(listed, list):
         raise ValueError('it has no list "answers"')  # noqa: TRY004 - the model's mistake
-    return [entry for entry in cast("Sequence[Any]", listed) if _is_entry(entry)]
+    entries = [_entry(entry) for entry in cast("Sequence[Any]", listed)]
+    return [entry for entry in entries if entry is not None]
 
 
-def _is_entry(entry: Any) -> bool:
-    known: Any = entry
+def _entry(given: Any) -> dict[str, Any] | None:
+    """Return an entry with its number, which some models write as text; None where it is none."""
+    if not isinstance(given, dict) or "answer" not in given:
+        return None
+    entry = cast("dict[str, Any]", given)
+    number = entry.get("number")
+    if isinstance(number, str) and number.isdecimal() and len(number) < _DIGITS:
+        number = int(number)
     # True and False are numbers to Python.
-    return isinstance(entry, dict) and type(known.get("number")) is int and "answer" in known
+    return {**entry, "number": number} if type(number) is int else None

@@ -131,7 +131,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} is {told}, not {value!r:.80}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigurationError(f"{name} is {told}, not {value!r}")
-    for name, value in (options.get("extra_headers") or {}).items():
+    headers: Mapping[str, object] = options.get("extra_headers") or {}
+    for name, value in headers.items():
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise ConfigurationError(f"extra_headers: no header may hold what {name} is to")
     for name in _POSITIVE:

@@ -73,7 +73,8 @@ def is_strict(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return True
     named = cast("_Rules", schema)
-    if named.get("type") == "object":
+    kind = named.get("type")
+    if "object" in (cast("Sequence[Any]", kind) if isinstance(kind, list) else [kind]):
         members = set(named.get("properties", ()))
         if named.get("additionalProperties") is not False or members != set(
             named.get("required", ())
