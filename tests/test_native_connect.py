@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import re
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import traceback
+from pathlib import Path
 
 import h2.config
 import h2.connection
@@ -97,6 +100,45 @@ async def test_a_certificate_of_another_name_is_refused(authority):
     with Wire(context=authority.server("other.example")) as wire:
         await fails(wire.url, "no secure connection", ca_bundle=authority.bundle)
     assert wire.requests == []
+
+
+async def test_an_authority_that_serves_itself_is_refused_with_what_to_do(authority):
+    """Others take such a certificate, as `openssl req -x509` makes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.ca.private_key_pem.write_to_path(authority.folder / "ca.key")
+    context.load_cert_chain(authority.bundle, authority.folder / "ca.key")
+    with Wire(context=context) as wire:
+        told = r"CaUsedAsEndEntity.*basicConstraints=CA:FALSE.*http_client="
+        await fails(wire.url, told, ca_bundle=authority.bundle)
+
+
+NO_AUTHORITY = """
+import asyncio, sys
+from tollway.errors import ConfigurationError
+from tollway.transport import NativeTransport, Request
+async def main():
+    transport = NativeTransport()
+    await transport.open()
+    assert (await transport.send(Request("GET", sys.argv[1], {}))).status == 200
+    try:
+        await transport.send(Request("GET", sys.argv[1].replace("http:", "https:"), {}))
+    except ConfigurationError as error:
+        print(error)
+asyncio.run(main())
+"""
+
+
+def test_a_system_without_authorities_is_no_matter_to_plain_http(tmp_path):
+    none = tmp_path / "none.pem"
+    environment = {**os.environ, "SSL_CERT_FILE": f"{none}", "SSL_CERT_DIR": f"{tmp_path}"}
+    with Wire() as wire:
+        command = [sys.executable, "-c", NO_AUTHORITY, wire.url]
+        run = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "no certificate authority is known" in run.stdout
+    assert f"{none}" in run.stdout
 
 
 async def test_what_does_not_speak_tls(authority):
@@ -200,6 +242,24 @@ async def test_http2_where_it_is_offered_and_taken(authority):
         assert (await transport.send(post(wire.url, b"again"))).body == b"again"
         assert wire.connections == 1
     assert wire.requests[0][0][b":path"] == b"/v1/embeddings"
+
+
+def files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the files of /proc")
+async def test_requests_that_share_a_connection_take_no_files(authority):
+    with Wire(http2, authority.server("127.0.0.1", protocols=["h2"])) as wire:
+        transport = NativeTransport(ca_bundle=authority.bundle, http2=True)
+        await transport.send(post(wire.url, b"first"))
+        before = files()
+        sent = [asyncio.create_task(transport.send(post(wire.url, b"never"))) for _ in range(50)]
+        assert await asyncio.to_thread(eventually, lambda: len(wire.requests) == 51)
+        assert files() < before + 25
+        for task in sent:
+            task.cancel()
+        await asyncio.wait(sent)
 
 
 async def test_http2_is_not_spoken_where_it_is_not_taken(authority):

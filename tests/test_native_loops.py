@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -97,6 +98,24 @@ def test_a_loop_that_goes_closes_its_requests():
         del task, loop
         gc.collect()
         assert wire.ended.wait(30)
+
+
+def test_a_loop_that_was_closed_over_its_requests_is_not_kept():
+    """As when it is closed without a word to its tasks; the next loop that sends ends them."""
+    with Wire(lambda connection: connection.wait_for_the_end()) as wire, Wire() as other:
+        transport, loop = NativeTransport(), asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        task = loop.create_task(transport.send(post(wire.url)))
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert eventually(lambda: wire.connections == 1)
+        loop.close()
+        kept = weakref.ref(loop)
+        del task, loop
+        gc.collect()
+        assert asyncio.run(transport.send(post(other.url))).status == 200
+        assert wire.ended.wait(30)
+        gc.collect()
+        assert kept() is None
 
 
 EXIT = """

@@ -12,6 +12,7 @@ import zlib
 
 import pytest
 
+import tollway
 from tollway.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -70,6 +71,7 @@ async def test_connections_are_used_again_and_what_is_sent_arrives():
         f"host: 127.0.0.1:{wire.port}",
         f"authorization: bearer {KEY}",
         "content-type: text/plain",
+        f"user-agent: tollway/{tollway.__version__}",
         "x-extra: yes",
         "content-length: 4",
     }

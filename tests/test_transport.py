@@ -6,15 +6,22 @@ import asyncio
 import gc
 import socket
 import threading
+import traceback
 
 import httpx
 import httpx2
 import openai
 import pytest
 
-from tollway.errors import APIConnectionError, APITimeoutError, ConfigurationError
+from tollway.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BadResponseError,
+    ConfigurationError,
+)
 from tollway.simulator import Simulator
 from tollway.transport import HttpxTransport, Request, Response
+from wire import Wire, answer
 
 LIBRARIES = [httpx, httpx2]
 
@@ -182,6 +189,49 @@ async def test_cancelling_closes_the_request():
         assert await asyncio.to_thread(closed.wait, 30)
         await transport.aclose()
         thread.join(10)
+
+
+async def fails(transport, url, error, match):
+    with pytest.raises(error, match=match) as caught:
+        await transport.send(post(url))
+    return "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_an_answer_that_is_not_packed_as_it_says(library):
+    def script(connection):
+        connection.read()
+        connection.send(answer(b"plain", "200 OK", "content-encoding: gzip"))
+
+    with Wire(script) as wire:
+        async with library.AsyncClient() as client:
+            await fails(HttpxTransport(client), wire.url, BadResponseError, "could not be unpacked")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_a_header_that_cannot_be_is_not_shown(library):
+    with Wire() as wire:
+        async with library.AsyncClient(headers={"x-key": "hunter2\n"}) as client:
+            transport = HttpxTransport(client)
+            shown = await fails(transport, wire.url, ConfigurationError, "no header may hold")
+    assert "hunter2" not in shown
+    assert wire.requests == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_of_an_address_neither_password_nor_query_is_shown(library):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{unused.getsockname()[1]}/v1"
+        async with library.AsyncClient() as client:
+            transport = HttpxTransport(client)
+            for url in (f"http://user:hunter2@{place}?key=hunter2", f"http://{place}#hunter2"):
+                shown = await fails(transport, url, APIConnectionError, f"http://{place} could")
+                assert "hunter2" not in shown
+            shown = await fails(
+                transport, "http://[::1/?key=hunter2", ConfigurationError, "no address"
+            )
+            assert "hunter2" not in shown
 
 
 def test_headers_and_bodies_are_not_shown():

@@ -324,7 +324,7 @@ class Completions:
 
     The loop watches `fileno()` and calls `drain()`. It is woken once for all requests that end
     before it drains. With `wake`, that is called instead, on the other thread. All methods are for
-    the loop's own thread. Requests that wait when it is dropped are closed.
+    the loop's own thread, while it is open. Requests that wait when it is dropped are closed.
     """
 
     def __new__(cls, wake: Callable[[], object] | None = None) -> Completions: ...
@@ -339,6 +339,9 @@ class Completions:
 
     def cancel(self, number: int) -> None:
         """Close a request and leave its future alone; nothing, if it has ended."""
+
+    def close(self) -> None:
+        """Close all requests and leave their futures alone."""
 
 @final
 class HTTPResponse:

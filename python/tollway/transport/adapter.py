@@ -1,17 +1,24 @@
 """A transport over the clients of httpx and httpx2.
 
 This is the only module that asks which of the two a client belongs to. It raises no exception of
-either: a request that got no answer is an `APIConnectionError` or `APITimeoutError`.
+either: a request that got no answer is an `APIConnectionError` or `APITimeoutError`, an answer that
+cannot be unpacked a `BadResponseError`, and a request that cannot be a `ConfigurationError`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tollway.errors import APIConnectionError, APITimeoutError, ConfigurationError
+from tollway.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BadResponseError,
+    ConfigurationError,
+)
 from tollway.transport.base import CONNECT_TIMEOUT, TIMEOUT, Response
 from tollway.transport.loops import LoopClients
 
@@ -21,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["HttpxTransport", "response_class", "transport_error", "transport_exceptions"]
 
 _LIBRARIES = ("httpx", "httpx2")
+
+# What of an address is not shown: user and password, query.
+_SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)
 
 
 class HttpxTransport:
@@ -45,9 +55,15 @@ class HttpxTransport:
         await self._clients.open()
 
     async def send(self, request: Request) -> Response:
-        """Send a request and return the whole answer; see `Transport.send`."""
+        """Send a request and return the whole answer; see `Transport.send`.
+
+        Raises:
+            BadResponseError: The answer is not packed as it says.
+            ConfigurationError: An address or header that cannot be. Nothing was sent.
+        """
         client = self._clients.get()
         library = _library(client)
+        where = _SECRET.sub("", request.url)
         # A read timeout of 5 s, the libraries' own default, is nobody's choice for a request that
         # computes thousands of vectors.
         timeout = client.timeout
@@ -66,17 +82,27 @@ class HttpxTransport:
                 )
         except (TimeoutError, library.TimeoutException) as error:
             raise APITimeoutError(
-                f"{request.url} did not answer in time ({type(error).__name__}, at most "
-                f"{total:g} s)"
+                f"{where} did not answer in time ({type(error).__name__}, at most {total:g} s)"
             ) from error
         except library.TransportError as error:
-            raise APIConnectionError(
-                f"{request.url} could not be reached, or broke off: {_reason(error)}"
-            ) from error
-        return Response(
-            answer.status_code,
-            {name.lower(): value for name, value in answer.headers.items()},
-            answer.content,
+            # It shows the header's value, and must not be what the exception is raised from.
+            if not str(error).startswith("Illegal header"):
+                raise APIConnectionError(
+                    f"{where} could not be reached, or broke off: {_reason(error)}"
+                ) from error
+        except library.DecodingError as error:
+            raise BadResponseError(f"{where}'s answer could not be unpacked: {error}") from error
+        except library.InvalidURL as error:
+            raise ConfigurationError(f"{where} is no address: {error}") from error
+        else:
+            return Response(
+                answer.status_code,
+                {name.lower(): value for name, value in answer.headers.items()},
+                answer.content,
+            )
+        raise ConfigurationError(
+            f"a header for {where}, of the http_client or of the request, holds a character that "
+            "no header may hold"
         )
 
     async def aclose(self) -> None:

@@ -191,8 +191,18 @@ async def _answer(
 def _completions_of(loop: asyncio.AbstractEventLoop) -> _core.Completions:
     completions = _completions.get(loop)
     if completions is None:
+        _close_those_of_closed_loops()
         completions = _completions[loop] = _watched_by(loop)
     return completions
+
+
+def _close_those_of_closed_loops() -> None:
+    """End the requests of loops that were closed over them, which they would keep in memory."""
+    # A list at once: other threads have loops of their own.
+    for ref in _completions.keyrefs():
+        loop = ref()
+        if loop is not None and loop.is_closed():
+            _completions[loop].close()
 
 
 def _watched_by(loop: asyncio.AbstractEventLoop) -> _core.Completions:

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use numpy::PyArray2;
 use pyo3::prelude::*;
@@ -152,6 +153,13 @@ impl HTTPClient {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
+        // Firewalls of web applications refuse what does not say who it is.
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(concat!(
+                "tollway/",
+                env!("CARGO_PKG_VERSION")
+            )));
         let total = match timeout {
             None => self.times.total,
             Some(timeout) => self.times.total.min(seconds("timeout", timeout)?),

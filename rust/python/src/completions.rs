@@ -106,7 +106,14 @@ impl Completions {
         let mut waiting = lock(&self.waiting);
         waiting.last += 1;
         let id = waiting.last;
-        let request = start(self.queue.clone(), id).map_err(errors::no_answer)?;
+        let request = match start(self.queue.clone(), id) {
+            Ok(request) => request,
+            Err(failure) => {
+                // Python makes the exception, and whatever it collects meanwhile may come here too.
+                drop(waiting);
+                return Err(errors::no_answer(failure));
+            }
+        };
         let entry = Waiting {
             future,
             request,
@@ -179,6 +186,13 @@ impl Completions {
         }
     }
 
+    fn close(&self, py: Python<'_>) {
+        let waiting = std::mem::take(&mut lock(&self.waiting).by_id);
+        for waiting in waiting.into_values() {
+            waiting.end(py);
+        }
+    }
+
     fn __len__(&self) -> usize {
         lock(&self.waiting).by_id.len()
     }
@@ -186,12 +200,7 @@ impl Completions {
 
 impl Drop for Completions {
     fn drop(&mut self) {
-        let waiting = std::mem::take(&mut *lock(&self.waiting));
-        Python::attach(|py| {
-            for waiting in waiting.by_id.into_values() {
-                waiting.end(py);
-            }
-        });
+        Python::attach(|py| self.close(py));
     }
 }
 

@@ -218,6 +218,12 @@ fn untrusted(origin: &Origin, error: &io::Error) -> Failure {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
             " (its authority is not trusted: name its certificate with ca_bundle or SSL_CERT_FILE)"
         }
+        // The error is one of a crate that rustls keeps to itself.
+        _ if reason.contains("CaUsedAsEndEntity") => {
+            " (its certificate is an authority's, as `openssl req -x509` makes it unless told \
+             -addext basicConstraints=CA:FALSE: give it another, or give \
+             http_client=httpx.AsyncClient(verify=…), which takes it)"
+        }
         Some(rustls::Error::AlertReceived(_)) => {
             " (the server ended the handshake; does it ask for a client_cert?)"
         }

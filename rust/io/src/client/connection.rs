@@ -32,14 +32,13 @@ const WINDOW: u32 = 8 << 20;
 
 pub(super) struct Connection {
     speaker: Speaker,
-    /// The same socket as the speaker's.
-    socket: TcpStream,
     /// When it was last used.
     pub since: Instant,
 }
 
 enum Speaker {
-    Http1(http1::SendRequest<Full<Bytes>>, Box<Driver>),
+    /// With a second handle of the driver's socket.
+    Http1(http1::SendRequest<Full<Bytes>>, Box<Driver>, TcpStream),
     /// Its work is done by a task, since several requests share it.
     Http2(http2::SendRequest<Full<Bytes>>),
 }
@@ -84,11 +83,10 @@ impl Connection {
                 .await
                 .map_err(failed)?;
             let has_ended = false;
-            Speaker::Http1(sender, Box::new(Driver { work, has_ended }))
+            Speaker::Http1(sender, Box::new(Driver { work, has_ended }), socket)
         };
         Ok(Self {
             speaker,
-            socket,
             since: Instant::now(),
         })
     }
@@ -105,7 +103,6 @@ impl Connection {
         };
         Some(Self {
             speaker: Speaker::Http2(sender.clone()),
-            socket: self.socket.try_clone().ok()?,
             since: self.since,
         })
     }
@@ -113,8 +110,8 @@ impl Connection {
     /// Whether a request may be sent: the peer has neither closed it nor said anything unasked.
     pub fn is_open(&self) -> bool {
         match &self.speaker {
-            Speaker::Http1(..) => {
-                let seen = self.socket.peek(&mut [0]);
+            Speaker::Http1(_, _, socket) => {
+                let seen = socket.peek(&mut [0]);
                 seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             }
             Speaker::Http2(sender) => !sender.is_closed(),
@@ -124,7 +121,7 @@ impl Connection {
     /// Sends a request and waits for the head of its answer.
     pub async fn send(&mut self, message: Message) -> Result<Response<Incoming>, Unanswered> {
         match &mut self.speaker {
-            Speaker::Http1(sender, driver) => {
+            Speaker::Http1(sender, driver, _) => {
                 let answer = sender.try_send_request(message);
                 let answer = driver.until(answer).await;
                 answer.map_err(|mut error| match error.take_message() {
@@ -145,7 +142,7 @@ impl Connection {
     /// Does the connection's work until `wanted` is there.
     pub async fn until<T>(&mut self, wanted: impl Future<Output = T>) -> T {
         match &mut self.speaker {
-            Speaker::Http1(_, driver) => driver.until(wanted).await,
+            Speaker::Http1(_, driver, _) => driver.until(wanted).await,
             Speaker::Http2(_) => wanted.await,
         }
     }
@@ -153,7 +150,7 @@ impl Connection {
     /// Whether another request may follow the one that was answered.
     pub async fn is_ready(&mut self) -> bool {
         match &mut self.speaker {
-            Speaker::Http1(sender, driver) => {
+            Speaker::Http1(sender, driver, _) => {
                 poll_fn(|cx| {
                     driver.poll(cx);
                     let ready = matches!(sender.poll_ready(cx), Poll::Ready(Ok(())));
@@ -189,9 +186,9 @@ impl Driver {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Speaker::Http1(..) = self.speaker {
+        if let Speaker::Http1(_, _, socket) = &self.speaker {
             // A forked child may hold the socket too, and would keep it open.
-            let _ = self.socket.shutdown(Shutdown::Both);
+            let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
-use http::header::{CONTENT_ENCODING, HOST, HeaderValue, PROXY_AUTHORIZATION};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Uri, Version};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, Method, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout_at;
 
 use super::buffer::Body;
-use super::connect::{Origin, connect, host_and_port};
+use super::connect::{Origin, connect};
 use super::connection::{Connection, Unanswered};
 use super::failure::{Failure, root};
 use super::proxy::Proxy;
+use super::target::{Target, path_of};
 use super::{Answer, Request, State};
 
 /// How long each part of an exchange may take; no limit where there is none.
@@ -41,12 +43,6 @@ struct Exchange<'a> {
     end: tokio::time::Instant,
     /// What to call it in a failure.
     name: String,
-}
-
-/// An address taken apart.
-struct Target {
-    origin: Arc<Origin>,
-    uri: Uri,
 }
 
 pub(super) async fn exchange(state: Arc<State>, request: Request) -> Result<Answer, Failure> {
@@ -193,12 +189,17 @@ impl Exchange<'_> {
 
     /// The body as it was before it was packed: some servers pack though nobody asked for it.
     fn unpack(&self, headers: &HeaderMap, body: Body) -> Result<Body, Failure> {
-        let packed = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        let source: Box<dyn Read + '_> = match packed {
-            None | Some(b"" | b"identity") => return Ok(body),
-            Some(b"gzip" | b"x-gzip") => Box::new(MultiGzDecoder::new(&body[..])),
-            Some(b"deflate") => Box::new(ZlibDecoder::new(&body[..])),
-            Some(_) => {
+        let codings = codings(headers);
+        let codings: Vec<&[u8]> = codings.iter().map(Vec::as_slice).collect();
+        let source: Box<dyn Read + '_> = match codings[..] {
+            [] => return Ok(body),
+            // An answer to HEAD says how another one would be packed.
+            _ if body.is_empty() => return Ok(body),
+            [b"gzip" | b"x-gzip"] => Box::new(MultiGzDecoder::new(&body[..])),
+            [b"deflate"] if has_zlib_head(&body) => Box::new(ZlibDecoder::new(&body[..])),
+            // Some servers leave the head of zlib away.
+            [b"deflate"] => Box::new(DeflateDecoder::new(&body[..])),
+            _ => {
                 let name = &self.name;
                 return Err(Failure::answer(format!(
                     "{name} packed its answer in a form that was not asked for"
@@ -233,6 +234,24 @@ impl Exchange<'_> {
     }
 }
 
+/// How a body is packed, in small letters; empty for one that is not.
+fn codings(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let names = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    names
+        .map(|name| name.trim_ascii().to_ascii_lowercase())
+        .filter(|name| !matches!(&name[..], b"" | b"identity"))
+        .collect()
+}
+
+/// RFC 1950, section 2.2.
+fn has_zlib_head(body: &[u8]) -> bool {
+    let &[method, flags, ..] = body else {
+        return false;
+    };
+    method & 0x0f == 8 && u16::from_be_bytes([method, flags]).is_multiple_of(31)
+}
+
 fn reason(error: &hyper::Error) -> String {
     if error.is_incomplete_message() {
         return "the connection was closed before the answer was complete".to_owned();
@@ -240,23 +259,28 @@ fn reason(error: &hyper::Error) -> String {
     root(error)
 }
 
-fn path_of(uri: &Uri) -> Result<Uri, Failure> {
-    let path = uri.path_and_query().cloned();
-    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| Failure::configuration("the address has no proper path"))
-}
-
 /// What is sent, with the credentials of a proxy that passes it on.
 fn message(proxy: Option<&Proxy>, uri: &Uri, request: Request) -> http::Request<Full<Bytes>> {
     let authority = uri.authority().map(http::uri::Authority::as_str);
     let host = authority.and_then(|host| HeaderValue::try_from(host).ok());
+    let is_empty = request.body.is_empty();
     let mut message = http::Request::new(Full::new(request.body));
     *message.version_mut() = Version::HTTP_11;
     *message.method_mut() = request.method;
+    // hyper says nothing of a body that is empty, and some servers ask for the length (411).
+    let is_empty_post = is_empty
+        && matches!(
+            *message.method(),
+            Method::POST | Method::PUT | Method::PATCH
+        );
     let headers = message.headers_mut();
     *headers = request.headers;
+    // They are of the body that is sent: others would cut it short, or have the server wait for more.
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    if is_empty_post {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     if let (Some(host), false) = (host, headers.contains_key(HOST)) {
         headers.insert(HOST, host);
     }
@@ -264,45 +288,4 @@ fn message(proxy: Option<&Proxy>, uri: &Uri, request: Request) -> http::Request<
         headers.insert(PROXY_AUTHORIZATION, value.clone());
     }
     message
-}
-
-impl Target {
-    fn parse(url: &str) -> Result<Self, Failure> {
-        // The address is not shown: this one may hold anything.
-        let wrong =
-            || Failure::configuration("a request needs an address such as http://host/path");
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let is_https = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(wrong()),
-        };
-        if uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'))
-        {
-            return Err(Failure::configuration(
-                "an address must not hold a user or password; send them in a header",
-            ));
-        }
-        let default = if is_https { 443 } else { 80 };
-        let (host, port) = host_and_port(&uri, default).ok_or_else(wrong)?;
-        let origin = Origin {
-            is_https,
-            host,
-            port,
-        };
-        let origin = Arc::new(origin);
-        Ok(Self { origin, uri })
-    }
-
-    /// The address without its query, which may hold a key.
-    fn name(&self) -> String {
-        let scheme = self.uri.scheme_str().unwrap_or_default();
-        let authority = self
-            .uri
-            .authority()
-            .map_or("", http::uri::Authority::as_str);
-        format!("{scheme}://{authority}{}", self.uri.path())
-    }
 }

@@ -9,6 +9,7 @@ mod failure;
 mod pool;
 mod proxy;
 mod runtime;
+mod target;
 mod tls;
 
 use std::sync::{Arc, OnceLock};
@@ -52,7 +53,7 @@ pub struct Request {
     pub method: Method,
     /// `https://host/path`.
     pub url: String,
-    /// Beside `host` and `content-length`, which are made.
+    /// Beside `content-length`, and `host` where it is not among them, which are made.
     pub headers: HeaderMap,
     /// As sent.
     pub body: Bytes,
@@ -147,7 +148,9 @@ impl Client {
     /// certificates.
     pub fn prepare(&self) -> Result<(), Failure> {
         runtime::handle()?;
-        self.state().tls().map(drop)
+        // Whether there are any matters to requests over TLS, and those tell of it.
+        let _ = self.state().tls();
+        Ok(())
     }
 
     /// Sends a request. `done` is called once on the client's thread, whatever becomes of the

@@ -116,17 +116,20 @@ fn unreadable(option: &str, path: &Path, error: &rustls::pki_types::pem::Error) 
 
 /// The authorities that the system trusts, or `SSL_CERT_FILE` and `SSL_CERT_DIR` name; read once.
 fn system_roots() -> Result<Arc<RootCertStore>, Failure> {
-    static ROOTS: PerProcess<Arc<RootCertStore>> = PerProcess::new();
+    static ROOTS: PerProcess<Result<Arc<RootCertStore>, Failure>> = PerProcess::new();
     let Ok(roots) = ROOTS.get_or_make(|| {
+        let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Ok::<_, Infallible>(Arc::new(roots))
-    });
-    if roots.is_empty() {
-        return Err(Failure::configuration(
-            "no certificate authority is known: install ca-certificates, or name a file with \
+        roots.add_parsable_certificates(found.certs);
+        if !roots.is_empty() {
+            return Ok::<_, Infallible>(Ok(Arc::new(roots)));
+        }
+        let reasons = found.errors.iter().map(|error| format!(" ({error})"));
+        Ok(Err(Failure::configuration(format!(
+            "no certificate authority is known{}: install ca-certificates, or name a file with \
              ca_bundle or SSL_CERT_FILE",
-        ));
-    }
-    Ok(roots.clone())
+            reasons.collect::<String>()
+        ))))
+    });
+    roots.clone()
 }
