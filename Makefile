@@ -56,6 +56,8 @@ test-litellm: build $(VENV)/.litellm
 # Apart: LightRAG brings a hundred packages, some of other versions than the tests take.
 test-lightrag: build $(VENV)/.lightrag ## Build and ask a graph with LightRAG as released
 	PYTHONPATH=$(VENV)/lightrag $(BIN)/python -m pytest -q tests/test_lightrag_real.py
+	PYTHONPATH=$(VENV)/lightrag $(BIN)/python -m pytest -q tests/conformance tests/test_chat_gemini.py \
+	  -k gemini -W 'ignore:Inheritance class AiohttpClientSession:DeprecationWarning'
 
 test-hf: build $(VENV)/.hf ## Test models of Hugging Face on this machine: tiny ones, made here; torch takes minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/huggingface

@@ -11,7 +11,7 @@ import pytest
 
 import corpora
 from tollway import Embedder, Limits, embed_job
-from tollway.embed import plan
+from tollway.embed import embed_job_async, plan
 from tollway.embed.packing import Packer
 from tollway.errors import BadRequestError, ConfigurationError, ContextWindowError
 from tollway.providers import EmbeddingRules
@@ -268,6 +268,41 @@ async def test_an_embedder_sends_what_is_over_the_quota_where_the_limits_say_so(
     async with embedder_of(sim, limits=Limits(tpm=20, admit_oversized=True)) as embedder:
         assert (await embedder.embed([text])).tobytes() == right([text]).tobytes()
         assert embedder.limiter.try_acquire(tokens=1) > 50
+
+
+async def test_a_text_over_a_quota_that_an_answer_told_fails_by_itself(tmp_path):
+    """It was prepared for more, and waited for a request to be full."""
+    texts = [*(f"t{i}" for i in range(255)), "word " * 3000, *(f"u{i}" for i in range(9))]
+    limits = Limits(rpm=500, tpm=100_000, max_in_flight=1, auto=True)
+    with Simulator(rpm=500, tpm=2000) as sim:
+        async with embedder_of(sim, limits=limits) as embedder:
+            report = await embed_job_async(texts, tmp_path / "vectors.npy", embedder)
+    assert [(error.id, error.error[:40]) for error in report.errors] == [
+        ("255", "RequestTooLargeError: a request of 3001 ")
+    ]
+    good = [text for i, text in enumerate(texts) if i != 255]
+    assert np.delete(np.load(tmp_path / "vectors.npy"), 255, 0).tobytes() == right(good).tobytes()
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "error", "average"])
+def test_a_text_over_what_a_request_takes_is_too_long(too_long):
+    """Voyage cuts a text at 32,000 tokens of its own, and refuses requests of 120,000."""
+    embedder = Embedder(
+        "openai/voyage-3-large",
+        base_url="https://api.voyageai.com/v1",
+        api_key="any",
+        too_long=too_long,
+    )
+    texts = [*(f"t{i}" for i in range(300)), "word " * 130_000]
+    if too_long == "error":
+        with pytest.raises(
+            ContextWindowError, match=r"^300 has 130001 tokens, and .* takes 120000"
+        ):
+            plan(texts, embedder)
+        return
+    planned = plan(texts, embedder)
+    assert planned.truncated == (["300"] if too_long == "truncate" else [])
+    assert (planned.tokens > 130_000) == (too_long == "average")
 
 
 async def test_a_job_with_the_fewest_requests(sim, tmp_path):

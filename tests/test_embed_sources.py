@@ -348,6 +348,21 @@ def test_documents_in_chunks(sim, output, tmp_path):
 # Callbacks, and an array of one's own
 
 
+def test_chunks_of_white_space_are_no_errors(sim, output):
+    """The line end of a text can be a token too many, and indented code has long blanks."""
+    count = tollway.get_encoding("cl100k_base").count
+    words = "one two three four"
+    blank = " \n" * 40
+    assert count(words) == 4 < count(words + "\n")
+    report = job(sim, [words + "\n", f"a{blank}b", " \n"], output, chunk=4)
+    assert [(error.id, error.error) for error in report.errors] == [
+        ("2", "the text is empty; nothing was sent")
+    ]
+    chunks = [(line["id"], line["chunk"]) for line in index_of(output)]
+    assert chunks == [("0", 0), ("1", 0), ("1", 1), ("2", 0)]
+    assert np.isnan(np.load(output)).any(axis=1).tolist() == [False, False, False, True]
+
+
 async def test_a_callback_gets_documents_and_vectors(sim):
     documents = [Document(f"d{i % 400}", f"stream {i % 400}", {"n": i}) for i in range(1000)]
     got = {}

@@ -79,6 +79,15 @@ def test_what_is_missing_and_what_is_unknown_is_named():
         next(drawn)
 
 
+@pytest.mark.parametrize(
+    "rows", [["a text"], {"text": "a"}, iter("a"), [None]], ids=["text", "row", "drawn", "none"]
+)
+def test_rows_that_are_no_mappings_are_named(rows):
+    kind = "NoneType" if rows == [None] else "str"
+    with pytest.raises(ConfigurationError, match=f"row 0: a mapping of .* values, not {kind}: in "):
+        list(Template("Summarise {text}.").each(rows))
+
+
 def test_a_value_is_never_expanded():
     template = Template("{a}{b}", system="100 % {a}")
     filled = template.format(a="{b} %(b)s {{", b="%s")

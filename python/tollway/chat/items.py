@@ -235,7 +235,8 @@ class _Asking:
         for place, number in enumerate(pack, 1):
             answers = given.get(place, [])
             if len(answers) != 1:
-                missing[number] = f"there are {len(answers)} for its number" if answers else "none"
+                several = f"there are {len(answers)} for its number"
+                missing[number] = several if answers else "the model gave none"
                 continue
             try:
                 value = self._check(answers[0])

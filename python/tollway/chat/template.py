@@ -92,13 +92,13 @@ class Template:
         if not isinstance(rows, Sequence):
             return map(self._filled, rows, itertools.count())
         for number, row in enumerate(rows):
-            if row.keys() != self.variables:
+            if not isinstance(row, Mapping) or row.keys() != self.variables:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise self._mismatch(row, number)
         return _Rows(self._filled, rows)
 
     def _filled(self, values: Mapping[str, object], row: int | None = None) -> str | list[Message]:
         # As many as there are variables, and a value for each: then no other is among them.
-        if len(values) != self._count:
+        if not isinstance(values, Mapping) or len(values) != self._count:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise self._mismatch(values, row)
         text, system = self._user, self._system
         try:
@@ -112,6 +112,12 @@ class Template:
             raise self._mismatch(values, row) from None
 
     def _mismatch(self, values: Mapping[str, object], row: int | None) -> ConfigurationError:
+        where = "" if row is None else f"row {row}: "
+        if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            kind = type(values).__name__
+            return ConfigurationError(
+                f"{where}a mapping of names to values, not {kind}: in {self!r:.200}"
+            )
         missing = sorted(self.variables - values.keys())
         unknown = sorted(map(str, values.keys() - self.variables))
         said: list[str] = []
@@ -120,7 +126,6 @@ class Template:
         for name in unknown:
             near = difflib.get_close_matches(name, self.variables, 1)
             said.append(f"no variable {name}{f' (did you mean {near[0]}?)' if near else ''}")
-        where = "" if row is None else f"row {row}: "
         return ConfigurationError(f"{where}{'; '.join(said)}: in {self!r:.200}")
 
 

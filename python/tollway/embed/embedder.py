@@ -318,7 +318,7 @@ class Embedder(Closing):
             self.encoding,
             model=self.model,
             prompt=self.prompt,
-            window=self.provider.rules.max_text_tokens,
+            window=self.provider.rules.window,
             quota=None if limits.admit_oversized else limits.tpm,
             too_long=self.too_long,
             name=name,

@@ -209,7 +209,7 @@ class TextDigest:
         # A vector is another one where a long text is averaged. A token is at least a byte, so that
         # shorter texts are in no doubt and keep their rows when the policy is changed.
         self._averaged.update(b"average\0")
-        self._window = rules.max_text_tokens if embedder.too_long == "average" else None
+        self._window = rules.window if embedder.too_long == "average" else None
         self._prompt = embedder.prompt.encode("utf-8", "surrogatepass")
 
     def __call__(self, text: str) -> bytes:

@@ -187,14 +187,16 @@ class Packer:
     def _pack(self, batch: Batch, *, whole: bool) -> Iterator[Batch]:
         """Yield requests and, unless `whole`, at last what is left, though it be nothing.
 
-        What is over the whole quota, and may go alone, does.
+        What is over the whole quota goes alone: it is admitted so, or has come to be over it since
+        it was prepared, and fails by itself.
         """
         rules, limits = self._rules(), self._limits()
-        if limits.admit_oversized and limits.tpm is not None:
+        if limits.tpm is not None:
             is_over = batch.counts > limits.tpm
             for i in is_over.nonzero()[0].tolist():
                 yield batch.part([i])
-            batch = batch.part((~is_over).nonzero()[0].tolist())
+            if is_over.any():
+                batch = batch.part((~is_over).nonzero()[0].tolist())
         ceilings = [cap for cap in (rules.max_request_tokens, limits.tpm) if cap is not None]
         most = min(ceilings, default=None)
         if self._packing == "fewest":

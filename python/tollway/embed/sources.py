@@ -97,6 +97,8 @@ def chunked(
 ) -> Iterator[Document]:
     """Split documents into chunks of tokens; one without text stays as it is.
 
+    Chunks of white space alone, such as the line ends of a text, are left out.
+
     Args:
         documents: Each becomes one document or more of the same id and metadata, numbered by
             `chunk`.
@@ -108,8 +110,12 @@ def chunked(
         ConfigurationError: As `Encoding.chunk` does.
     """
     for document in documents:
-        chunks = encoding.chunk(document.text, max_tokens, overlap) or [document.text]
-        for number, chunk in enumerate(chunks):
+        chunks = [
+            chunk
+            for chunk in encoding.chunk(document.text, max_tokens, overlap)
+            if not chunk.isspace()
+        ]
+        for number, chunk in enumerate(chunks or [document.text]):
             yield replace(document, text=chunk, chunk=number)
 
 

@@ -99,6 +99,12 @@ class EmbeddingRules:
     input_type: str | None = None
     price: Literal["listed", "free", "unknown"] = "unknown"
 
+    @property
+    def window(self) -> int | None:
+        """The most tokens of a text, which may fill a request but no more; None for any number."""
+        caps = [cap for cap in (self.max_text_tokens, self.max_request_tokens) if cap is not None]
+        return min(caps, default=None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingAnswer:
