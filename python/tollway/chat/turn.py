@@ -21,7 +21,7 @@ from tollway.errors import (
     TollwayError,
 )
 from tollway.retry import RetryPolicy
-from tollway.retry.around import ahead, attempt_of
+from tollway.retry.around import ahead, attempt_of, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -127,7 +127,7 @@ class Turn:
                 result = await send(lane, self.prepared[lane], granted)
             except BaseException as raised:
                 # Of a request that went out nothing comes back.
-                _give_back(permit)
+                give_back(permit)
                 if not isinstance(raised, Exception):
                     self._note_late(lane, began)
                     raise
@@ -178,7 +178,7 @@ class Turn:
                 self._router.choose(lane)
                 return taken
             # It began to cool down while the call waited there.
-            _give_back(permit)
+            give_back(permit)
 
     async def _at_once(self, lanes: Sequence[Lane]) -> tuple[Lane, Permit] | None:
         """Return the first deployment that has room now."""
@@ -345,12 +345,7 @@ def _hint(error: Exception) -> float:
     return getattr(error, "retry_after", None) or 0.0
 
 
-def _give_back(permit: Permit) -> None:
-    permit.cancel()
-    permit.release()
-
-
 def _return_permit(wait: asyncio.Task[Permit | None]) -> None:
     """Give back the permit of a wait that nobody needs any more, if it has one."""
     if not wait.cancelled() and wait.exception() is None and (permit := wait.result()) is not None:
-        _give_back(permit)
+        give_back(permit)
