@@ -230,7 +230,9 @@ impl Exchange<'_> {
 
     fn too_long(&self) -> Failure {
         let (name, most) = (&self.name, self.state.max_body);
-        Failure::answer(format!("{name}'s answer is longer than {most} bytes"))
+        Failure::answer(format!(
+            "{name}'s answer is longer than {most} bytes (max_answer)"
+        ))
     }
 }
 
