@@ -305,10 +305,9 @@ def test_wrong_usage_is_exit_code_2(tollway):
 @pytest.mark.parametrize("arguments", [["count", "a.txt"], ["plan", "a.txt"], ["limits"]])
 def test_a_report_that_cannot_be_written_is_one_line(tmp_path, arguments):
     put(tmp_path / "a.txt", "text")
-    code = "from tollway.cli import main; main()"
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         ended = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            [sys.executable, "-m", "tollway", *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -335,10 +334,18 @@ def test_count_without_a_standard_input(tollway, monkeypatch):
 
 
 def test_a_job_without_a_standard_error(sim, docs, tmp_path):
-    code = "from tollway.cli import main; main()"
     words = ["embed", docs, tmp_path / "v.npy", *to(sim)]
     ended = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code, *map(str, words)],
+        [
+            "/bin/sh",
+            "-c",
+            'exec "$@" 2>&-',
+            "sh",
+            sys.executable,
+            "-m",
+            "tollway",
+            *map(str, words),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         env=commands.environment(),
@@ -424,8 +431,7 @@ def test_progress_on_a_terminal_of_80_columns_is_one_line(tmp_path):
         arguments = ["embed", docs, tmp_path / "v.npy", "--split", "line", "--batch-size", 20]
         with subprocess.Popen(
             [
-                sys.executable,
-                *("-c", "from tollway.cli import main; main()"),
+                *(sys.executable, "-m", "tollway"),
                 *map(str, [*arguments, *to(sim)]),
             ],
             stdout=subprocess.DEVNULL,

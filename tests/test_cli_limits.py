@@ -99,14 +99,7 @@ def test_watching_without_a_terminal_prints_lines_until_ctrl_c(limiter, options)
 def test_watching_in_a_terminal_shows_changes_and_leaves_it_clean(limiter):
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from tollway.cli import main; main()",
-            "limits",
-            "key-1",
-            "--watch",
-        ],
+        [sys.executable, "-m", "tollway", "limits", "key-1", "--watch"],
         stdout=theirs,
         stderr=theirs,
         stdin=theirs,

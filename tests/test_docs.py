@@ -335,3 +335,13 @@ def test_figures_of_the_readme_are_those_of_the_benchmarks():
 def test_the_readme_names_the_toolchain_that_is_needed():
     needed = re.search(r'rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text())[1]
     assert f"({needed} or later)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_help_shows_what_the_stub_says():
+    stub = ast.parse((ROOT / "python/tollway/_core.pyi").read_text())
+    (encoding,) = (node for node in stub.body if getattr(node, "name", "") == "Encoding")
+    assert ast.get_docstring(encoding) == inspect.getdoc(tollway.Encoding)
+    for member in encoding.body:
+        if isinstance(member, ast.FunctionDef) and not member.name.startswith("__"):
+            shown = inspect.getdoc(getattr(tollway.Encoding, member.name))
+            assert ast.get_docstring(member) == shown, member.name
