@@ -7,6 +7,7 @@ import gc
 import socket
 import threading
 import traceback
+import weakref
 
 import httpx
 import httpx2
@@ -96,6 +97,26 @@ def test_each_loop_has_a_client_of_its_own(sim):
     assert first is not second
     assert first.is_closed
     assert second.is_closed
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_connections_of_closed_loops_are_not_kept(sim):
+    """As of a script that calls `asyncio.run` for each of its requests."""
+    transport, loops = HttpxTransport(), []
+
+    async def once():
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        assert await status(transport, sim) == 400
+
+    async def last():
+        await once()
+        await transport.aclose()
+
+    for _ in range(3):
+        asyncio.run(once())
+    asyncio.run(last())
+    gc.collect()
+    assert [loop() for loop in loops[:3]] == [None] * 3
 
 
 async def test_a_client_that_nobody_uses_any_more_is_closed(sim):
