@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -56,8 +59,9 @@ def test_a_day_is_told_without_the_hours_in_which_the_machine_slept(monkeypatch)
     core = SimpleNamespace(set_day=lambda since, left, slept: told.append((since, left, slept)))
     wall = dt.datetime.fromisoformat("2026-06-01T20:00:00+00:00").timestamp()
     clocks = SimpleNamespace(wall=wall, awake=5_000.0, slept=70.0)
-    monkeypatch.setattr(calendar.time, "time", lambda: clocks.wall)
-    monkeypatch.setattr(calendar.time, "monotonic", lambda: clocks.awake)
+    # The module's own clocks: all threads of this process use those of `time`.
+    now = SimpleNamespace(time=lambda: clocks.wall, monotonic=lambda: clocks.awake)
+    monkeypatch.setattr(calendar, "time", now)
     monkeypatch.setattr(calendar, "_slept", lambda: clocks.slept)
     days = calendar.Calendar("UTC")
 
@@ -79,6 +83,33 @@ def test_a_day_is_told_without_the_hours_in_which_the_machine_slept(monkeypatch)
     assert later(0) == (600, 85_800, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names the clocks of Linux")
+def test_the_machine_slept_for_what_one_clock_gains_on_the_other(monkeypatch):
+    told = []
+    core = SimpleNamespace(set_day=lambda _since, _left, slept: told.append(slept))
+    # A container may set either clock off against the other, once and for all.
+    clocks = {time.CLOCK_BOOTTIME: 9_000.0, time.CLOCK_MONOTONIC: 50_000.0}
+    monkeypatch.setattr(calendar.time, "clock_gettime", lambda clock: clocks[clock])
+    days = calendar.Calendar("UTC")
+    for asleep in (0.0, 3_600.0, 0.0):
+        clocks[time.CLOCK_MONOTONIC] += 600.0
+        clocks[time.CLOCK_BOOTTIME] += 600.0 + asleep
+        days.tell(core)
+    assert told == [0.0, 3_600.0, 0.0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names the clocks of Linux")
+def test_a_system_without_a_clock_of_sleep_has_calendar_days(monkeypatch):
+    def refuse(_clock):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(calendar.time, "clock_gettime", refuse)
+    told = []
+    core = SimpleNamespace(set_day=lambda _since, _left, slept: told.append(slept))
+    assert 0 < calendar.Calendar("UTC").tell(core) <= 600
+    assert told == [0.0]
+
+
 @pytest.mark.parametrize(
     ("zone", "now", "since", "left"),
     [
@@ -87,6 +118,9 @@ def test_a_day_is_told_without_the_hours_in_which_the_machine_slept(monkeypatch)
         ("America/Los_Angeles", "2026-03-08T12:00:00-07:00", 11, 12),
         ("America/Los_Angeles", "2026-11-01T00:30:00-07:00", 0.5, 24.5),
         ("Asia/Kathmandu", "2026-06-01T00:00:00+05:45", 0, 24),
+        # Midnight itself is skipped, and comes twice.
+        ("Africa/Cairo", "2026-04-24T12:00:00+03:00", 11, 12),
+        ("America/Havana", "2026-11-01T00:30:00-05:00", 1.5, 23.5),
         ("UTC", "2026-06-01T23:59:00+00:00", 23 + 59 / 60, 1 / 60),
     ],
 )
@@ -94,7 +128,8 @@ def test_a_day_is_that_of_its_zone(monkeypatch, zone, now, since, left):
     told = []
     core = SimpleNamespace(set_day=lambda since, left, slept: told.append((since, left, slept)))
     instant = dt.datetime.fromisoformat(now).timestamp()
-    monkeypatch.setattr(calendar.time, "time", lambda: instant)
+    clocks = SimpleNamespace(time=lambda: instant, monotonic=lambda: 5_000.0)
+    monkeypatch.setattr(calendar, "time", clocks)
     monkeypatch.setattr(calendar, "_slept", lambda: 77.0)
     again = calendar.Calendar(zone).tell(core)
     assert told == [(since * 3_600, left * 3_600, 0.0)]

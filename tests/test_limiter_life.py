@@ -63,6 +63,31 @@ async def test_a_limiter_is_collected_after_use():
     assert gone() is None
 
 
+def test_who_was_admitted_in_a_loop_closed_before_it_was_told_gives_its_permit_back():
+    limiter = RateLimiter(Limits(rpm=9, max_in_flight=1))
+    first, loop = limiter.try_hold(), asyncio.new_event_loop()
+    assert first is not None
+    # Nobody is to hear that the task was destroyed while it waited.
+    loop.set_exception_handler(lambda *_: None)
+    task = loop.create_task(limiter.hold())
+    loop.run_until_complete(asyncio.sleep(0))
+    first.release()
+    deadline = time.monotonic() + 60
+    while limiter.waiting and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert (limiter.waiting, limiter.snapshot().in_flight) == (0, 1)
+    loop.close()
+    kept = weakref.ref(loop)
+    del task, loop
+    # The timer's thread may be at it at this moment.
+    while (kept() is not None or limiter.snapshot().in_flight) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert kept() is None
+    assert limiter.snapshot().in_flight == 0
+    assert limiter.snapshot()["rpm"].used == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_starts_without_its_parents_waiters():
     done = run_script(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tollway.bridge import run_sync
 from tollway.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -333,6 +334,19 @@ def test_an_interrupt_as_the_permit_comes_gives_back_all_that_was_taken(monkeypa
     assert limiter.snapshot().in_flight == 0
     # It is half-open: the one request that tries it must not be the one that was never sent.
     breaker.check()
+
+
+def test_a_sync_call_in_a_callback_of_another_is_refused_without_a_word_more(recwarn):
+    limiter = RateLimiter(Limits(rpm=1))
+    limiter.acquire_sync()
+
+    async def callback():
+        with pytest.raises(RuntimeError, match="callback"):
+            RetryPolicy().call_sync(int, limiter=limiter)
+
+    run_sync(callback())
+    gc.collect()
+    assert [str(each.message) for each in recwarn] == []
 
 
 async def test_an_attempt_that_is_cancelled_from_within_ends_its_permit():

@@ -195,6 +195,19 @@ def test_a_fork_keeps_nobodys_place_alive():
     os.waitpid(child, 0)
 
 
+def test_a_permit_of_the_parent_that_a_child_cancels_takes_no_place_there():
+    limiter = shared(rpm=10)
+    permit = limiter.try_hold()
+
+    def act():
+        permit.cancel()
+        permit.release()
+        return limiter.waiting, len(look_at_shared_limiter("key-1").participants)
+
+    assert in_child(act) == repr((0, 1))
+    assert limiter.snapshot()["rpm"].used == 1
+
+
 def test_reservations_of_the_dead_come_back_and_those_of_the_stopped_stand(tmp_path):
     limits = {"rpm": 100, "max_in_flight": 2}
     with Swarm(tmp_path, "key-1", limits, sizes=[1], hold=3600.0, threads=2) as swarm:

@@ -174,6 +174,10 @@ class UnopenedCore:
     A child that only goes on to run another program takes no place of its own.
     """
 
+    # Said without opening: a permit of the parent's that is collected in the child asks it, at any
+    # point of any thread.
+    waiting = 0
+
     def __init__(self, open_it: Callable[[UnopenedCore], _core.Limiter]) -> None:
         self._open = open_it
         self._opening = threading.Lock()

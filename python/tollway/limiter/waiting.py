@@ -142,10 +142,13 @@ class Waiter:
 
 
 class _Inbox:
-    """Those of one event loop who are admitted and not told yet."""
+    """Those of one event loop who are admitted and not told yet.
+
+    While there are any, the loop keeps it, and nobody else: one that is closed over them loses
+    them, so that what they were admitted with comes back as they are collected.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # The loop's own entry in a dictionary with weak keys must not keep it.
         self._loop = weakref.ref(loop)
         self._waiters: deque[Wakeable] = deque()
         self._is_called = False
@@ -202,7 +205,7 @@ class Timer:
         # The thread's own: an entry counts while it holds the `due` of whom it is for.
         self._heap: list[tuple[float, int, weakref.ref[Served]]] = []
         self._order = itertools.count()
-        self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = (
+        self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Inbox]] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -241,9 +244,11 @@ class Timer:
                 for waiter in group:
                     waiter.wake()
                 continue
-            inbox = self._inboxes.get(loop)
+            kept = self._inboxes.get(loop)
+            inbox = None if kept is None else kept()
             if inbox is None:
-                inbox = self._inboxes[loop] = _Inbox(loop)
+                inbox = _Inbox(loop)
+                self._inboxes[loop] = weakref.ref(inbox)
             try:
                 inbox.put(list(group), then)
             except RuntimeError:

@@ -260,8 +260,11 @@ class Call:
         async def admit() -> None:
             admitted.append(await self._admit())
 
+        async def wait() -> None:
+            await self._within_deadline(admit())
+
         try:
-            run_sync(self._within_deadline(admit()))
+            run_sync(wait())
         except BaseException:
             # Ctrl-C may come when all is there, and nobody will send.
             for permit in admitted:

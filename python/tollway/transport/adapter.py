@@ -29,6 +29,10 @@ __all__ = ["HttpxTransport", "response_class", "transport_error", "transport_exc
 
 _LIBRARIES = ("httpx", "httpx2")
 
+_NO_HEADER = (
+    "a header of the http_client or of the request holds a character that no header may hold"
+)
+
 # What of an address is not shown: user and password, query.
 _SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)
 
@@ -84,26 +88,26 @@ class HttpxTransport:
             raise APITimeoutError(
                 f"{where} did not answer in time ({type(error).__name__}, at most {total:g} s)"
             ) from error
+        except (library.InvalidURL, library.UnsupportedProtocol):
+            wrong = "a request needs an address such as http://host/path"
+        except UnicodeEncodeError:
+            wrong = _NO_HEADER
         except library.TransportError as error:
-            # It shows the header's value, and must not be what the exception is raised from.
             if not str(error).startswith("Illegal header"):
                 raise APIConnectionError(
                     f"{where} could not be reached, or broke off: {_reason(error)}"
                 ) from error
+            wrong = _NO_HEADER
         except library.DecodingError as error:
             raise BadResponseError(f"{where}'s answer could not be unpacked: {error}") from error
-        except library.InvalidURL as error:
-            raise ConfigurationError(f"{where} is no address: {error}") from error
         else:
             return Response(
                 answer.status_code,
                 {name.lower(): value for name, value in answer.headers.items()},
                 answer.content,
             )
-        raise ConfigurationError(
-            f"a header for {where}, of the http_client or of the request, holds a character that "
-            "no header may hold"
-        )
+        # Raised from none of those, which show the address or the header's value.
+        raise ConfigurationError(wrong)
 
     async def aclose(self) -> None:
         """Close this loop's own client; a given one stays open."""

@@ -27,8 +27,9 @@ _is_loaded = False
 class LoopClients(Generic[C]):
     """One client for each event loop, made on first use.
 
-    Each is closed by `aclose` in its loop, or when this object is no longer used. A given client
-    is used in every loop and left open.
+    Each is closed by `aclose` in its loop, or when this object is no longer used; one whose loop
+    was closed before is dropped when the next is made. A given client is used in every loop and
+    left open.
 
     Args:
         make: Makes a client; called in the loop.
@@ -63,8 +64,16 @@ class LoopClients(Generic[C]):
         loop = asyncio.get_running_loop()
         client = self._own.get(loop)
         if client is None:
+            self._drop_those_of_closed_loops()
             client = self._own[loop] = self._made()
         return client
+
+    def _drop_those_of_closed_loops(self) -> None:
+        # A client's open connections lead to its loop, which the weak key would keep for ever.
+        for ref in self._own.keyrefs():
+            loop = ref()
+            if loop is not None and loop.is_closed():
+                self._own.pop(loop, None)
 
     async def open(self) -> None:
         """Make the client of the running loop, and load what its first request would load.

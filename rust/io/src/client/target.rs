@@ -1,6 +1,5 @@
 //! Where a request goes, read from an address.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -21,17 +20,11 @@ impl Target {
         // The address is not shown: this one may hold anything.
         let wrong =
             || Failure::configuration("a request needs an address such as http://host/path");
-        let start = url.find("://").map_or(0, |at| at + 3);
-        let path = url[start..].find(['/', '?', '#']);
-        let (before, path) = url.split_at(path.map_or(url.len(), |at| start + at));
-        if !before.is_ascii() {
-            return Err(Failure::configuration(
-                "the host of an address must be written in ASCII, as xn--…",
-            ));
-        }
-        let uri: Uri = match escaped(path) {
-            Cow::Borrowed(_) => url.parse(),
-            Cow::Owned(path) => format!("{before}{path}").parse(),
+        // Most addresses are as they should be, and are looked at once.
+        let uri: Uri = if url.bytes().any(is_foreign) {
+            escaped(url)?.parse()
+        } else {
+            url.parse()
         }
         .map_err(|_| wrong())?;
         let is_https = match uri.scheme_str() {
@@ -78,14 +71,26 @@ pub(super) fn path_of(uri: &Uri) -> Result<Uri, Failure> {
     Uri::from_parts(parts).map_err(|_| Failure::configuration("the address has no proper path"))
 }
 
-/// A path with what no address may hold (RFC 3986, appendix A) in percent signs; control characters
-/// stay, to be refused.
-fn escaped(path: &str) -> Cow<'_, str> {
-    let is_foreign = |byte: u8| byte >= 0x7f || b" \"<>\\^`{|}".contains(&byte);
-    if !path.bytes().any(is_foreign) {
-        return path.into();
+/// What no address may hold (RFC 3986, appendix A), but for control characters, which are refused.
+fn is_foreign(byte: u8) -> bool {
+    byte >= 0x7f
+        || matches!(
+            byte,
+            b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
+        )
+}
+
+/// An address with percent signs in its path and query where they hold what none may.
+fn escaped(url: &str) -> Result<String, Failure> {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let path = url[start..].find(['/', '?', '#']);
+    let (before, path) = url.split_at(path.map_or(url.len(), |at| start + at));
+    if !before.is_ascii() {
+        return Err(Failure::configuration(
+            "the host of an address must be written in ASCII, as xn--…",
+        ));
     }
-    let mut escaped = String::with_capacity(path.len() + 16);
+    let mut escaped = before.to_owned();
     for byte in path.bytes() {
         if is_foreign(byte) {
             write!(escaped, "%{byte:02X}").expect("memory takes whatever is written");
@@ -93,7 +98,7 @@ fn escaped(path: &str) -> Cow<'_, str> {
             escaped.push(char::from(byte));
         }
     }
-    escaped.into()
+    Ok(escaped)
 }
 
 #[cfg(test)]
@@ -115,6 +120,7 @@ mod tests {
                 "/a%2Fb/../c;d=~e?f=%zz&g",
             ),
             ("http://h/é b?q=\"ü\"", "/%C3%A9%20b?q=%22%C3%BC%22"),
+            ("http://h?a=é#ü", "/?a=%C3%A9"),
             ("http://h/<\\^`{|}>\u{7f}", "/%3C%5C%5E%60%7B%7C%7D%3E%7F"),
         ] {
             assert_eq!(path(url), expected, "{url}");
