@@ -162,7 +162,7 @@ class Series:
         return pa.chunked_array([self.texts]).__arrow_c_stream__(requested_schema)
 
 
-@pytest.mark.parametrize("make", [Series, lambda texts: pa.chunked_array([texts])])
+@pytest.mark.parametrize("make", [Series, lambda texts: pa.chunked_array([texts]), pa.array])
 def test_a_column_alone_is_of_texts(sim, output, make):
     totals = set()
     texts = [f"t{i}" for i in range(300)]
