@@ -269,6 +269,14 @@ def test_an_output_never_replaces_what_is_read(sim, tmp_path, name, out, by):
     assert not list(tmp_path.glob("*.job"))
 
 
+def test_a_parquet_replaces_no_index(sim, tmp_path):
+    source = tmp_path / "a.index.jsonl"
+    source.write_text('{"text": "one"}\n')
+    job(sim, source, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == ["a.index.jsonl#1"]
+    assert source.read_text() == '{"text": "one"}\n'
+
+
 async def test_two_outputs_of_one_stem_at_once(sim, tmp_path):
     """Each has a folder of its own; the index of one is not that of the other."""
     texts = [f"t{i}" for i in range(1500)]

@@ -126,6 +126,7 @@ async def embed_job_async(
             have no name; nothing was read.
         ContextWindowError: A text is over the model's window and too_long="error"; finished rows
             are kept.
+        RequestTooLargeError: A text is more than the whole quota; finished rows are kept.
         BudgetExceededError: The next request would cost more than the embedder's `max_cost`;
             finished rows are kept.
         ProviderError: The provider refuses every request; finished rows are kept.
