@@ -301,12 +301,19 @@ class Embedder(Closing):
 
     # For jobs and plans
 
-    def prepare(self, texts: list[str], name: Callable[[int], str] = "text {}".format) -> Prepared:
+    def prepare(
+        self,
+        texts: list[str],
+        name: Callable[[int], str] = "text {}".format,
+        *,
+        lenient: bool = False,
+    ) -> Prepared:
         """Count texts, and cut, split or refuse those over the model's window or the whole quota.
 
         Args:
             texts: n strings; changed in place.
             name: What to call text i in an error.
+            lenient: Leave a text over the quota to fail by itself when it is sent.
 
         Raises:
             ContextWindowError: As `embed` says.
@@ -319,7 +326,7 @@ class Embedder(Closing):
             model=self.model,
             prompt=self.prompt,
             window=self.provider.rules.window,
-            quota=None if limits.admit_oversized else limits.tpm,
+            quota=None if lenient or limits.admit_oversized else limits.tpm,
             too_long=self.too_long,
             name=name,
         )
