@@ -299,7 +299,7 @@ async def test_a_text_over_the_quota_fails_by_itself_once_something_was_embedded
                 report = await embed_job_async(texts, tmp_path / "vectors.npy", embedder)
             else:
                 report = await embed_stream(texts, lambda *_: None, embedder)
-            with pytest.raises(RequestTooLargeError, match="^600 has 3001 tokens"):
+            with pytest.raises(RequestTooLargeError, match=r"^600 has 3001 tokens"):
                 plan(texts, embedder)
     assert [(error.id, error.error[:40]) for error in report.errors] == [
         ("600", "RequestTooLargeError: a request of 3001 ")
