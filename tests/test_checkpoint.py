@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -213,6 +214,24 @@ def test_rows_of_a_spool_that_was_cut_short_are_forgotten(folder, left):
     assert again.append(digests("d"), rows(1, start=5)) == left // 16
     assert everything(again)[1].tobytes() == np.vstack([there, rows(1, start=5)]).tobytes()
     again.close()
+
+
+def test_rows_after_a_spool_was_cut_short_are_not_certain(folder, tmp_path):
+    """The mark of those that were lost says nothing about those that take their place."""
+    checkpoint = Checkpoint(folder, MODEL, 4)
+    checkpoint.append(digests("a"), rows(1))
+    checkpoint.close()
+    os.truncate(folder / "vectors", 0)
+    again = Checkpoint(folder, MODEL, 4)
+    again.append(digests("b"), rows(1, start=1))
+    # A loss of power: of the row there is only the space.
+    shutil.copytree(folder, tmp_path / "image")
+    again.close()
+    with (tmp_path / "image" / "vectors").open("r+b") as spool:
+        spool.write(bytes(16))
+    after = Checkpoint(tmp_path / "image", MODEL, 4)
+    assert everything(after)[0] == {}
+    after.close()
 
 
 class Disk:

@@ -11,9 +11,14 @@ import pytest
 
 import corpora
 from tollway import Embedder, Limits, embed_job
-from tollway.embed import embed_job_async, plan
+from tollway.embed import embed_job_async, embed_stream, plan
 from tollway.embed.packing import Packer
-from tollway.errors import BadRequestError, ConfigurationError, ContextWindowError
+from tollway.errors import (
+    BadRequestError,
+    ConfigurationError,
+    ContextWindowError,
+    RequestTooLargeError,
+)
 from tollway.providers import EmbeddingRules
 from tollway.simulator import Simulator, vector
 from tollway.tokens import get_encoding
@@ -282,6 +287,24 @@ async def test_a_text_over_a_quota_that_an_answer_told_fails_by_itself(tmp_path)
     ]
     good = [text for i, text in enumerate(texts) if i != 255]
     assert np.delete(np.load(tmp_path / "vectors.npy"), 255, 0).tobytes() == right(good).tobytes()
+
+
+@pytest.mark.parametrize("by", ["job", "stream"])
+async def test_a_text_over_the_quota_fails_by_itself_once_something_was_embedded(tmp_path, by):
+    texts = [*(f"t{i}" for i in range(600)), "word " * 3000, *(f"u{i}" for i in range(9))]
+    with Simulator() as sim:
+        limits = Limits(tpm=2500, max_in_flight=1)
+        async with embedder_of(sim, limits=limits, batch_size=100) as embedder:
+            if by == "job":
+                report = await embed_job_async(texts, tmp_path / "vectors.npy", embedder)
+            else:
+                report = await embed_stream(texts, lambda *_: None, embedder)
+            with pytest.raises(RequestTooLargeError, match=r"^600 has 3001 tokens"):
+                plan(texts, embedder)
+    assert [(error.id, error.error[:40]) for error in report.errors] == [
+        ("600", "RequestTooLargeError: a request of 3001 ")
+    ]
+    assert (report.texts, report.distinct) == (610, 610)
 
 
 @pytest.mark.parametrize("too_long", ["truncate", "error", "average"])

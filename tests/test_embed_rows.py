@@ -233,6 +233,14 @@ async def test_a_good_text_among_many_that_are_refused_has_its_vector(tmp_path):
     assert np.load(output)[[0, 16], 0].tolist() == [77.0, 15.0]
 
 
+async def test_what_waits_for_a_search_that_finds_nothing_is_searched_too():
+    """Three requests at once: what the third brings shows that the texts are what is wrong."""
+    texts, bad = [str(i) for i in range(6)], ["0", "1", "3"]
+    with pytest.raises(BadRequestError, match=r"^text 0 \(and 2 more\)") as caught:
+        await Embedder(Numbers(bad), batch_size=2).embed(texts)
+    assert np.isnan(caught.value.finished[:, 0]).nonzero()[0].tolist() == [0, 1, 3]
+
+
 class Choosy(Numbers):
     """Refuses some texts, and has no vector for others."""
 

@@ -162,7 +162,7 @@ class Series:
         return pa.chunked_array([self.texts]).__arrow_c_stream__(requested_schema)
 
 
-@pytest.mark.parametrize("make", [Series, lambda texts: pa.chunked_array([texts])])
+@pytest.mark.parametrize("make", [Series, lambda texts: pa.chunked_array([texts]), pa.array])
 def test_a_column_alone_is_of_texts(sim, output, make):
     totals = set()
     texts = [f"t{i}" for i in range(300)]
@@ -267,6 +267,14 @@ def test_an_output_never_replaces_what_is_read(sim, tmp_path, name, out, by):
         job(sim, read, tmp_path / out)
     assert source.read_bytes() == before
     assert not list(tmp_path.glob("*.job"))
+
+
+def test_a_parquet_replaces_no_index(sim, tmp_path):
+    source = tmp_path / "a.index.jsonl"
+    source.write_text('{"text": "one"}\n')
+    job(sim, source, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == ["a.index.jsonl#1"]
+    assert source.read_text() == '{"text": "one"}\n'
 
 
 async def test_two_outputs_of_one_stem_at_once(sim, tmp_path):

@@ -133,9 +133,9 @@ async def test_a_text_over_the_window_is_named_or_cut(sim):
     before = len(sim.ledger)
     async with embedder_of(sim, too_long="error") as embedder:
         with pytest.raises(
-            ContextWindowError, match=r"text 1 has 9\d{3} tokens, and .* takes 8191"
+            ContextWindowError, match=r"^text 2 has 9\d{3} tokens, and .* takes 8191"
         ):
-            await embedder.embed(["short", long])
+            await embedder.embed(["short", "short", long])
     assert len(sim.ledger) == before
     async with embedder_of(sim) as embedder:
         vectors = await embedder.embed(["short", long])

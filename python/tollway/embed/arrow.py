@@ -36,7 +36,7 @@ def require_arrow() -> None:
 
 def is_arrow(source: object) -> bool:
     """Whether an object is a table, a column or a stream of record batches, of any library."""
-    return hasattr(source, "__arrow_c_stream__")
+    return hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__")
 
 
 def records(table: Any, text_field: str) -> Iterator[dict[str, Any]]:
@@ -47,6 +47,9 @@ def records(table: Any, text_field: str) -> Iterator[dict[str, Any]]:
         text_field: What to call the field of such a column.
     """
     arrow = _pyarrow()
+    if not hasattr(table, "__arrow_c_stream__"):
+        # A column in one piece, as a record batch has them.
+        table = arrow.chunked_array([arrow.array(table)])
     try:
         reader = arrow.RecordBatchReader.from_stream(table)
     except arrow.ArrowInvalid:

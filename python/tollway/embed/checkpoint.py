@@ -125,8 +125,11 @@ class Checkpoint:
         if dimensions is not None:
             self._set_dimensions(dimensions)
         whole = os.fstat(self._spool).st_size >= 4 * (self.dimensions or 0) * self._end()
-        # Where the spool was cut short, nothing is certain any more.
-        self._drop_torn(int(meta.get("durable", 0)) if whole else 0)
+        if not whole:
+            # The spool was cut short: nothing is certain any more, nor what comes in its place.
+            meta["durable"] = 0
+            self._put("durable", 0)
+        self._drop_torn(int(meta.get("durable", 0)))
         self._next = self._end()
 
     def _end(self) -> int:

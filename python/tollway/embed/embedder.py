@@ -211,11 +211,12 @@ class Embedder(Closing):
         _check_choice("on_error", on_error, ("raise", "nan"))
         check_mode(mode, self.provider)
         distinct, repeats = _core.distinct(texts)
+
+        def named(i: int) -> str:
+            return f"text {i if repeats is None else repeats[0][i]}"
+
         if "" in distinct:
-            first = distinct.index("")
-            raise InputError(
-                f"text {first if repeats is None else repeats[0][first]} is empty; leave it out"
-            )
+            raise InputError(f"{named(distinct.index(''))} is empty; leave it out")
         count, keys = len(distinct) if repeats is None else len(repeats[1]), range(len(distinct))
         rows = Destination(count, repeats, out, np.dtype(self.dtype), self._dimensions)
         is_direct = rows.is_direct and not self.normalize
@@ -237,7 +238,7 @@ class Embedder(Closing):
             packer = self.packer()
 
         async def batches() -> AsyncGenerator[Batch]:
-            prepared = self.prepare(distinct)
+            prepared = self.prepare(distinct, named)
             sending.averages.expect(keys, prepared)
             for part in packer.add(keys, prepared) + packer.flush():
                 yield part
@@ -253,8 +254,7 @@ class Embedder(Closing):
             failure = failed[first]
             assert failure is not None
             others = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
-            where = first if repeats is None else int(repeats[0][first])
-            failure.args = (f"text {where}{others} has no vector: {failure}", *failure.args[1:])
+            failure.args = (f"{named(first)}{others} has no vector: {failure}", *failure.args[1:])
             failure.finished = vectors
             raise failure
         return vectors
@@ -301,12 +301,19 @@ class Embedder(Closing):
 
     # For jobs and plans
 
-    def prepare(self, texts: list[str], name: Callable[[int], str] = "text {}".format) -> Prepared:
+    def prepare(
+        self,
+        texts: list[str],
+        name: Callable[[int], str] = "text {}".format,
+        *,
+        lenient: bool = False,
+    ) -> Prepared:
         """Count texts, and cut, split or refuse those over the model's window or the whole quota.
 
         Args:
             texts: n strings; changed in place.
             name: What to call text i in an error.
+            lenient: Leave a text over the quota to fail by itself when it is sent.
 
         Raises:
             ContextWindowError: As `embed` says.
@@ -319,7 +326,7 @@ class Embedder(Closing):
             model=self.model,
             prompt=self.prompt,
             window=self.provider.rules.window,
-            quota=None if limits.admit_oversized else limits.tpm,
+            quota=None if lenient or limits.admit_oversized else limits.tpm,
             too_long=self.too_long,
             name=name,
         )

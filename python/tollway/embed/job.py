@@ -129,8 +129,10 @@ async def embed_job_async(
         BudgetExceededError: The next request would cost more than the embedder's `max_cost`;
             finished rows are kept.
         ProviderError: The provider refuses every request; finished rows are kept.
+        RequestTooLargeError: A text is more than the whole quota, and nothing was embedded before.
         RetriesExhaustedError: Nothing could be embedded at all. Once something was, a text whose
-            attempts are used up is listed in `errors` and the job goes on.
+            attempts are used up, or that is more than the whole quota, is listed in `errors` and
+            the job goes on.
 
     Cancellation: safe at every await; finished rows are kept, requests under way are closed.
     Batches go on at the provider, or are cancelled there, as `batch` says.
@@ -317,7 +319,9 @@ class _Job:
             fresh = self.draw(group, index)
             numbers = [number for number, _ in fresh]
             names = [self.ids[number] for number in numbers]
-            prepared = self.embedder.prepare([text for _, text in fresh], names.__getitem__)
+            prepared = self.embedder.prepare(
+                [text for _, text in fresh], names.__getitem__, lenient=self.tally.texts > 0
+            )
             self.truncated.extend(names[i] for i in prepared.truncated)
             averages.expect(numbers, prepared)
             full = packer.add(numbers, prepared)

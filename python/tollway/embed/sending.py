@@ -303,9 +303,9 @@ class Sending:
         # A provider that has just said how many texts it takes is not in doubt.
         if not self._is_proven() and len(batch.texts) <= lane.provider.rules.max_texts:
             async with self._doubt:
-                if self._is_fruitless:
-                    return sent
                 if not self._is_proven():
+                    if self._is_fruitless:
+                        return sent
                     sent = await self._apart(lane, batch, sent)
                     self._has_succeeded = sent.vectors is not None
                     # A lane that fails for good halfway has said nothing about the texts.

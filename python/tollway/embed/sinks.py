@@ -127,14 +127,15 @@ def check_output(path: Path, source: object) -> None:
         source: What the job reads.
 
     Raises:
-        CheckpointError: Its name ends otherwise, or is a folder's; it or its index would replace
-            what is read; or it is a `.parquet` in the folder that is read, of which it would be a
-            part the next time.
+        CheckpointError: Its name ends otherwise, or is a folder's; it or the index of a `.npy`
+            would replace what is read; or it is a `.parquet` in the folder that is read, of which
+            it would be a part the next time.
         ConfigurationError: It is `.parquet`, without the extra `arrow`.
     """
     if path.suffix not in {".npy", ".parquet"}:
         raise CheckpointError(f"the output must end in .npy or .parquet, not {path.name!r}")
-    for each in (path, index_path(path)):
+    # A `.parquet` holds its index.
+    for each in [path] if path.suffix == ".parquet" else [path, index_path(path)]:
         try:
             is_folder = each.is_dir()
         except OSError as error:

@@ -107,7 +107,9 @@ class _Stream:
             numbers = self._draw(group)
             names = [self._waiting[number][0].id for number in numbers]
             texts = [self._waiting[number][0].text for number in numbers]
-            prepared = self._embedder.prepare(texts, names.__getitem__)
+            prepared = self._embedder.prepare(
+                texts, names.__getitem__, lenient=self.tally.texts > 0
+            )
             self._truncated.extend(names[i] for i in prepared.truncated)
             averages.expect(numbers, prepared)
             for batch in packer.add(numbers, prepared):
