@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 
 import pydantic
 import pytest
@@ -97,6 +98,18 @@ async def test_an_answer_deeper_than_can_be_checked_is_asked_for_again():
 def test_what_is_no_json_or_cut_short_is_not_guessed(text):
     with pytest.raises(JsonError):
         read_json(text)
+
+
+@pytest.mark.parametrize("piece", ["{/*", "[/*] ", '{\\"', '[\\"] ', "{\\'", "[\\'] "])
+def test_what_is_never_closed_is_not_looked_for_again_and_again(piece):
+    def seconds(text):
+        began = time.process_time()
+        with pytest.raises(JsonError):
+            read_json(text)
+        return time.process_time() - began
+
+    # The square would be several hundred times as much.
+    assert seconds(piece * 16_000) < 30 * max(seconds("{ a b " * 16_000), 0.01)
 
 
 @given(JSON, st.sampled_from(["{}", "```json\n{}\n```", "Here:\n\n```\n{}\n```\nDone."]))
