@@ -167,6 +167,15 @@ async def test_the_form_of_openai_is_understood():
         assert provider.requests[0].response_format == wanted
 
 
+async def test_its_form_of_any_text_asks_for_nothing():
+    llm, provider = llm_of(said("hello"), response_format="json")
+    answer = await llm.complete("go", response_format={"type": "text"})
+    assert (answer.text, answer.parsed) == ("hello", None)
+    (outcome,) = await llm.map(["go"], response_format={"type": "text"})
+    assert outcome.text == "hello"
+    assert [request.response_format for request in provider.requests] == [None, None]
+
+
 async def test_pydantic_models():
     llm, provider = llm_of(said('{"name": "Ada", "age": "36"}'))
     answer = await llm.complete("who?", response_format=Person)
