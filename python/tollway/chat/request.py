@@ -133,12 +133,20 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} is {told}, not {value!r}")
     headers: Mapping[str, object] = options.get("extra_headers") or {}
     for name, value in headers.items():
-        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
-            raise ConfigurationError(f"extra_headers: no header may hold what {name} is to")
+        if not (_fits_header(name) and _fits_header(value)):
+            raise ConfigurationError(
+                f"extra_headers: {name!r:.80} or what it is to hold is no text of a header"
+            )
     for name in _POSITIVE:
         value = options.get(name)
         if value is not None and value <= 0:
             raise ConfigurationError(f"{name} is {_KINDS[name][1]} over 0, not {value!r}")
+
+
+def _fits_header(value: object) -> bool:
+    # Clients take bytes as they are.
+    is_plain = isinstance(value, str) and value.isascii() and value.isprintable()
+    return is_plain or isinstance(value, bytes)
 
 
 def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:
