@@ -305,6 +305,7 @@ async def test_the_wait_that_gemini_asks_for_is_in_the_body():
         (exceptions.EndpointConnectionError(endpoint_url="x"), APIConnectionError),
         (exceptions.SSLError(endpoint_url="x", error="y"), APIConnectionError),
         (exceptions.UnauthorizedSSOTokenError(), AuthenticationError),
+        (exceptions.LoginRefreshRequired(), AuthenticationError),
         (exceptions.PartialCredentialsError(provider="x", cred_var="y"), AuthenticationError),
         (exceptions.InvalidConfigError(error_msg="x"), ConfigurationError),
     ],

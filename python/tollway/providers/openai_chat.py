@@ -305,7 +305,7 @@ class OpenAIChatProvider(ChatFrame):
 
     def _error_of(self, response: Response) -> ProviderError:
         feedback = self.rules.feedback or OPENAI_FEEDBACK
-        unset = None if self._has_credential() else "OPENAI_API_KEY"
+        unset = None if self._has_credential() else chat_endpoint(self.base_url).key
         return error_of(response, self._secret(), self._errors, feedback, unset=unset)
 
     def _broken_off(self, body: object) -> ProviderError:
