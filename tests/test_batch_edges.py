@@ -66,6 +66,21 @@ async def test_a_prompt_that_cannot_be_written_does_not_stop_the_others(model):
     assert right(PROMPTS, others)
 
 
+async def test_what_progress_raises_is_no_error_of_a_prompt(tmp_path):
+    path, seen = tmp_path / "kept.jsonl", []
+
+    def failing(progress):
+        seen.append(progress.done)
+        if len(seen) == 3:
+            raise RuntimeError("stop")
+
+    async with simulated() as sim:
+        assert right(PROMPTS, await run(of(sim), checkpoint=path))
+        with pytest.raises(RuntimeError, match="stop"):
+            await run(of(sim), checkpoint=path, progress=failing)
+    assert seen == [1, 2, 3]
+
+
 async def test_what_a_cancelled_batch_has_no_result_for_is_not_paid_for_again():
     async with simulated(seconds=5) as sim:
         advance = sim._store.advance

@@ -28,6 +28,9 @@ async def test_what_no_header_may_hold_is_refused_and_not_shown(value):
     with pytest.raises(ConfigurationError, match="x-token") as raised:
         await llm.complete("hello", extra_headers={"x-token": f"secret{value}"})
     assert "secret" not in str(raised.value)
+    for wrong in ({"x-token": 1}, {"x-token": None}, {"x-token\n": "a"}, {1: "a"}):
+        with pytest.raises(ConfigurationError, match="extra_headers"):
+            await llm.complete("hello", extra_headers=wrong)
     assert provider.requests == []
 
 

@@ -143,14 +143,34 @@ async def test_an_answer_that_said_nothing_is_no_turn(sim, name):
         assert (await llm.complete(said)).text == (await llm.complete([said[0], said[2]])).text
 
 
-def test_nor_is_it_sent():
-    request = ChatRequest((Message("user", "a"), Message("assistant", ""), Message("user", "b")))
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        # A dump of OpenAI's SDK; what another model has signed; an answer that was changed since.
+        {"openai": {"refusal": None, "annotations": []}},
+        {"other": {"content": [{"type": "thinking", "thinking": "x", "signature": "y"}]}},
+        {"anthropic": {"content": [{"type": "text", "text": "a", "citations": []}]}},
+        {"gemini": {"thought_signature": "eA=="}},
+    ],
+)
+def test_nor_is_it_sent(extra):
+    request = ChatRequest(
+        (Message("user", "a"), Message("assistant", "", extra=extra), Message("user", "b"))
+    )
     contents, _ = contents_and_config("gemini-3-pro", request, thoughts=False)
     assert contents == [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}]
     (turn,) = converse_arguments("m", request)["messages"]
     assert turn == {"role": "user", "content": [{"text": "a"}, {"text": "b"}]}
     (turn,) = messages_body("m", request, 9, set())["messages"]
     assert [block["text"] for block in turn["content"]] == ["a", "b"]
+
+
+def test_a_thought_alone_is_an_answer():
+    thought = {"type": "thinking", "thinking": "x", "signature": "y"}
+    said = Message("assistant", "", extra={"anthropic": {"content": [thought]}})
+    request = ChatRequest((Message("user", "a"), said, Message("user", "b")))
+    assert messages_body("m", request, 9, set())["messages"][1]["content"] == [thought]
 
 
 @pytest.mark.parametrize("name", ["anthropic", "bedrock", "gemini"])
@@ -305,6 +325,7 @@ async def test_the_wait_that_gemini_asks_for_is_in_the_body():
         (exceptions.EndpointConnectionError(endpoint_url="x"), APIConnectionError),
         (exceptions.SSLError(endpoint_url="x", error="y"), APIConnectionError),
         (exceptions.UnauthorizedSSOTokenError(), AuthenticationError),
+        (exceptions.LoginRefreshRequired(), AuthenticationError),
         (exceptions.PartialCredentialsError(provider="x", cred_var="y"), AuthenticationError),
         (exceptions.InvalidConfigError(error_msg="x"), ConfigurationError),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 
 import pydantic
 import pytest
@@ -99,6 +100,18 @@ def test_what_is_no_json_or_cut_short_is_not_guessed(text):
         read_json(text)
 
 
+@pytest.mark.parametrize("piece", ["{/*", "[/*] ", '{\\"', '[\\"] ', "{\\'", "[\\'] "])
+def test_what_is_never_closed_is_not_looked_for_again_and_again(piece):
+    def seconds(text):
+        began = time.process_time()
+        with pytest.raises(JsonError):
+            read_json(text)
+        return time.process_time() - began
+
+    # The square would be several hundred times as much.
+    assert seconds(piece * 16_000) < 30 * max(seconds("{ a b " * 16_000), 0.01)
+
+
 @given(JSON, st.sampled_from(["{}", "```json\n{}\n```", "Here:\n\n```\n{}\n```\nDone."]))
 def test_proper_json_is_never_changed(value, around):
     text = around.replace("{}", json.dumps(value, indent=1), 1)
@@ -152,6 +165,15 @@ async def test_the_form_of_openai_is_understood():
         answer = await llm.complete("who, in json?", response_format=form)
         assert answer.parsed == {"name": "Ada"}
         assert provider.requests[0].response_format == wanted
+
+
+async def test_its_form_of_any_text_asks_for_nothing():
+    llm, provider = llm_of(said("hello"), response_format="json")
+    answer = await llm.complete("go", response_format={"type": "text"})
+    assert (answer.text, answer.parsed) == ("hello", None)
+    (outcome,) = await llm.map(["go"], response_format={"type": "text"})
+    assert outcome.text == "hello"
+    assert [request.response_format for request in provider.requests] == [None, None]
 
 
 async def test_pydantic_models():

@@ -75,8 +75,23 @@ def unknown_type(number: NotImported) -> int:  # noqa: F821 - that is the point
     return number
 
 
+def described_type(place: "the place") -> str:  # noqa: F722 - that is the point
+    """Take what is told in words."""
+    return place
+
+
 @pytest.mark.parametrize(
-    "wrong", [3, "x", lambda untyped: 1, lambda *args: 1, dict, of_no_schema, unknown_type]
+    "wrong",
+    [
+        3,
+        "x",
+        lambda untyped: 1,
+        lambda *args: 1,
+        dict,
+        of_no_schema,
+        unknown_type,
+        described_type,
+    ],
 )
 def test_what_is_no_tool_is_refused(wrong):
     with pytest.raises(ConfigurationError):

@@ -226,6 +226,13 @@ async def test_arguments_that_cannot_work():
     assert provider.requests == []
 
 
+async def test_a_list_of_something_else_is_no_list_of_answers():
+    answers = {"answers": [{"number": i, "answer": f"ITEM {i - 1}"} for i in (1, 2)]}
+    llm, provider = llm_of(said(f"As rule [1] asks: {json.dumps(answers)}"))
+    assert right(ITEMS[:2], await batch_items(llm, "Shout.", ITEMS[:2]))
+    assert len(provider.requests) == 1
+
+
 async def test_a_list_alone_will_do_and_a_fallback_too():
     bad = FakeProvider(BadRequestError("x"))
     good = FakeProvider(said('[{"number": 1, "answer": "A"}, {"number": 2, "answer": "B"}]'))

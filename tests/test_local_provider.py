@@ -64,7 +64,6 @@ def test_a_text_over_the_cap_is_cut():
     assert np.isfinite(vectors).all()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_lone_surrogate_is_a_replacement_character():
     """As JSON can hold one, and no model can read it."""
     vectors = Embedder().embed_sync(["a \ud800 b", "a \ufffd b", "\ud83d\ude00", "😀"])
@@ -72,6 +71,7 @@ def test_a_lone_surrogate_is_a_replacement_character():
     assert (vectors[2] == vectors[3]).all()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_a_fork():
     code = """
 import os, sys

@@ -255,19 +255,21 @@ async def test_a_server_that_repeats_the_key_is_not_repeated():
 
 
 @pytest.mark.parametrize(
-    ("model", "credential", "is_told"),
+    ("model", "credential", "variable"),
     [
-        ("openai/m", {"base_url": "https://box/v1"}, True),
-        ("openai/m", {"base_url": "https://box/v1", "api_key": KEY}, False),
+        ("openai/m", {"base_url": "https://box/v1"}, "OPENAI_API_KEY"),
+        ("openai/m", {"base_url": "https://api.groq.com/openai/v1"}, "GROQ_API_KEY"),
+        ("openai/m", {"base_url": "https://box/v1", "api_key": KEY}, None),
         (
             "azure/d",
             {"azure_endpoint": "https://box", "azure_ad_token_provider": lambda: "token"},
-            False,
+            None,
         ),
     ],
 )
-async def test_a_key_is_asked_for_where_none_was_given(monkeypatch, model, credential, is_told):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+async def test_a_key_is_asked_for_where_none_was_given(monkeypatch, model, credential, variable):
+    for name in ("OPENAI_API_KEY", "GROQ_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     transport = httpx2.MockTransport(lambda _: httpx2.Response(401, json={"error": "no"}))
     async with (
         httpx2.AsyncClient(transport=transport) as client,
@@ -275,7 +277,8 @@ async def test_a_key_is_asked_for_where_none_was_given(monkeypatch, model, crede
     ):
         with pytest.raises(AuthenticationError) as caught:
             await llm.complete("hello")
-    assert ("OPENAI_API_KEY" in str(caught.value)) == is_told
+    message = str(caught.value)
+    assert f" {variable}, or give api_key" in message if variable else "_KEY" not in message
 
 
 async def test_a_key_that_an_error_in_a_stream_repeats_is_not_shown():

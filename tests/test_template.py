@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import sqlite3
 import string
 
 import pytest
@@ -77,6 +79,22 @@ def test_what_is_missing_and_what_is_unknown_is_named():
     assert next(drawn) == "Summarise 1 in 2."
     with pytest.raises(ConfigurationError, match=r"row 1: no value for language"):
         next(drawn)
+
+
+def test_rows_of_a_database():
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+
+        def select(columns):
+            return database.execute(f"SELECT {columns} UNION SELECT 3, 4")
+
+        template = Template("{a} and {b}")
+        assert [*template.each(select("1 AS a, 2 AS b"))] == ["1 and 2", "3 and 4"]
+        prompts = template.each(select("1 AS a, 2 AS b").fetchall())
+        assert (prompts[1], [*prompts[:1]]) == ("3 and 4", ["1 and 2"])
+        for other in (select("1 AS a, 2 AS c"), select("1 AS a, 2 AS c").fetchall()):
+            with pytest.raises(ConfigurationError, match="row 0: no value for b; no variable c"):
+                list(template.each(other))
 
 
 @pytest.mark.parametrize(

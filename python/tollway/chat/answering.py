@@ -134,8 +134,7 @@ class Answering:
         *,
         is_budgeted: bool,
     ) -> Completion:
-        asked = named.get("response_format")
-        wanted = None if asked is None else read_format(asked)
+        wanted = read_format(named.get("response_format"))
         priority = named.get("priority", 0)
         budget = shared_budget(self.path.quota_key) if is_budgeted else None
 
@@ -164,8 +163,7 @@ class Answering:
             raise ConfigurationError(f"{self.model} does not stream; call complete")
         named: CallOptions = {**(under or {}), **self._options, **options}
         until = self._earlier(until, named)
-        asked = named.get("response_format")
-        question = Question(prompt, named, None if asked is None else read_format(asked))
+        question = Question(prompt, named, read_format(named.get("response_format")))
         first = self.path.stream(
             self.path.prepare(question.build), until=until, priority=named.get("priority", 0)
         )

@@ -155,19 +155,20 @@ class _Work:
                 await asyncio.sleep(0)
 
     def _item(self, number: int, prompt: Prompt) -> Item | None:
+        name, body, tokens = str(number), b"", 0
+        outcome: Outcome | None = None
         try:
-            name = str(number)
             if self._checkpoint is not None:
                 key = self._checkpoint.key(prompt)
-                known = self._checkpoint.get(key)
-                if known is not None:
-                    self._settle(number, Outcome(known, resumed=True))
-                    return None
-                name = _name(key)
-            request = self._ask(prompt)
-            body, tokens = self._api.write(request), int(self._meter.count(request))
+                name, known = _name(key), self._checkpoint.get(key)
+                outcome = None if known is None else Outcome(known, resumed=True)
+            if outcome is None:
+                request = self._ask(prompt)
+                body, tokens = self._api.write(request), int(self._meter.count(request))
         except Exception as error:  # noqa: BLE001 - of what is in a prompt, as in the other modes
-            self._settle(number, Outcome(error=own_error(error)))
+            outcome = Outcome(error=own_error(error))
+        if outcome is not None:
+            self._settle(number, outcome)
             return None
         self._open[name] = _Prompt(number, prompt, tokens, hash(body))
         return Item(name, body, tokens)

@@ -293,10 +293,12 @@ def _entries(value: Any) -> list[dict[str, Any]]:
     """Return the entries of an answer that have a number and an answer."""
     whole: Any = value
     listed: Any = whole.get("answers") if isinstance(value, dict) else whole
-    if not isinstance(listed, list):
-        raise ValueError('it has no list "answers"')  # noqa: TRY004 - the model's mistake
-    entries = [_entry(entry) for entry in cast("Sequence[Any]", listed)]
-    return [entry for entry in entries if entry is not None]
+    each = cast("Sequence[Any]", listed) if isinstance(listed, list) else ()
+    entries = [entry for entry in map(_entry, each) if entry is not None]
+    # A list alone may be any that stands among other words.
+    if not isinstance(listed, list) or not (entries or isinstance(value, dict)):
+        raise ValueError('it has no list "answers"')
+    return entries
 
 
 def _entry(given: Any) -> dict[str, Any] | None:

@@ -380,8 +380,7 @@ class LLM(Closing):
         if isinstance(prompts, (str, bytes, Message, Mapping)):
             raise ConfigurationError("map takes many prompts, as a list; complete answers one")
         named: CallOptions = {**self._options, **options}
-        asked = named.get("response_format")
-        wanted = None if asked is None else read_format(asked)
+        wanted = read_format(named.get("response_format"))
         self._path.request(Question([Message("user", "")], named).build)
 
         def identity(prompt: Prompt) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ __all__ = ["JsonError", "read_json"]
 
 _FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null"}
-# A text, a comment, a word or anything else: what is inside quotes is never taken for more.
-_TOKEN = re.compile(
-    r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|//[^\n]*|/\*.*?\*/|[A-Za-z_$][\w$]*|.', re.DOTALL
-)
+# What is inside quotes and comments is never taken for more.
+_QUOTED = {'"': r'"(?:\\.|[^"\\])*"', "'": r"'(?:\\.|[^'\\])*'", "/*": r"/\*.*?\*/"}
+_REST = (r"//[^\n]*", r"[A-Za-z_$][\w$]*", ".")
+_COLON = re.compile(r"\s*:")
 _CLOSES = {"{": "}", "[": "]"}
 _OPENS = re.compile(r"[{\[]")
 
@@ -40,12 +41,9 @@ def read_json(text: str, check: Callable[[Any], Any] = lambda value: value) -> A
         JsonError: There is none. One that is cut short is not completed: what is missing is not
             known.
     """
-    candidates = [text.strip()]
-    candidates += [found[1].strip() for found in _FENCE.finditer(text)]
-    candidates += _balanced(text)
     problem, misfit = "it holds no JSON", ""
     for mend in (False, True):
-        for candidate in filter(None, candidates):
+        for candidate in _candidates(text):
             written = _mended(candidate) if mend else candidate
             try:
                 value = json.loads(written, strict=not mend)
@@ -64,19 +62,30 @@ def read_json(text: str, check: Callable[[Any], Any] = lambda value: value) -> A
     raise JsonError(misfit or problem)
 
 
+def _candidates(text: str) -> Iterator[str]:
+    """Yield what of a text may be JSON; most answers are as a whole, and read no further."""
+    if whole := text.strip():
+        yield whole
+    for found in _FENCE.finditer(text):
+        if inside := found[1].strip():
+            yield inside
+    yield from _balanced(text)
+
+
 def _balanced(text: str) -> Iterator[str]:
     """Yield the objects and arrays of a text, each to the bracket that closes it."""
     end: int | None = 0
+    kinds = [*_QUOTED]
     while end is not None and (begun := _OPENS.search(text, end)) is not None:
-        end = _end(text, begun.start())
+        end = _end(text, begun.start(), kinds)
         if end is not None:
             yield text[begun.start() : end]
 
 
-def _end(text: str, start: int) -> int | None:
+def _end(text: str, start: int, kinds: list[str]) -> int | None:
     """Return where what opens at `start` is closed; None where it is cut short."""
     open_: list[str] = []
-    for token in _TOKEN.finditer(text, start):
+    for token in _tokens(text, start, kinds):
         mark = token[0]
         if mark in _CLOSES:
             open_.append(_CLOSES[mark])
@@ -87,9 +96,36 @@ def _end(text: str, start: int) -> int | None:
     return None
 
 
+def _tokens(text: str, start: int, kinds: list[str]) -> Iterator[re.Match[str]]:
+    """Yield texts in quotes, comments, words, and every other character by itself.
+
+    Args:
+        text: To be read.
+        start: Where to begin.
+        kinds: Of `_QUOTED`, those to be looked for. One that is not closed is taken out, for none
+            after it is: looked for again and again, all would take the square of its length.
+    """
+    while True:
+        for token in _token(*kinds).finditer(text, start):
+            yield token
+            mark = token[0]
+            mark = "/*" if mark == "/" and text.startswith("*", token.end()) else mark
+            if mark in kinds:
+                kinds.remove(mark)
+                start = token.end()
+                break
+        else:
+            return
+
+
+@functools.cache
+def _token(*kinds: str) -> re.Pattern[str]:
+    return re.compile("|".join([*(_QUOTED[kind] for kind in kinds), *_REST]), re.DOTALL)
+
+
 def _mended(text: str) -> str:
     written: list[str] = []
-    for token in _TOKEN.finditer(text):
+    for token in _tokens(text, 0, [*_QUOTED]):
         part = token[0]
         if part.startswith(("//", "/*")) and len(part) > 1:
             continue
@@ -112,7 +148,7 @@ def _word(word: str, text: str, end: int) -> str:
         return word
     if word in _WORDS:
         return _WORDS[word]
-    return json.dumps(word) if text[end:].lstrip().startswith(":") else word
+    return json.dumps(word) if _COLON.match(text, end) else word
 
 
 def _drop_comma(written: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_args
 from tollway.errors import ConfigurationError
 from tollway.providers.base import ChatParameter, ChatRequest
 from tollway.providers.messages import openai_message, openai_tool, read_message
+from tollway.tokens.counts import without_surrogates
 from tollway.types import ImagePart, JsonFormat, Message, TextPart, Tool
 
 if TYPE_CHECKING:
@@ -133,12 +134,20 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} is {told}, not {value!r}")
     headers: Mapping[str, object] = options.get("extra_headers") or {}
     for name, value in headers.items():
-        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
-            raise ConfigurationError(f"extra_headers: no header may hold what {name} is to")
+        if not (_fits_header(name) and _fits_header(value)):
+            raise ConfigurationError(
+                f"extra_headers: {name!r:.80} or what it is to hold is no text of a header"
+            )
     for name in _POSITIVE:
         value = options.get(name)
         if value is not None and value <= 0:
             raise ConfigurationError(f"{name} is {_KINDS[name][1]} over 0, not {value!r}")
+
+
+def _fits_header(value: object) -> bool:
+    # Clients take bytes as they are.
+    is_plain = isinstance(value, str) and value.isascii() and value.isprintable()
+    return is_plain or isinstance(value, bytes)
 
 
 def conversation(prompt: Prompt, options: CallOptions) -> list[Message]:
@@ -262,28 +271,21 @@ def _readable(message: Message) -> Message:
     """Return a message without lone surrogates, which no JSON holds: U+FFFD as in embeddings."""
     content = message.content
     if isinstance(content, str):
-        read: Any = _text(content)
+        read: Any = without_surrogates(content)
     else:
         read = tuple(
-            dataclasses.replace(part, text=_text(part.text)) if isinstance(part, TextPart) else part
+            dataclasses.replace(part, text=without_surrogates(part.text))
+            if isinstance(part, TextPart)
+            else part
             for part in content
         )
     calls = tuple(
-        dataclasses.replace(call, arguments=_text(call.arguments)) for call in message.tool_calls
+        dataclasses.replace(call, arguments=without_surrogates(call.arguments))
+        for call in message.tool_calls
     )
     if read == content and calls == message.tool_calls:
         return message
     return dataclasses.replace(message, content=read, tool_calls=calls)
-
-
-def _text(text: str) -> str:
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _has_image(message: Message) -> bool:

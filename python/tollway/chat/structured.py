@@ -59,14 +59,14 @@ class Wanted:
         return JsonFormat() if "json_mode" in capabilities.features else None
 
 
-def read_format(given: Any) -> Wanted:
-    """Return what `response_format` asks for.
+def read_format(given: Any) -> Wanted | None:
+    """Return what `response_format` asks for; None for any text.
 
     Raises:
         ConfigurationError: It is not `"json"`, a schema, a `JsonFormat`, a pydantic model or
             OpenAI's form of these.
     """
-    if isinstance(given, Wanted):
+    if given is None or isinstance(given, Wanted):
         return given
     if given == "json":
         return Wanted(JsonFormat(), checker(None))
@@ -80,6 +80,8 @@ def read_format(given: Any) -> Wanted:
     if isinstance(given, Mapping):
         schema = cast("Mapping[str, Any]", given)
         # No type of a schema, but OpenAI's words for what is wanted.
+        if schema.get("type") == "text":
+            return None
         if schema.get("type") == "json_object":
             return read_format(JsonFormat())
         told: Any = schema.get("json_schema")

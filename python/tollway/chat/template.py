@@ -6,14 +6,14 @@ import difflib
 import itertools
 import operator
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import ConfigurationError
 from tollway.types import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
 __all__ = ["Template"]
@@ -92,34 +92,39 @@ class Template:
         if not isinstance(rows, Sequence):
             return map(self._filled, rows, itertools.count())
         for number, row in enumerate(rows):
-            if not isinstance(row, Mapping) or row.keys() != self.variables:  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not self._fits(row):
                 raise self._mismatch(row, number)
         return _Rows(self._filled, rows)
 
     def _filled(self, values: Mapping[str, object], row: int | None = None) -> str | list[Message]:
-        # As many as there are variables, and a value for each: then no other is among them.
-        if not isinstance(values, Mapping) or len(values) != self._count:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise self._mismatch(values, row)
         text, system = self._user, self._system
         try:
+            # As many as there are variables, and a value for each: then no other is among them.
+            if len(values) != self._count:
+                raise self._mismatch(values, row)
             user = text.form % text.values(values)
             if system is None:
                 return user
             return [Message("system", system.form % system.values(values)), Message("user", user)]
-        except KeyError:
-            if values.keys() == self.variables:
+        except (IndexError, KeyError, TypeError):
+            if self._fits(values):
                 raise
             raise self._mismatch(values, row) from None
 
+    def _fits(self, values: Mapping[str, object]) -> bool:
+        """Whether it has all variables and no other; a database's rows may be no mappings."""
+        return hasattr(values, "keys") and self.variables == set(values.keys())
+
     def _mismatch(self, values: Mapping[str, object], row: int | None) -> ConfigurationError:
         where = "" if row is None else f"row {row}: "
-        if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not hasattr(values, "keys"):
             kind = type(values).__name__
             return ConfigurationError(
                 f"{where}a mapping of names to values, not {kind}: in {self!r:.200}"
             )
-        missing = sorted(self.variables - values.keys())
-        unknown = sorted(map(str, values.keys() - self.variables))
+        names = set(values.keys())
+        missing = sorted(self.variables - names)
+        unknown = sorted(map(str, names - self.variables))
         said: list[str] = []
         if missing:
             said.append(f"no value for {', '.join(missing)}")
@@ -145,9 +150,9 @@ class _Rows(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         chosen = cast("Any", self._rows[index])
-        if isinstance(chosen, Mapping):
-            return self._fill(cast("Mapping[str, object]", chosen), operator.index(index))
-        return _Rows(self._fill, chosen)
+        if isinstance(index, slice):
+            return _Rows(self._fill, chosen)
+        return self._fill(chosen, operator.index(index))
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._fill, self._rows, itertools.count())

@@ -84,7 +84,7 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
     try:
         hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
         parameters = inspect.signature(function).parameters.values()
-    except (AttributeError, NameError, TypeError, ValueError) as error:
+    except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"the parameters of the tool {name} cannot be read: {error}"
         ) from error
@@ -108,7 +108,7 @@ def _from_function(function: Callable[..., Any]) -> Runnable:
     try:
         model: Any = pydantic.create_model(name, **fields)
         schema = model.model_json_schema()
-    except pydantic.errors.PydanticUserError as error:
+    except (pydantic.errors.PydanticUserError, SyntaxError) as error:
         raise ConfigurationError(
             f"a parameter of the tool {name} is of a type that JSON has no form of: "
             f"{str(error).splitlines()[0]}"

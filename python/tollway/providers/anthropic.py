@@ -24,9 +24,9 @@ from tollway.providers.errors import ANTHROPIC_ERRORS
 from tollway.providers.frame import (
     ChatFrame,
     Events,
+    Reading,
     fingerprint,
     own_client,
-    reading,
     sdk_clients,
     sdk_failure,
     told_client,
@@ -203,7 +203,7 @@ class AnthropicProvider(ChatFrame):
         answer = raw.parse()
         if inspect.isawaitable(answer):
             answer = await answer
-        with reading(self._where):
+        with Reading(self._where):
             return completion_of(answer, raw.headers, self.model)
 
     async def _events(self, request: ChatRequest) -> Events:
@@ -224,7 +224,7 @@ class AnthropicProvider(ChatFrame):
             body.pop(name, None)
         with self._failing(request):
             counted = await client.messages.count_tokens(**body)
-        with reading(self._where):
+        with Reading(self._where):
             return int(counted.input_tokens)
 
     async def check(self) -> Checked:

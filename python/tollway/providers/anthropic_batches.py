@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tollway.errors import BadResponseError
 from tollway.providers.anthropic_wire import completion_of
 from tollway.providers.batches import BatchResult, BatchRules, BatchState, cancelled, expired
-from tollway.providers.frame import reading
+from tollway.providers.frame import Reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -107,7 +107,7 @@ class AnthropicBatches:
             raise self._provider.refusal(*result.refused, request)
         if result.error is not None:
             raise result.error
-        with reading(self.model):
+        with Reading(self.model):
             return completion_of(result.body, {}, self._provider.model)
 
 

@@ -48,10 +48,7 @@ def messages_body(
     system, messages = split_system(request.messages)
     body: dict[str, Any] = {
         "model": model,
-        "messages": [
-            {"role": who, "content": [block for message in said for block in _blocks(message)]}
-            for who, said in turns(messages)
-        ],
+        "messages": [{"role": who, "content": blocks} for who, blocks in turns(messages, _blocks)],
         "max_tokens": request.max_tokens or max_output_tokens,
         "timeout": request.timeout,
     }

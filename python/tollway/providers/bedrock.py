@@ -13,7 +13,7 @@ from tollway.limiter import AUTO_LIMITS
 from tollway.providers.base import EmbeddingAnswer, EmbeddingRules
 from tollway.providers.bedrock_client import BedrockClient
 from tollway.providers.bedrock_wire import ChunkReader, completion_of, converse_arguments
-from tollway.providers.frame import AtClient, ChatFrame, Events, reading
+from tollway.providers.frame import AtClient, ChatFrame, Events, Reading
 from tollway.providers.openai_models import Model, learned_of
 from tollway.providers.rows import rows_of
 from tollway.types import Usage
@@ -91,7 +91,7 @@ class BedrockProvider(AtClient[BedrockClient], ChatFrame):
     async def _answer(self, request: ChatRequest) -> Completion:
         """Cancellation returns at once; the answer that nobody waits for is read by its thread."""
         answer = await self._client.call("converse", self._arguments(request))
-        with reading(self._where):
+        with Reading(self._where):
             return completion_of(answer, self.model)
 
     async def _events(self, request: ChatRequest) -> Events:
@@ -111,7 +111,7 @@ class BedrockProvider(AtClient[BedrockClient], ChatFrame):
         arguments = {"modelId": self.model, "input": {"converse": told}}
         with self._failing(request):
             counted = await self._client.call("count_tokens", arguments)
-        with reading(self._where):
+        with Reading(self._where):
             return int(counted["inputTokens"])
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:

@@ -246,6 +246,7 @@ class BedrockClient:
             kinds.NoAuthTokenError,
             kinds.TokenRetrievalError,
             kinds.SSOError,
+            kinds.LoginError,
         )
         if isinstance(error, credential):
             return AuthenticationError(f"{where}: {error}; see the documentation of boto3")

@@ -44,15 +44,10 @@ def converse_arguments(model: str, request: ChatRequest) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "modelId": model,
         "messages": [
-            {
-                "role": who,
-                "content": [
-                    block
-                    for message in said
-                    for block in (*_blocks(message), *_cache_point(message))
-                ],
-            }
-            for who, said in turns(messages)
+            {"role": who, "content": blocks}
+            for who, blocks in turns(
+                messages, lambda message: (*_blocks(message), *_cache_point(message))
+            )
         ],
     }
     if system:

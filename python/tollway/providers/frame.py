@@ -23,6 +23,7 @@ from tollway.wire import tell_when_written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Mapping
+    from types import TracebackType
 
     from tollway.errors import ProviderError
     from tollway.providers.base import ChatCapabilities, ChatRequest
@@ -33,9 +34,9 @@ __all__ = [
     "AtClient",
     "ChatFrame",
     "Events",
+    "Reading",
     "fingerprint",
     "own_client",
-    "reading",
     "sdk_clients",
     "sdk_failure",
     "told_client",
@@ -43,6 +44,9 @@ __all__ = [
 
 # Seconds for a request that is no chat, as for one that names none.
 _TIMEOUT = 600.0
+
+# Of what stands in the place of a mapping, a list, a text or a number, or lacks a member.
+_UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def _nothing() -> None:
@@ -98,11 +102,12 @@ class ChatFrame(ABC):
         with self._failing(request):
             events = await self._events(request)
             source = events.source
+            reading = Reading(self._where)
             try:
                 if events.headers is not None:
                     yield Chunk(headers=events.headers, request_id=events.request_id)
                 async for event in source:
-                    with reading(self._where):
+                    with reading:
                         chunk = events.read(event)
                     if chunk is not None:
                         yield chunk
@@ -248,21 +253,36 @@ class AtClient(Generic[C]):
         await self._client.aclose()
 
 
-@contextlib.contextmanager
-def reading(where: str) -> Generator[None, None, None]:
-    """Take an answer in another form than its API's for one of no use, which is asked for again.
+class Reading:
+    """A context for what reads an answer: one in another form than its API's is asked for again.
 
-    Raises:
-        BadResponseError: In place of what reading such an answer raises.
+    What reading it raises becomes a `BadResponseError`. It may be entered again and again, as for
+    each piece of a stream, of which a generator would take more than a microsecond.
+
+    Args:
+        where: Who answered, for the message.
     """
-    try:
-        yield
-    except TollwayError:
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BadResponseError(
-            f"{where} answered in a form that is not its API's ({type(error).__name__})", status=200
-        ) from error
+
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        """Begin to read."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raise `BadResponseError` in place of what an answer in another form raises."""
+        if isinstance(error, _UNREADABLE) and not isinstance(error, TollwayError):
+            raise BadResponseError(
+                f"{self._where} answered in a form that is not its API's ({type(error).__name__})",
+                status=200,
+            ) from error
 
 
 def fingerprint(secret: str) -> str:

@@ -17,7 +17,7 @@ from tollway.providers.base import (
     EmbeddingAnswer,
     EmbeddingRules,
 )
-from tollway.providers.frame import AtClient, ChatFrame, Events, reading
+from tollway.providers.frame import AtClient, ChatFrame, Events, Reading
 from tollway.providers.gemini_client import GeminiClient, caught, shown
 from tollway.providers.gemini_wire import (
     ChunkReader,
@@ -96,7 +96,7 @@ class GeminiProvider(AtClient[GeminiClient], ChatFrame):
         contents, config = self._arguments(request)
         models = self._client.models()
         answer = await models.generate_content(model=self.model, contents=contents, config=config)
-        with reading(self._where):
+        with Reading(self._where):
             return completion_of(answer, self.model)
 
     async def _events(self, request: ChatRequest) -> Events:
@@ -123,7 +123,7 @@ class GeminiProvider(AtClient[GeminiClient], ChatFrame):
             told |= {name: config[name] for name in names if name in config}
         with self._failing(request):
             counted = await models.count_tokens(model=self.model, contents=contents, config=told)
-        with reading(self._where):
+        with Reading(self._where):
             return int(counted.total_tokens)
 
     async def check(self) -> Checked:

@@ -55,11 +55,8 @@ def contents_and_config(
         call.id for message in messages for call in message.tool_calls if "id" in _own(call.extra)
     }
     contents: list[dict[str, Any]] = [
-        {
-            "role": "model" if who == "assistant" else "user",
-            "parts": [part for message in said for part in _parts(message, named)],
-        }
-        for who, said in turns(list(with_names(messages)))
+        {"role": "model" if who == "assistant" else "user", "parts": parts}
+        for who, parts in turns(with_names(messages), lambda message: _parts(message, named))
     ]
     config: dict[str, Any] = {
         "automatic_function_calling": {"disable": True},

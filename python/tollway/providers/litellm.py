@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tollway.errors import BadResponseError
 from tollway.providers.base import ALL_PARAMETERS, ChatRules, EmbeddingAnswer, EmbeddingRules
-from tollway.providers.frame import AtClient, ChatFrame, Events, reading
+from tollway.providers.frame import AtClient, ChatFrame, Events, Reading
 from tollway.providers.litellm_client import LiteLLMClient, caught, sdk
 from tollway.providers.openai import DIMENSIONS
 from tollway.providers.openai_models import Learned, Model, learned_of
@@ -92,7 +92,7 @@ class LiteLLMProvider(AtClient[LiteLLMClient], ChatFrame):
     async def _answer(self, request: ChatRequest) -> Completion:
         answer = await sdk().acompletion(**self._arguments(request))
         headers = self._client.headers_of(answer)
-        with reading(self._where):
+        with Reading(self._where):
             parsed: dict[str, Any] = _with_refusal(answer.model_dump())
             completion = completion_of(parsed, headers, self.name, model=self.model, split=True)
             thoughts = _thoughts(parsed["choices"][0]["message"])

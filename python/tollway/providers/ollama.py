@@ -26,7 +26,7 @@ from tollway.providers.base import (
     Checked,
 )
 from tollway.providers.errors import OLLAMA_ERRORS
-from tollway.providers.frame import fingerprint, reading
+from tollway.providers.frame import Reading, fingerprint
 from tollway.providers.messages import openai_message, openai_tool
 from tollway.providers.ollama_wire import ChunkReader, chat_body, completion_of
 from tollway.providers.openai import check_address, checked_key, error_of
@@ -266,14 +266,14 @@ class OllamaProvider(_Server):
             "POST", "/api/chat", body, request.timeout, request.extra_headers
         )
         self._check_window(answer, body)
-        with reading(self._where):
+        with Reading(self._where):
             return completion_of(answer, headers, self.model)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Send one request and return the pieces of its answer; see `ChatProvider.stream`."""
         client = self._clients.get()
         body = self._body(request, is_stream=True)
-        reader = ChunkReader()
+        reader, reading = ChunkReader(), Reading(self._where)
         try:
             async with client.stream(
                 "POST",
@@ -290,7 +290,7 @@ class OllamaProvider(_Server):
                         if line:
                             piece = self._parsed(line, headers)
                             self._check_window(piece, body)
-                            with reading(self._where):
+                            with reading:
                                 chunk = reader.read(piece)
                             yield chunk
         except transport_exceptions() as error:

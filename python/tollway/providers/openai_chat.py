@@ -19,9 +19,9 @@ from tollway.providers.errors import OPENAI_ERRORS
 from tollway.providers.frame import (
     ChatFrame,
     Events,
+    Reading,
     fingerprint,
     own_client,
-    reading,
     sdk_clients,
     sdk_failure,
     told_client,
@@ -158,7 +158,7 @@ class OpenAIChatProvider(ChatFrame):
 
     def completion(self, answer: object, headers: Mapping[str, str]) -> Completion:
         """Return an answer's JSON as a `Completion`; see `completion_of`."""
-        with reading(self._where):
+        with Reading(self._where):
             return completion_of(
                 answer, headers, self.name, model=self.model, split=not self._is_openai
             )
@@ -305,7 +305,7 @@ class OpenAIChatProvider(ChatFrame):
 
     def _error_of(self, response: Response) -> ProviderError:
         feedback = self.rules.feedback or OPENAI_FEEDBACK
-        unset = None if self._has_credential() else "OPENAI_API_KEY"
+        unset = None if self._has_credential() else chat_endpoint(self.base_url).key
         return error_of(response, self._secret(), self._errors, feedback, unset=unset)
 
     def _broken_off(self, body: object) -> ProviderError:

@@ -11,7 +11,7 @@ from tollway.errors import ConfigurationError
 from tollway.providers.messages import text_in, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tollway.types import Message, ToolCall
 
@@ -35,18 +35,28 @@ def _says_something(message: Message) -> bool:
     return bool(text_of(message).strip()) or any(text_in(part) is None for part in parts)
 
 
-def _answers(message: Message) -> bool:
-    return bool(message.tool_calls or message.extra) or _says_something(message)
-
-
-def turns(messages: Sequence[Message]) -> list[tuple[Speaker, list[Message]]]:
+def turns(
+    messages: Iterable[Message], write: Callable[[Message], Iterable[dict[str, Any]]]
+) -> list[tuple[Speaker, list[dict[str, Any]]]]:
     """Return messages in turns that alternate; the results of tools are the user's.
 
     An answer that says nothing is none: no provider that asks for turns takes an empty one.
+
+    Args:
+        messages: Without system prompts.
+        write: Returns the blocks of a message, as the provider takes them.
     """
-    said = [message for message in messages if message.role != "assistant" or _answers(message)]
-    grouped = itertools.groupby(said or messages, lambda message: message.role == "assistant")
-    return [("assistant" if is_model else "user", list(group)) for is_model, group in grouped]
+    written = [(message.role == "assistant", [*write(message)]) for message in messages]
+    said = [each for each in written if not each[0] or any(map(_is_said, each[1]))]
+    return [
+        ("assistant" if is_model else "user", [block for _, blocks in group for block in blocks])
+        for is_model, group in itertools.groupby(said or written, lambda each: each[0])
+    ]
+
+
+def _is_said(block: Mapping[str, Any]) -> bool:
+    """Whether it is more than blanks; what has no text is a call, or a thought that is signed."""
+    return "text" not in block or bool(block["text"].strip())
 
 
 def with_names(messages: Iterable[Message]) -> Iterator[Message]:

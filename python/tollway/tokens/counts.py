@@ -63,6 +63,8 @@ class Tokenizer(Protocol):
 
 def without_surrogates(text: str) -> str:
     """Return a text that UTF-8 can hold: U+FFFD for lone surrogates, pairs joined, as tiktoken."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -126,7 +126,7 @@ def _format(given: Any, *, keywords: bool, entities: bool) -> Any:
     """Return a `response_format`, or one of LightRAG's flags, as a call's."""
     if given is None:
         return KEYWORDS if keywords else "json" if entities else None
-    return None if given == {"type": "text"} else given
+    return given
 
 
 def _text(completion: Completion, *, shows_thoughts: bool) -> str:
