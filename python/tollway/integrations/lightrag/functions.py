@@ -82,7 +82,7 @@ def embedding_func(
     ) -> NDArray[np.float32]:
         return await vectors_of(embedder, texts, context, token_tracker)
 
-    limit = max_token_size or embedder.provider.rules.max_text_tokens
+    limit = max_token_size or embedder.provider.rules.window
     return made_func(function, dimensions, limit, embedder.provider.model)
 
 
